@@ -1,0 +1,147 @@
+"""Argument and data checks: the one place that words an error.
+
+Every message says which argument, what the rule is, what was received, and what to do.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+def nearest(value: object, options: Iterable[str]) -> str:
+    """Return " Did you mean 'x'?" for the option closest to `value`, or an empty string."""
+    close = difflib.get_close_matches(str(value), list(options), n=1, cutoff=0.6)
+    return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_of(name: str, value: object, options: Sequence[str]) -> None:
+    """Raise ValueError unless `value` is one of `options`."""
+    if value not in options:
+        listed = ", ".join(repr(option) for option in options)
+        raise ValueError(f"`{name}` must be one of {listed}; got {value!r}.{nearest(value, options)}")
+
+
+def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
+    """Return `value` as an int, or raise unless it is a whole number of at least `minimum`."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"`{name}` must be a whole number; got {value!r} ({type(value).__name__}).")
+    if value < minimum:
+        raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+) -> float:
+    """Return `value` as a finite float inside the given bounds, or raise."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"`{name}` must be a number; got {value!r} ({type(value).__name__}).")
+    bounds = [
+        (above, "above", above is not None and not value > above),
+        (at_least, "at least", at_least is not None and not value >= at_least),
+        (below, "below", below is not None and not value < below),
+        (at_most, "at most", at_most is not None and not value <= at_most),
+    ]
+    if not math.isfinite(value) or any(broken for _, _, broken in bounds):
+        rule = " and ".join(f"{word} {bound:g}" for bound, word, _ in bounds if bound is not None)
+        raise ValueError(f"`{name}` must be a finite number{' ' + rule if rule else ''}; got {value!r}.")
+    return float(value)
+
+
+def same_length(name_a: str, a: Any, name_b: str, b: Any) -> None:
+    """Raise ValueError unless `a` and `b` have as many rows as each other."""
+    if len(a) != len(b):
+        raise ValueError(
+            f"`{name_a}` and `{name_b}` must have the same number of rows; "
+            f"got {len(a)} and {len(b)}."
+        )
+
+
+def not_empty(name: str, value: Any) -> None:
+    """Raise ValueError if `value` has no rows."""
+    if len(value) == 0:
+        raise ValueError(f"`{name}` has no rows; at least one is needed.")
+
+
+def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
+    """Turn labels into class indices.
+
+    Args:
+        name: What the caller's argument is called, for the error.
+        y: (n,) or (n, 1) class indices or class names, or (n, K) one-hot rows. A list, array or Series.
+        labels: The K class names, in index order.
+
+    Returns:
+        (n,) int64, each in [0, K).
+
+    Raises:
+        ValueError: A label is missing, fractional, out of range, or not one of `labels`; the sentence
+            gives the first offending row.
+    """
+    if y is None:
+        raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
+    classes = len(labels)
+    array = np.asarray(y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.shape[1] == classes and array.dtype.kind in "biuf":
+        bad = np.flatnonzero((np.sort(array, axis=1)[:, -1] != 1) | (array.sum(axis=1) != 1))
+        if bad.size:
+            raise ValueError(
+                f"`{name}` looks one-hot with {classes} columns, but row {bad[0]} is "
+                f"{array[bad[0]].tolist()}: exactly one 1 is needed, the rest 0."
+            )
+        return array.argmax(axis=1).astype(np.int64)
+    if array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {classes}); got {array.shape}."
+        )
+    if array.dtype.kind in "OUST":
+        return _indices_of_names(name, array, labels)
+    if array.dtype.kind not in "biuf":
+        raise TypeError(f"`{name}` must hold class indices or class names; got dtype {array.dtype}.")
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(~((array >= 0) & (array < classes) & (array == np.floor(array))))
+    if bad.size:
+        value = array[bad[0]].item()
+        if isinstance(value, float) and math.isnan(value):
+            raise ValueError(f"`{name}` has no label in row {bad[0]} (NaN); drop the row or give it a label.")
+        raise ValueError(
+            f"`{name}` must be class indices from 0 to {classes - 1} ({', '.join(map(str, labels))}); "
+            f"row {bad[0]} is {value!r}."
+        )
+    return array.astype(np.int64)
+
+
+def _indices_of_names(name: str, array: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    index = {str(label): i for i, label in enumerate(labels)}
+    out = np.empty(len(array), dtype=np.int64)
+    for row, value in enumerate(array.tolist()):
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            raise ValueError(f"`{name}` has no label in row {row}; drop the row or give it a label.")
+        if isinstance(value, (int, float, np.number)) and value == int(value) and 0 <= value < len(labels):
+            if str(value) not in index:
+                out[row] = int(value)
+                continue
+        found = index.get(str(value))
+        if found is None:
+            listed = ", ".join(repr(str(label)) for label in labels)
+            raise ValueError(
+                f"`{name}` has an unknown label {value!r} in row {row}; the labels are {listed}."
+                f"{nearest(value, index)}"
+            )
+        out[row] = found
+    return out

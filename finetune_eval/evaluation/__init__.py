@@ -1,0 +1,1 @@
+"""Estimates with intervals, paired comparison, calibration and weak spots; no TensorFlow."""

@@ -1,0 +1,1 @@
+"""A pre-trained backbone becomes a Keras classifier that eats raw rows."""

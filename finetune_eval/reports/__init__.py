@@ -1,0 +1,1 @@
+"""What a person reads: figures, one self-contained page, a model card."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: check, compile, fit, and a trace of what happened."""
