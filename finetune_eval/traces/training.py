@@ -650,5 +650,5 @@ def _legend(trace: TrainingTrace, curves: Mapping[str, Sequence[float]]) -> str:
     ]
     if missing:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        said.append(f"not finite, not drawn: epoch {listed}")
+        return f"{'   '.join(said)}\nnot finite, not drawn: epoch {listed}"
     return "   ".join(said)
