@@ -19,6 +19,8 @@ from finetune_eval import _checks
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
 
 _PARTS = ("train", "validation", "test")
+DEFAULT_VALIDATION = 0.1
+DEFAULT_TEST = 0.2
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,8 +97,8 @@ def split(
     *,
     labels: Sequence[str] | None = None,
     train: int | float | None = None,
-    validation: int | float = 0.1,
-    test: int | float = 0.2,
+    validation: int | float = DEFAULT_VALIDATION,
+    test: int | float = DEFAULT_TEST,
     groups: Any = None,
     seed: int = 0,
     ids: Any = None,
@@ -112,7 +114,7 @@ def split(
 
     Args:
         x: (n,) texts, or (n, d) numbers.
-        y: (n,) class names or class indices.
+        y: (n,) class names or class indices; where every value is in `labels`, they are names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
         train: Rows of training: a whole number, or a fraction of all rows in [0, 1]; None is all the rest.
         validation: The same for validation; 0 for none.
@@ -151,11 +153,11 @@ def split(
     same = _codes([normalise(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
     group_codes = None if groups is None else _group_codes(groups)
     units = same if group_codes is None else _connected(same, group_codes)
-    keys = _keys(x, y, seed)
+    keys, places = _keys(x, seed).T
     sink = len(_PARTS) if train is not None else 0
     part = _assign(y, units, keys, [sizes[name] for name in _PARTS], len(names), sink)
 
-    order = np.lexsort((row_ids, y, keys))
+    order = np.lexsort((row_ids, y, places))
     chosen = [order[part[order] == i] for i in range(len(_PARTS))]
     warnings = [*label_warnings(names), *_duplicate_warnings(x, y, names, same, row_ids)]
     for name, rows in zip(_PARTS, chosen, strict=True):
@@ -376,12 +378,16 @@ def _connected(*codes: np.ndarray) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1][:n], dtype=np.int64)
 
 
-def _keys(x: np.ndarray, y: np.ndarray, seed: int) -> np.ndarray:
-    """Return a pseudo-random number for each row, made from its content and the seed."""
+def _keys(x: np.ndarray, seed: int) -> np.ndarray:
+    """Return (n, 2) pseudo-random numbers made from each row's content and the seed.
+
+    Two, because a part is a range of the first, a slightly different range for each class: in the order of the
+    same number a part would come almost sorted by class.
+    """
     salt = f"{seed}:".encode()
     content = [text.encode("utf-8", "surrogatepass") for text in x.tolist()] if x.ndim == 1 else _row_bytes(x)
-    digests = b"".join(hashlib.blake2b(salt + row, digest_size=8).digest() for row in content)
-    return np.frombuffer(digests, dtype="<u8")
+    digests = b"".join(hashlib.blake2b(salt + row, digest_size=16).digest() for row in content)
+    return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)
 
 
 def _assign(
