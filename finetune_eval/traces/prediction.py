@@ -86,14 +86,14 @@ class PredictionTrace:
 
     def __str__(self) -> str:
         stages = [
-            ("text", _wrap(_printable(self.text).split(" "), f"... ({len(self.text):,} characters)")),
+            ("text", _wrap(printable(self.text).split(" "), f"... ({len(self.text):,} characters)")),
             ("tokens", self._tokens()),
             ("embedding", [_step(self.embedding)]),
         ]
         if self.layers:
             stages.append(("layers", self._layers()))
         stages += [
-            ("pooling", [f"{_clip(_printable(self.pooling), 45)} -> {_shape(self.pooled_shape)}"]),
+            ("pooling", [f"{clip(printable(self.pooling), 45)} -> {_shape(self.pooled_shape)}"]),
             ("softmax", self._softmax()),
             ("answer", [self._answer()]),
         ]
@@ -105,7 +105,7 @@ class PredictionTrace:
 
     def _tokens(self) -> list[str]:
         cut = f"; {self.tokens_cut:,} more were cut off" if self.tokens_cut else ""
-        shown = _wrap([_printable(token) for token in self.tokens], "...")
+        shown = _wrap([printable(token) for token in self.tokens], "...")
         return [f"{len(self.tokens):,} tokens{cut}", *shown]
 
     def _layers(self) -> list[str]:
@@ -113,7 +113,7 @@ class PredictionTrace:
         most = max((step.moved or 0.0 for step in self.layers), default=0.0)
         lines = [f"{'':<24}{'shape':>12}{'norm':>9}{'cosine':>8}" + ("    moved" if moved else "")]
         for step in self.layers:
-            line = _fill(_clip(_printable(step.name), 23), 24) + f"{_shape(step.shape):>12}{step.norm:>9.3g}"
+            line = _fill(clip(printable(step.name), 23), 24) + f"{_shape(step.shape):>12}{step.norm:>9.3g}"
             line += f"{'-' if step.cosine_to_previous is None else f'{step.cosine_to_previous:.2f}':>8}"
             if step.moved is not None:
                 share = 100 * step.moved
@@ -123,16 +123,16 @@ class PredictionTrace:
         return lines
 
     def _softmax(self) -> list[str]:
-        wide = max(7, min(18, max(_cells(_printable(label)) for label in self.labels)))
+        wide = max(7, min(18, max(cells(printable(label)) for label in self.labels)))
         lines = [f"{'':<{wide}}{'logit':>9}{'probability':>13}"]
         for label, logit, probability in zip(self.labels, self.logits, self.probabilities, strict=True):
             bar = "#" * round(_BAR * probability) if math.isfinite(probability) else ""
-            name = _fill(_clip(_printable(label), wide), wide)
+            name = _fill(clip(printable(label), wide), wide)
             lines.append(f"{name}{logit:>9.3f}{probability:>13.3f} {bar}".rstrip())
         return lines
 
     def _answer(self) -> str:
-        said = _clip(_printable(self.answer), 44)
+        said = clip(printable(self.answer), 44)
         if self.answer in self.labels:
             said += f" ({self.probabilities[self.labels.index(self.answer)]:.3f})"
         if self.threshold is not None:
@@ -151,12 +151,15 @@ def _shape(shape: Iterable[int]) -> str:
     return " x ".join(str(size) for size in shape)
 
 
-def _printable(text: str) -> str:
-    """One line, nothing that a terminal would obey: white space becomes a blank, control characters go."""
+def printable(text: str) -> str:
+    """Return `text` as one line with nothing in it that a terminal would obey.
+
+    White space becomes a blank; a control character becomes U+FFFD.
+    """
     return " ".join("".join(c if c.isprintable() or c.isspace() else "\ufffd" for c in text).split())
 
 
-def _cells(text: str) -> int:
+def cells(text: str) -> int:
     """Return how many terminal columns `text` takes."""
     return sum(
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text
@@ -164,15 +167,16 @@ def _cells(text: str) -> int:
 
 
 def _fill(text: str, columns: int) -> str:
-    return text + " " * (columns - _cells(text))
+    return text + " " * (columns - cells(text))
 
 
-def _clip(text: str, columns: int) -> str:
-    if _cells(text) <= columns:
+def clip(text: str, columns: int) -> str:
+    """Return `text`, or its beginning and three dots if it takes more than `columns` terminal columns."""
+    if cells(text) <= columns:
         return text
     kept = ""
     for c in text:
-        if _cells(kept + c) > columns - 3:
+        if cells(kept + c) > columns - 3:
             break
         kept += c
     return kept + "..."
@@ -183,13 +187,13 @@ def _wrap(words: Sequence[str], more: str) -> list[str]:
     room = _WIDTH - _MARGIN
     lines = [""]
     for word in words:
-        word = _clip(word, room)
+        word = clip(word, room)
         joined = f"{lines[-1]} {word}" if lines[-1] else word
-        if _cells(joined) <= room:
+        if cells(joined) <= room:
             lines[-1] = joined
         elif len(lines) < _LINES:
             lines.append(word)
         else:
-            lines[-1] = f"{_clip(lines[-1], room - len(more) - 1).removesuffix('...')} {more}"
+            lines[-1] = f"{clip(lines[-1], room - len(more) - 1).removesuffix('...')} {more}"
             break
     return lines

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_eval.traces.prediction import LayerStep, PredictionTrace, _cells
+from finetune_eval.traces.prediction import LayerStep, PredictionTrace, cells
 
 TRACE = PredictionTrace(
     text="A warm, funny, honest film.",
@@ -90,13 +90,13 @@ def test_any_text_is_drawn_in_80_columns(text, tokens, classes):
         answer=labels[0],
     )
     lines = str(trace).split("\n")
-    assert max(map(_cells, lines)) <= 80
+    assert max(map(cells, lines)) <= 80
     assert all(line.isprintable() for line in lines)
 
 
 def test_wide_characters_take_two_columns():
     # Unicode Standard Annex 11: CJK ideographs are wide; a combining accent takes no column of its own.
-    assert (_cells("電影"), _cells("cafe\u0301")) == (4, 4)
+    assert (cells("電影"), cells("cafe\u0301")) == (4, 4)
 
 
 def test_unequal_lengths_are_refused():
