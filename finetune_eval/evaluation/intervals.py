@@ -6,12 +6,16 @@ has the simulated coverage by which the defaults were chosen.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from finetune_eval._checks import number, positive_int
+from finetune_eval._checks import not_empty, number, one_of, positive_int, same_length
+from finetune_eval.evaluation.metrics import class_counts, from_confusion, resolve_average
 
 Floats = NDArray[np.float64]
 
@@ -234,4 +238,814 @@ def bias_corrected(values: float, resampled: ArrayLike, confidence: float = 0.95
     z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
     z = _z(confidence)
     low, high = np.quantile(draws, [float(ndtr(2 * z0 - z)), float(ndtr(2 * z0 + z))])
+    return float(low), float(high)
+
+
+def _limits_of_difference(
+    value: float, low_a: float, high_a: float, low_b: float, high_b: float, correlation: float
+) -> tuple[float, float]:
+    """Square and add the distances of the two proportions from their own limits."""
+
+    def length(a: float, b: float) -> float:
+        return math.sqrt(max(a * a - 2 * correlation * a * b + b * b, 0.0))
+
+    return max(-1.0, value - length(low_a, high_b)), min(1.0, value + length(high_a, low_b))
+
+
+def newcombe_difference(
+    successes_a: int, n_a: int, successes_b: int, n_b: int, *, confidence: float = 0.95
+) -> Estimate:
+    """Make an interval of the difference of two proportions on different rows (a minus b).
+
+    Args:
+        successes_a: How many of the n_a rows are right.
+        n_a: Rows of the first sample, at least 1.
+        successes_b: How many of the n_b rows are right.
+        n_b: Rows of the second sample, at least 1.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The difference in [-1, 1] with its interval.
+
+    Raises:
+        ValueError: A count is out of range, or the confidence is not in (0, 1).
+
+    Example:
+        >>> print(newcombe_difference(56, 70, 48, 80))
+        0.200 [0.052, 0.334]
+
+    Reference:
+        Newcombe 1998, Stat. Med. 17:873-890, method 10 (hybrid score).
+    """
+    successes_a, n_a = _count(successes_a, n_a, "successes_a", "n_a")
+    successes_b, n_b = _count(successes_b, n_b, "successes_b", "n_b")
+    a, b = successes_a / n_a, successes_b / n_b
+    low_a, high_a = map(float, _wilson(successes_a, n_a, _confidence(confidence)))
+    low_b, high_b = map(float, _wilson(successes_b, n_b, confidence))
+    low, high = _limits_of_difference(a - b, a - low_a, high_a - a, b - low_b, high_b - b, 0.0)
+    return Estimate(a - b, low, high, "Newcombe hybrid score", confidence)
+
+
+def newcombe_paired_difference(
+    both: int, only_a: int, only_b: int, neither: int, *, confidence: float = 0.95
+) -> Estimate:
+    """Make an interval of the difference of two proportions on the same rows (a minus b).
+
+    The distances of the two proportions from their Wilson limits are squared and added, less the part that
+    their correlation phi explains; a positive phi is corrected for continuity.
+
+    Args:
+        both: Rows that both have right.
+        only_a: Rows that only a has right.
+        only_b: Rows that only b has right.
+        neither: Rows that neither has right.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The difference in [-1, 1] with its interval.
+
+    Raises:
+        ValueError: A count is negative, there are no rows, or the confidence is not in (0, 1).
+
+    Example:
+        >>> print(newcombe_paired_difference(170, 10, 0, 20))
+        0.050 [0.018, 0.087]
+
+    Reference:
+        Newcombe 1998, Stat. Med. 17:2635-2650, method 10 (square-and-add with corrected phi).
+    """
+    both, only_a, only_b, neither = (
+        positive_int(name, value, minimum=0)
+        for name, value in (("both", both), ("only_a", only_a), ("only_b", only_b), ("neither", neither))
+    )
+    n = both + only_a + only_b + neither
+    if n == 0:
+        raise ValueError("`both`, `only_a`, `only_b` and `neither` are all 0; at least one row is needed.")
+    a, b = (both + only_a) / n, (both + only_b) / n
+    low_a, high_a = map(float, _wilson(both + only_a, n, _confidence(confidence)))
+    low_b, high_b = map(float, _wilson(both + only_b, n, confidence))
+    cross = float(both * neither - only_a * only_b)
+    if cross > 0:
+        cross = max(cross - n / 2, 0.0)
+    margins = (both + only_a) * (only_b + neither) * (both + only_b) * (only_a + neither)
+    phi = cross / math.sqrt(margins) if margins else 0.0
+    value = (only_a - only_b) / n
+    low, high = _limits_of_difference(value, a - low_a, high_a - a, b - low_b, high_b - b, phi)
+    return Estimate(value, low, high, "Newcombe paired square-and-add", confidence)
+
+
+def _binary_rows(y_true: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_], Floats]:
+    y, s = np.asarray(y_true), np.asarray(scores, dtype=np.float64)
+    same_length("y_true", y, "scores", s)
+    if y.ndim != 1 or s.ndim != 1:
+        raise ValueError(f"`y_true` and `scores` must have shape (rows,); got {y.shape} and {s.shape}.")
+    not_empty("y_true", y)
+    if not np.isin(y, (0, 1)).all():
+        bad = int(np.flatnonzero(~np.isin(y, (0, 1)))[0])
+        raise ValueError(f"`y_true` must be 0 or 1 (1 is positive); row {bad} is {y[bad]!r}.")
+    if np.isnan(s).any():
+        raise ValueError(f"`scores` has NaN in row {int(np.flatnonzero(np.isnan(s))[0])}; a score is needed.")
+    return y.astype(bool), s
+
+
+def auc_influence(
+    positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None
+) -> tuple[float, Floats]:
+    """Compute the ROC-AUC and how much each row moves it, in O(N log N).
+
+    Args:
+        positive: (n,) True for rows of the positive class; both classes must be there.
+        scores: (n,) higher means more positive; ties count half.
+        weights: (n,) row weights, or None.
+
+    Returns:
+        The AUC, and (n,) influences that sum to 0: the squares of DeLong's structural components add up to
+        its variance.
+
+    Reference:
+        DeLong et al. 1988, Biometrics 44:837-845; Sun and Xu 2014, IEEE Signal Proc. Letters 21:1389-1393.
+    """
+    w = np.ones(len(scores)) if weights is None else weights
+    _, place = np.unique(scores, return_inverse=True)
+    of_positive = np.bincount(place, weights=w * positive)
+    of_negative = np.bincount(place, weights=w * ~positive)
+    total_positive, total_negative = of_positive.sum(), of_negative.sum()
+    # Share of the other class that a row beats, ties half: the midrank, less the ranks of its own class.
+    negatives_below = (np.cumsum(of_negative) - of_negative / 2) / total_negative
+    positives_above = 1 - (np.cumsum(of_positive) - of_positive / 2) / total_positive
+    auc = float(of_positive @ negatives_below / total_positive)
+    components = np.where(positive, negatives_below[place], positives_above[place]) - auc
+    return auc, w * components / np.where(positive, total_positive, total_negative)
+
+
+def average_precision_influence(
+    positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None
+) -> tuple[float, Floats]:
+    """Compute the average precision (PR-AUC) and how much each row moves it, in O(N log N).
+
+    Average precision is the mean, over positive rows, of the precision among the rows that score at least as
+    high; the influence of a row is its weight times the derivative by that weight.
+
+    Args:
+        positive: (n,) True for rows of the positive class; at least one.
+        scores: (n,) higher means more positive.
+        weights: (n,) row weights, or None.
+
+    Returns:
+        The average precision, and (n,) influences that sum to 0.
+    """
+    w = np.ones(len(scores)) if weights is None else weights
+    _, place = np.unique(-scores, return_inverse=True)
+    of_positive = np.bincount(place, weights=w * positive)
+    total = np.cumsum(np.bincount(place, weights=w))
+    hits = np.cumsum(of_positive)
+    # Leading rows of weight 0 are no rows at all.
+    precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
+    value = float(of_positive @ precision / hits[-1])
+
+    def from_here_down(terms: Floats) -> Floats:
+        return np.cumsum(terms[::-1])[::-1]
+
+    safe = np.where(total > 0, total, 1.0)
+    gain = from_here_down(of_positive / safe)[place]
+    loss = from_here_down(of_positive * precision / safe)[place]
+    derivative = (positive * (precision[place] - value + gain) - loss) / hits[-1]
+    return value, w * derivative
+
+
+def limits_of_share(
+    value: float, variance: float, *, confidence: float, trials: float, logit: bool | None = None
+) -> tuple[float, float, str]:
+    """Turn the variance of an estimate inside [0, 1] into limits inside [0, 1].
+
+    Args:
+        value: The estimate.
+        variance: Its variance; 0 where the rows show none.
+        confidence: Nominal coverage in (0, 1).
+        trials: How many trials the estimate is worth at least; used where the rows show no variance.
+        logit: Make the limits on the logit scale; None: only near 0 or 1, where the plain limits are off.
+
+    Returns:
+        The lower limit, the upper limit, and what was done, to be added to the method.
+
+    Reference:
+        Logit scale near 1: Qin and Hotilovac 2008, Stat. Methods Med. Res. 17:207-221.
+    """
+    if not variance > 1e-15 or not 1e-9 < value < 1 - 1e-9:
+        low, high = _clopper_pearson(value * trials, trials, confidence)
+        return float(low), float(high), f", Clopper-Pearson on {trials:.0f} rows: no variance to see"
+    half = _z(confidence) * math.sqrt(variance)
+    if logit is None:
+        logit = not 0.1 <= value <= 0.9 or value - half < 0 or value + half > 1
+    if not logit:
+        return value - half, value + half, ""
+    centre, half = math.log(value / (1 - value)), half / (value * (1 - value))
+    return _expit(centre - half), _expit(centre + half), ", logit scale"
+
+
+def _expit(x: float) -> float:
+    return 1 / (1 + math.exp(-x)) if x > -700 else 0.0
+
+
+def delong(y_true: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> Estimate:
+    """Estimate the ROC-AUC with DeLong's interval, in O(N log N).
+
+    Above 0.9 and below 0.1 the limits are made on the logit scale. A perfect (or perfectly wrong, or
+    constant) ranking has no variance: then Clopper-Pearson on the smaller class gives the limits.
+
+    Args:
+        y_true: (n,) zeros and ones; 1 is positive.
+        scores: (n,) any numbers, higher means more positive; ties count half.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The AUC in [0, 1] with its interval.
+
+    Raises:
+        ValueError: There is only one class, a label is not 0 or 1, or a score is NaN.
+
+    Example:
+        >>> print(delong([0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9]))
+        0.889 [0.261, 0.995]
+
+    Reference:
+        DeLong et al. 1988, Biometrics 44:837-845; Sun and Xu 2014, IEEE Signal Proc. Letters 21:1389-1393.
+    """
+    positive, s = _binary_rows(y_true, scores)
+    _confidence(confidence)
+    if positive.all() or not positive.any():
+        raise ValueError(
+            f"`y_true` must have rows of both classes for a ROC-AUC; all {len(s)} are {int(positive[0])}."
+        )
+    auc, influence = auc_influence(positive, s)
+    low, high, note = limits_of_share(
+        auc,
+        delong_variance(positive, influence),
+        confidence=confidence,
+        trials=min(positive.sum(), (~positive).sum()),
+    )
+    return Estimate(auc, low, high, "DeLong" + note, confidence)
+
+
+def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> float:
+    """Add up squared influences with each class's own n / (n - 1), as DeLong has it; 0 where n is 1.
+
+    Args:
+        positive: (n,) True for rows of the positive class.
+        influence: (n,) of an AUC, or of the difference of two.
+
+    Returns:
+        The variance.
+    """
+    variance = 0.0
+    for side in (positive, ~positive):
+        n = int(side.sum())
+        if n < 2:
+            return 0.0
+        variance += float((influence[side] ** 2).sum()) * n / (n - 1)
+    return variance
+
+
+def clustered_variance(influence: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Add up the squared influences of the units (rows, or groups of rows), times n / (n - 1).
+
+    Args:
+        influence: (n,) of each row; they sum to 0.
+        groups: (n,) index of the group of each row, or None where rows are independent.
+
+    Returns:
+        The variance; 0 for a single unit.
+    """
+    units = (
+        influence if groups is None else np.asarray(np.bincount(groups, weights=influence), dtype=np.float64)
+    )
+    n = len(units)
+    return float((units**2).sum()) * n / (n - 1) if n > 1 else 0.0
+
+
+_BLOCKS = 20_000  # more independent units than this are drawn as random blocks of units
+_CHUNK = 4_000_000  # numbers held at a time while drawing: 32 MB
+
+
+def resample_counts(units: int, n_resamples: int, seed: int) -> Iterator[Floats]:
+    """Draw units with replacement, and say how often each was drawn.
+
+    Args:
+        units: How many units there are.
+        n_resamples: How many draws B in total.
+        seed: Seed of the draws.
+
+    Yields:
+        (b, units) counts, each row summing to `units`; the b add up to B.
+    """
+    random = np.random.default_rng(seed)
+    step = max(1, _CHUNK // units)
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        cells = random.integers(0, units, (size, units)) + np.arange(size)[:, None] * units
+        yield np.bincount(cells.ravel(), minlength=size * units).reshape(size, units).astype(np.float64)
+
+
+def resample_sums(sums: Any, n_resamples: int, seed: int) -> Floats:
+    """Draw units with replacement and add up what each contributes.
+
+    More than 20,000 units are first put together at random into 20,000 blocks, and blocks are drawn: the
+    same variance, at a cost that does not grow with the rows.
+
+    Args:
+        sums: (units, M) what each unit contributes; a NumPy array or a SciPy sparse matrix.
+        n_resamples: How many draws B.
+        seed: Seed of the draws.
+
+    Returns:
+        (B, M) sums.
+    """
+    units = sums.shape[0]
+    if units > _BLOCKS:
+        from scipy.sparse import csr_matrix
+
+        block = np.random.default_rng(seed).permutation(units) % _BLOCKS
+        gather = csr_matrix((np.ones(units), (block, np.arange(units))), shape=(_BLOCKS, units))
+        sums = gather @ sums
+        units = _BLOCKS
+    transposed = sums.T
+    return np.concatenate(
+        [np.asarray(transposed @ counts.T).T for counts in resample_counts(units, n_resamples, seed)]
+    )
+
+
+def bootstrap(
+    values: ArrayLike,
+    statistic: str | Callable[[NDArray[Any], Floats], Floats] = "mean",
+    *,
+    method: str = "bca",
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    sample_weight: ArrayLike | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> Estimate:
+    """Make a bootstrap interval of a mean, or of any statistic of weighted rows.
+
+    Args:
+        values: (n, ...) one value (or row of values) for each row.
+        statistic: "mean", or a function (values, weights (B, n)) -> (B,): the statistic of the rows, each
+            counted as often as its weight says.
+        method: "bca" (bias-corrected and accelerated), "bias_corrected" or "percentile".
+        confidence: Nominal coverage in (0, 1).
+        n_resamples: How many resamples, at least 100.
+        seed: Seed of the draws.
+        groups: (n,) group of each row: groups are drawn, whole; None: rows are.
+        sample_weight: (n,) row weights, or None.
+        bounds: The smallest and the largest possible value; used to clip, and where the rows do not vary.
+
+    Returns:
+        The statistic with its interval. Where the resamples do not vary, Clopper-Pearson says how many rows
+        unlike these there may be, each as far off as `bounds` allow.
+
+    Raises:
+        ValueError: There are no rows, lengths differ, or a name or number is out of range.
+
+    Example:
+        >>> estimate = bootstrap([10, 12, 12.5, 12.5, 13.9, 15, 21, 22, 23, 34, 50, 81, 89, 121, 134, 213])
+        >>> print(estimate.method, 31 < estimate.low < 34, 89 < estimate.high < 94)
+        BCa bootstrap of rows True True
+
+    Reference:
+        Efron 1987, JASA 82:171-185.
+    """
+    rows = np.asarray(values)
+    not_empty("values", rows)
+    one_of("method", method, ("bca", "bias_corrected", "percentile"))
+    if isinstance(statistic, str):
+        one_of("statistic", statistic, ("mean",))
+        if rows.ndim != 1:
+            raise ValueError(f"`values` must have shape (rows,) for a mean; got {rows.shape}.")
+    _confidence(confidence)
+    n_resamples = positive_int("n_resamples", n_resamples, minimum=100)
+    weights = np.ones(len(rows)) if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
+    same_length("values", rows, "sample_weight", weights)
+    unit = None if groups is None else group_indices(groups, len(rows))
+    units = len(rows) if unit is None else int(unit.max()) + 1
+    if statistic == "mean":
+        value, draws, influence = _mean_draws(rows.astype(np.float64), weights, unit, n_resamples, seed)
+    else:
+        assert callable(statistic)
+        value = float(statistic(rows, weights[None, :])[0])
+        spread = slice(None) if unit is None else unit
+        chunks = resample_counts(units, n_resamples, seed)
+        draws = np.concatenate([statistic(rows, counts[:, spread] * weights) for counts in chunks])
+        influence = None
+        if method == "bca" and units > 1:
+            influence = _jackknife(statistic, rows, weights, np.arange(units) if unit is None else unit)
+    draws = draws[np.isfinite(draws)]
+    what = "rows" if unit is None else "groups"
+    if not len(draws) or np.ptp(draws) <= 1e-12 * max(1.0, abs(value)):
+        return _constant(value, units, bounds, confidence, f"the resamples of {what} do not vary")
+    if method == "bca":
+        assert influence is not None
+        low, high = _bca(value, draws, influence, confidence)
+    elif method == "bias_corrected":
+        low, high = bias_corrected(value, draws, confidence)
+    else:
+        low, high = map(float, np.quantile(draws, [0.5 - confidence / 2, 0.5 + confidence / 2]))
+    name = {"bca": "BCa bootstrap", "bias_corrected": "bias-corrected bootstrap", "percentile": "bootstrap"}
+    return Estimate(
+        value,
+        max(bounds[0], low),
+        min(bounds[1], high),
+        f"{name[method]} of {what}",
+        confidence,
+    )
+
+
+def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
+    """Number the groups from 0.
+
+    Args:
+        groups: (n,) name or number of the group of each row.
+        n: How many rows there are.
+
+    Returns:
+        (n,) indices from 0 to the number of groups less 1.
+    """
+    array = np.asarray(groups)
+    if array.shape != (n,):
+        raise ValueError(f"`groups` must have one entry for each of the {n} rows; got shape {array.shape}.")
+    if array.dtype == object:
+        array = array.astype(str)
+    return np.asarray(np.unique(array, return_inverse=True)[1], dtype=np.int64)
+
+
+def _mean_draws(
+    rows: Floats, weights: Floats, unit: NDArray[np.int64] | None, n_resamples: int, seed: int
+) -> tuple[float, Floats, Floats]:
+    """Return the weighted mean, its resamples and the influence of each unit."""
+    total = float(weights.sum())
+    value = float(rows @ weights / total)
+    influence = weights * (rows - value) / total
+    pairs = np.column_stack([weights * rows, weights])
+    if unit is not None:
+        influence = np.asarray(np.bincount(unit, weights=influence), dtype=np.float64)
+        pairs = np.column_stack([np.bincount(unit, weights=pairs[:, i]) for i in range(2)])
+    sums = resample_sums(pairs, n_resamples, seed)
+    means = np.divide(sums[:, 0], sums[:, 1], out=np.full(len(sums), np.nan), where=sums[:, 1] > 0)
+    return value, means, influence
+
+
+def _jackknife(
+    statistic: Callable[[NDArray[Any], Floats], Floats],
+    rows: NDArray[Any],
+    weights: Floats,
+    unit: NDArray[np.int64],
+) -> Floats:
+    """Leave each unit (or, of more than 200, each of 200 random parts) out, and see how the value moves."""
+    parts = min(int(unit.max()) + 1, 200)
+    part = (np.random.default_rng(0).permutation(int(unit.max()) + 1) % parts)[unit]
+    left = np.concatenate([statistic(rows, (weights * (part != i))[None, :]) for i in range(parts)])
+    left = left[np.isfinite(left)]
+    return np.asarray(left.mean() - left)
+
+
+def _bca(value: float, draws: Floats, influence: Floats, confidence: float) -> tuple[float, float]:
+    from scipy.special import ndtr, ndtri
+
+    spread = float((influence**2).sum())
+    acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
+    below = np.mean(draws < value) + np.mean(draws == value) / 2
+    z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+    z = _z(confidence) * np.array([-1.0, 1.0])
+    low, high = np.quantile(draws, ndtr(z0 + (z0 + z) / (1 - acceleration * (z0 + z))))
+    return float(low), float(high)
+
+
+def _constant(
+    value: float, units: int, bounds: tuple[float, float], confidence: float, reason: str
+) -> Estimate:
+    """Bound a mean of rows that are all the same: how many unlike them may there be, and how far off?"""
+    unlike = 1 - ((1 - confidence) / 2) ** (1 / units)
+    return Estimate(
+        value,
+        value - unlike * (value - bounds[0]),
+        value + unlike * (bounds[1] - value),
+        f"Clopper-Pearson: {reason}",
+        confidence,
+    )
+
+
+def mean_interval(
+    rows: Floats,
+    *,
+    confidence: float,
+    bounds: tuple[float, float],
+    groups: NDArray[np.int64] | None = None,
+    sample_weight: Floats | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate the mean of one number a row: BCa bootstrap, and Student's t above 5,000 independent rows.
+
+    Args:
+        rows: (n,) numbers.
+        confidence: Nominal coverage in (0, 1).
+        bounds: The smallest and the largest a row can be.
+        groups: (n,) index of the group of each row, or None.
+        sample_weight: (n,) row weights, or None.
+        n_resamples: How many resamples.
+        seed: Seed of the draws.
+
+    Returns:
+        The mean with its interval; never of zero width.
+    """
+    if len(rows) > _MANY_ROWS and groups is None and sample_weight is None and np.ptp(rows) > 0:
+        from scipy.special import stdtrit
+
+        half = (
+            float(stdtrit(len(rows) - 1, 0.5 + confidence / 2))
+            * float(rows.std(ddof=1))
+            / math.sqrt(len(rows))
+        )
+        value = float(rows.mean())
+        return Estimate(
+            value, max(bounds[0], value - half), min(bounds[1], value + half), "Student's t", confidence
+        )
+    return bootstrap(
+        rows,
+        confidence=confidence,
+        n_resamples=n_resamples,
+        seed=seed,
+        groups=groups,
+        sample_weight=sample_weight,
+        bounds=bounds,
+    )
+
+
+# Above this the t and the BCa limits of a mean loss agree to three digits, and t costs nothing.
+_MANY_ROWS = 5_000
+
+
+def wilson_f1(hits: ArrayLike, union: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
+    """Turn Wilson limits of the Jaccard share J = hits / union into limits of F1 = 2J / (1 + J).
+
+    Given the rows that are of the class or predicted as it, the hits are binomial; F1 grows with J, so limits
+    of the one are limits of the other.
+
+    Args:
+        hits: (...) true positives.
+        union: (...) rows that are of the class or predicted as it, more than 0.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The lower and the upper limits.
+    """
+    low, high = _wilson(hits, union, confidence)
+    return 2 * low / (1 + low), 2 * high / (1 + high)
+
+
+def square_and_add(
+    name: str,
+    counts: tuple[Floats, Floats, Floats],
+    confidence: float,
+    *,
+    resampled: tuple[Floats, Floats, Floats] | None = None,
+) -> tuple[float, float]:
+    """Combine Wilson limits of the classes into limits of their macro mean.
+
+    The distances of each class's value from its own limits are squared and added (for F1 with the
+    correlations that the resamples show between classes), then divided by the number of classes.
+
+    Args:
+        name: "precision", "recall" or "f1".
+        counts: (K,) hits, predicted rows and true rows of each class; may be effective numbers.
+        confidence: Nominal coverage in (0, 1).
+        resampled: The same as (B, K), for the correlations; None: the classes are independent.
+
+    Returns:
+        The lower and the upper limit.
+
+    Reference:
+        Zou and Donner 2008, Stat. Med. 27:1693-1702 (recovering variances from the limits).
+    """
+    hits, predicted, true = counts
+    present = true > 0 if name == "recall" else predicted + true > 0
+    hits, predicted, true = hits[present], predicted[present], true[present]
+    if name == "f1":
+        low, high = wilson_f1(hits, predicted + true - hits, confidence)
+        values = 2 * hits / (predicted + true)
+    else:
+        trials = true if name == "recall" else predicted
+        some = trials > 0
+        safe = np.where(some, trials, 1.0)
+        low, high = _wilson(hits, safe, confidence)
+        # Nothing predicted as the class: its precision counts as 0 and could be anything.
+        low, high, values = np.where(some, low, 0.0), np.where(some, high, 1.0), hits / safe
+    correlation = np.eye(len(values))
+    if resampled is not None:
+        draws = _ratio_of(name, *(part[:, present] for part in resampled))
+        spread = draws.std(axis=0)
+        standard = (draws - draws.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
+        correlation = standard.T @ standard / len(draws)
+        np.fill_diagonal(correlation, 1.0)
+    down, up, mean = values - low, high - values, float(values.mean())
+    length = [math.sqrt(max(float(d @ correlation @ d), 0.0)) / len(values) for d in (down, up)]
+    return max(0.0, mean - length[0]), min(1.0, mean + length[1])
+
+
+def _ratio_of(name: str, hits: Floats, predicted: Floats, true: Floats) -> Floats:
+    top, bottom = {"precision": (hits, predicted), "recall": (hits, true)}.get(
+        name, (2 * hits, predicted + true)
+    )
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
+
+
+def dirichlet(
+    function: Callable[[Floats], Floats], table: Floats, confidence: float, n_resamples: int, seed: int
+) -> tuple[float, float]:
+    """Take the limits of a metric over a Dirichlet posterior of the cells, with one prior row in all.
+
+    Args:
+        function: (B, ...) tables to (B,) values.
+        table: (...) counts, or effective counts.
+        confidence: Nominal coverage in (0, 1).
+        n_resamples: How many draws.
+        seed: Seed of the draws.
+
+    Returns:
+        The lower and the upper limit.
+
+    Reference:
+        Goutte and Gaussier 2005, ECIR, LNCS 3408:345-359.
+    """
+    random = np.random.default_rng(seed)
+    drawn = random.standard_gamma(table.ravel() + 1 / table.size, size=(n_resamples, table.size))
+    drawn *= table.sum() / drawn.sum(axis=1, keepdims=True)
+    low, high = np.quantile(
+        function(drawn.reshape(-1, *table.shape)), [0.5 - confidence / 2, 0.5 + confidence / 2]
+    )
+    return float(low), float(high)
+
+
+def delta_interval(
+    function: Callable[[Floats], Floats], table: Floats, confidence: float
+) -> tuple[float, float]:
+    """Take the limits of a function of multinomial counts by the delta method, unclipped.
+
+    Args:
+        function: (B, K, K) tables to (B,) values.
+        table: (K, K) counts.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The lower and the upper limit.
+    """
+    n = float(table.sum())
+    share = table / n
+    step = 1e-6
+    steps = step * np.eye(table.size).reshape(table.size, *table.shape)
+    gradient = (function(share + steps) - function(share - steps)) / (2 * step)
+    flat = share.ravel()
+    variance = max(float(flat @ gradient**2) - float(flat @ gradient) ** 2, 0.0) / n
+    value, half = float(function(share[None])[0]), _z(confidence) * math.sqrt(variance)
+    return value - half, value + half
+
+
+# Rows of a class below which the bootstrap covers too little (docs/statistics.md) and the interval is called
+# unreliable.
+FEW_ROWS = 5
+
+
+def resampled_interval(
+    function: Callable[[Floats], Floats],
+    table: Floats,
+    draws: Floats,
+    *,
+    confidence: float,
+    what: str = "confusion matrix",
+    macro: str | None = None,
+    trials: float | None = None,
+    bounds: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
+) -> Estimate:
+    """Estimate a function of confusion tables by bias-corrected bootstrap, and fall back where that fails.
+
+    It fails where nothing (or everything) is wrong, since then the resamples do not vary, and where a class
+    has fewer than five rows. Then the interval is the wider of the bootstrap's and one that does not rest on
+    it: Wilson limits of the classes, combined (macro means), or a Dirichlet posterior.
+
+    Args:
+        function: (B, ..., K, K) tables to (B,) values.
+        table: (..., K, K) counts or weights.
+        draws: (B, ..., K, K) resampled tables.
+        confidence: Nominal coverage in (0, 1).
+        what: What was resampled, for the method.
+        macro: "precision", "recall" or "f1" where the metric is the macro mean of it; None otherwise.
+        trials: How many independent rows the table is worth; None: its sum.
+        bounds: The smallest and the largest possible value.
+        seed: Seed of the Dirichlet draws.
+
+    Returns:
+        The value with its interval, inside `bounds`.
+    """
+    value, resampled = float(function(table[None])[0]), function(draws)
+    low, high = bias_corrected(value, resampled, confidence)
+    scale = 1.0 if trials is None else trials / float(table.sum())
+    hits, predicted, true = (scale * part for part in class_counts(table))
+    reasons = []
+    if np.ptp(resampled) <= 1e-12:
+        reasons.append("resamples do not vary")
+    some = true[true > 0]
+    if some.min() < FEW_ROWS - 1e-9:
+        reasons.append(f"unreliable: a class has {some.min():.3g} {'row' if some.min() == 1 else 'rows'}")
+    method = f"bias-corrected bootstrap of {what}"
+    if reasons:
+        if macro is not None and table.ndim == 2:
+            with_resamples = class_counts(draws) if macro == "f1" else None
+            other = square_and_add(macro, (hits, predicted, true), confidence, resampled=with_resamples)
+            fallback = "Wilson limits of the classes, combined"
+        else:
+            other = dirichlet(function, scale * table, confidence, len(draws), seed)
+            fallback = "Dirichlet posterior"
+        low, high = min(low, other[0]), max(high, other[1])
+        method = f"wider of bootstrap and {fallback} ({'; '.join(reasons)})"
+    return Estimate(
+        value, max(bounds[0], min(low, value)), min(bounds[1], max(high, value)), method, confidence
+    )
+
+
+def f1_interval(
+    confusion: ArrayLike,
+    *,
+    average: str = "auto",
+    method: str = "bootstrap",
+    confidence: float = 0.95,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Estimate F1 from a confusion matrix, with an interval.
+
+    Args:
+        confusion: (K, K) whole counts, rows true, columns predicted.
+        average: "auto", "binary" (the second class), "macro", "micro" or "weighted".
+        method: "bootstrap" (bias-corrected, of the confusion matrix; falls back, and says so, where nothing
+            is wrong or a class has fewer than five rows), "percentile", "dirichlet" (posterior), "delta"
+            (Takahashi et al.'s analytic variance), or "wilson" (binary and micro only).
+        confidence: Nominal coverage in (0, 1).
+        n_resamples: How many resamples, at least 100.
+        seed: Seed of the draws.
+
+    Returns:
+        F1 in [0, 1] with its interval.
+
+    Raises:
+        ValueError: The matrix is not square whole counts, or a name or number is out of range.
+
+    Example:
+        >>> print(f1_interval([[8, 2], [1, 9]], average="binary", method="wilson"))
+        0.857 [0.637, 0.953]
+
+    Reference:
+        Takahashi et al. 2022, Applied Intelligence 52:4961-4972 (analytic variance of micro and macro F1).
+    """
+    table = _whole_counts(confusion).astype(np.float64)
+    average = resolve_average(average, len(table))
+    one_of("method", method, ("bootstrap", "percentile", "dirichlet", "delta", "wilson"))
+    if method == "wilson" and average not in ("binary", "micro"):
+        raise ValueError(f"`method` 'wilson' needs `average` 'binary' or 'micro'; got {average!r}.")
+    _confidence(confidence)
+    n_resamples = positive_int("n_resamples", n_resamples, minimum=100)
+
+    def f1(tables: Floats) -> Floats:
+        return from_confusion("f1", tables, average)
+
+    value = float(f1(table))
+
+    def estimate(limits: tuple[float, float], name: str) -> Estimate:
+        low, high = max(0.0, min(limits[0], value)), min(1.0, max(limits[1], value))
+        return Estimate(value, low, high, name, confidence)
+
+    if method == "wilson":
+        hits, predicted, true = class_counts(table)
+        if average == "micro":
+            return estimate(_pair(_wilson(hits.sum(), true.sum(), confidence)), "Wilson")
+        union = float(predicted[1] + true[1] - hits[1])
+        if union == 0:
+            return estimate((0.0, 1.0), "undefined: no row is of the class or predicted as it")
+        return estimate(_pair(wilson_f1(hits[1], union, confidence)), "Wilson, through the Jaccard share")
+    if method == "dirichlet":
+        return estimate(dirichlet(f1, table, confidence, n_resamples, seed), "Dirichlet posterior")
+    if method == "delta":
+        limits = delta_interval(f1, table, confidence)
+        if limits[1] - limits[0] > 1e-9:
+            return estimate(limits, "delta method")
+    draws = resample_confusion(confusion, n_resamples, seed).astype(np.float64)
+    if method == "percentile" and np.ptp(resampled := f1(draws)) > 1e-12:
+        tails = [0.5 - confidence / 2, 0.5 + confidence / 2]
+        return estimate(_pair(np.quantile(resampled, tails)), "percentile bootstrap")
+    macro = "f1" if average == "macro" else None
+    return resampled_interval(f1, table, draws, confidence=confidence, macro=macro, seed=seed)
+
+
+def _pair(limits: Any) -> tuple[float, float]:
+    low, high = limits
     return float(low), float(high)
