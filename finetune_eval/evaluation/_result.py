@@ -1,0 +1,202 @@
+"""The record of an evaluation: what it knows, and how it is kept on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from numpy.typing import NDArray
+
+from finetune_eval import _checks
+from finetune_eval.evaluation import _records, _summary
+from finetune_eval.evaluation.intervals import Estimate
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_FORMAT = 1  # of evaluation.json
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """How one class fares.
+
+    Attributes:
+        label: The class name.
+        support: Rows of this class (their weight, where rows are weighted).
+        predicted: Rows predicted as this class.
+        precision: Of the rows predicted as this class, the share that is.
+        recall: Of the rows of this class, the share that was predicted so.
+        f1: The harmonic mean of the two.
+    """
+
+    label: str
+    support: float
+    predicted: float
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """What a model is worth on a set of rows; every number with its interval.
+
+    Attributes:
+        labels: The K class names.
+        task: "classification" or "multilabel".
+        average: "binary" (the second class), "macro", "micro" or "weighted": that of precision, recall, F1.
+        confidence: Nominal coverage of the intervals.
+        n: How many rows.
+        threshold: Probability of the second class from which it was predicted, or None for the most
+            probable class. Multilabel: that of every label.
+        estimates: Metric name to value and interval; also `evaluation["f1"]`.
+        confusion_matrix: (K, K) rows true, columns predicted: counts, or sums of weights. Multilabel:
+            (K, 2, 2), one two-class matrix for each label.
+        per_class: A `ClassScore` for each class.
+        majority: The class that most rows have, and how many have it.
+        predictions: A row for each row scored: id, label, prediction, p_<class>..., loss, and text_hash and
+            text where texts were given.
+        rows_hash: Hash of the rows and their labels; two evaluations of the same rows share it.
+        warnings: What to know before believing the numbers, in sentences.
+    """
+
+    labels: tuple[str, ...]
+    task: str
+    average: str
+    confidence: float
+    n: int
+    threshold: float | None
+    estimates: dict[str, Estimate]
+    confusion_matrix: NDArray[Any]
+    per_class: tuple[ClassScore, ...]
+    majority: tuple[str, float]
+    rows_hash: str
+    warnings: tuple[str, ...]
+    predictions: pd.DataFrame = field(repr=False)
+
+    @property
+    def loss(self) -> float:
+        """Mean log-loss of the rows, in nats."""
+        return self.estimates["loss"].value
+
+    @property
+    def accuracy(self) -> float:
+        """Share of rows that are right (multilabel: right in every label)."""
+        return self.estimates["accuracy"].value
+
+    @property
+    def precision(self) -> float:
+        """Precision, averaged as `average` says."""
+        return self.estimates["precision"].value
+
+    @property
+    def recall(self) -> float:
+        """Recall, averaged as `average` says."""
+        return self.estimates["recall"].value
+
+    @property
+    def f1(self) -> float:
+        """F1, averaged as `average` says."""
+        return self.estimates["f1"].value
+
+    @property
+    def right(self) -> int:
+        """How many rows are right."""
+        return int((self.predictions["label"] == self.predictions["prediction"]).sum())
+
+    def __getitem__(self, metric: str) -> Estimate:
+        """Return the estimate of a metric by name."""
+        if metric not in self.estimates:
+            listed = ", ".join(repr(name) for name in self.estimates)
+            raise KeyError(
+                f"no metric {metric!r}; there are {listed}.{_checks.nearest(metric, self.estimates)}"
+            )
+        return self.estimates[metric]
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Evaluation):
+            return NotImplemented
+        return self._record() == other._record() and self.predictions.equals(other.predictions)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __str__(self) -> str:
+        return _summary.text(self)
+
+    def _record(self) -> dict[str, Any]:
+        """Everything but the rows, as JSON data."""
+        record = {
+            name: _records.to_json(getattr(self, name))
+            for name in self.__dataclass_fields__
+            if name != "predictions"
+        }
+        return {"format": _FORMAT, **record}
+
+    def to_frame(self) -> pd.DataFrame:
+        """Return the estimates as a table: metric, value, low, high, method; one row for each.
+
+        Metrics of the whole come first, then precision, recall and F1 of each class.
+        """
+        import pandas as pd
+
+        rows = [("all", name, estimate) for name, estimate in self.estimates.items()]
+        for score in self.per_class:
+            rows += [(score.label, name, getattr(score, name)) for name in ("precision", "recall", "f1")]
+        return pd.DataFrame(
+            [
+                {
+                    "class": label,
+                    "metric": name,
+                    "value": estimate.value,
+                    "low": estimate.low,
+                    "high": estimate.high,
+                    "method": estimate.method,
+                }
+                for label, name, estimate in rows
+            ]
+        )
+
+    def save(self, folder: str | Path) -> Path:
+        """Write evaluation.json and predictions.parquet into `folder`, each atomically.
+
+        Args:
+            folder: The folder; made if it is not there.
+
+        Returns:
+            The folder.
+        """
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        _records.write_atomically(
+            folder / "predictions.parquet", lambda path: self.predictions.to_parquet(path, index=False)
+        )
+        _records.write_json(folder / "evaluation.json", self._record())
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Evaluation:
+        """Read what `save` wrote; the same to the last bit.
+
+        Args:
+            folder: The folder that was given to `save`.
+
+        Returns:
+            The evaluation.
+
+        Raises:
+            FileNotFoundError: A file is missing.
+            ValueError: The file was written by a newer version.
+        """
+        import pandas as pd
+
+        folder = Path(folder)
+        for name in ("evaluation.json", "predictions.parquet"):
+            if not (folder / name).is_file():
+                raise FileNotFoundError(
+                    f"`folder` {str(folder)!r} has no {name}; pass a folder that Evaluation.save wrote."
+                )
+        data = _records.read_json(folder / "evaluation.json", newest_format=_FORMAT)
+        predictions = pd.read_parquet(folder / "predictions.parquet")
+        return _records.from_json(cls, data, predictions=predictions)  # type: ignore[no-any-return]

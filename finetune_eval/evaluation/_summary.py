@@ -1,0 +1,161 @@
+"""An evaluation in plain text, 80 columns wide, for someone who is no statistician."""
+
+from __future__ import annotations
+
+import textwrap
+from typing import TYPE_CHECKING
+
+from scipy.special import ndtri
+
+from finetune_eval.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation._result import Evaluation
+
+WIDTH = 80
+_FIRST = ("accuracy", "precision", "recall", "f1", "loss")
+_LABEL_WIDTH = 14
+_MOST_COLUMNS = 8
+
+
+def text(result: Evaluation) -> str:
+    """Return the evaluation as text: verdict, how sure, metrics, confusion matrix, classes, warnings."""
+    blocks = [
+        headline(result),
+        _scope(result),
+        *([_bullets(result.warnings)] if result.warnings else []),
+        _metrics(result),
+        _confusion(result) if result.task == "classification" else "",
+        _classes(result) if len(result.labels) > 2 or result.task == "multilabel" else "",
+    ]
+    return "\n\n".join(block for block in blocks if block)
+
+
+def headline(result: Evaluation) -> str:
+    """Return the verdict: "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
+    estimate = result.estimates["accuracy"]
+    weighted = "weighted " if "weight" in result.predictions else ""
+    return f"{result.right:,} of {result.n:,} right: {weighted}accuracy {estimate}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+def _fill(sentence: str, indent: str = "") -> str:
+    return textwrap.fill(sentence, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent))
+
+
+def _bullets(sentences: tuple[str, ...]) -> str:
+    return "\n".join(_fill(sentence, "! ") for sentence in sentences)
+
+
+def _scope(result: Evaluation) -> str:
+    """Say what always answering the commonest class gives, and why the interval is as wide as it is."""
+    lines = []
+    if result.task == "classification":
+        label, most = result.majority
+        total = float(result.confusion_matrix.sum())
+        lines.append(
+            f"Always answering {label!r} would be right on {_count(most)} of {_count(total)} "
+            f"({most / total:.3f})."
+        )
+    accuracy = result.estimates["accuracy"]
+    half = (accuracy.high - accuracy.low) / 2
+    z = float(ndtri(0.5 + result.confidence / 2))
+    target = next((step for step in (0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if step < half * 0.75), None)
+    rows = "row pins" if result.n == 1 else "rows pin"
+    sentence = f"{result.n:,} {rows} the accuracy down to about +-{half * 100:.2g} points"
+    if target is not None and 0 < accuracy.value < 1 and accuracy.method == "Wilson":
+        # Half the width of a normal interval is z sqrt(p (1 - p) / n).
+        needed = z**2 * accuracy.value * (1 - accuracy.value) / target**2
+        sentence += f"; +-{target * 100:g} would take about {_round(needed):,}"
+    lines.append(sentence + ".")
+    lines.append(
+        f"Intervals: {result.confidence * 100:g} %; they cover the choice of these rows only, not the "
+        "randomness of training and not drift."
+    )
+    if result.threshold is not None and result.task == "classification":
+        lines.append(f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on.")
+    return "\n".join(_fill(line) for line in lines)
+
+
+def _round(value: float) -> int:
+    """Round to two digits: these are orders of magnitude."""
+    return int(float(f"{value:.1e}"))
+
+
+def _metrics(result: Evaluation) -> str:
+    average = {"binary": f"of {result.labels[1]!r}"}.get(result.average, result.average)
+    names = [*_FIRST, *(name for name in result.estimates if name not in _FIRST)]
+    lines = [f"{'metric':<25} {'value':>6}  {'interval':<16}  method"]
+    for name in names:
+        estimate = result.estimates[name]
+        title = METRICS[name].title if name in METRICS else name
+        if name in ("precision", "recall", "f1"):
+            title = _cut(f"{title} ({average})", 25)
+        head = f"{title:<25} {estimate.value:>6.3f}  [{estimate.low:.3f}, {estimate.high:.3f}]  "
+        lines += textwrap.wrap(
+            head + estimate.method, WIDTH, subsequent_indent=" " * 52, drop_whitespace=False
+        )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cut(word: str, width: int) -> str:
+    return word if len(word) <= width else word[: width - 3] + "..."
+
+
+def _confusion(result: Evaluation) -> str:
+    matrix, labels = result.confusion_matrix, [_cut(label, _LABEL_WIDTH) for label in result.labels]
+    if len(labels) > _MOST_COLUMNS:
+        return _pairs(result)
+    cells = [[_count(value) for value in row] for row in matrix]
+    room = (WIDTH - _LABEL_WIDTH - 2) // len(labels) - 2
+    heads = [_cut(label, max(room, 4)) for label in labels]
+    widths = [max(len(head), *(len(row[k]) for row in cells)) for k, head in enumerate(heads)]
+    if _LABEL_WIDTH + sum(width + 2 for width in widths) > WIDTH:
+        return _pairs(result)
+    side = max(len("true"), *map(len, labels))
+    title = "Confusion matrix (rows: what is true; columns: what was predicted)"
+    lines = [title, " " * side + "".join(f"  {head:>{w}}" for head, w in zip(heads, widths, strict=True))]
+    for label, row in zip(labels, cells, strict=True):
+        lines.append(
+            f"{label:<{side}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(row, widths, strict=True))
+        )
+    return "\n".join(lines)
+
+
+def _pairs(result: Evaluation) -> str:
+    """Return the largest errors, where the matrix is too wide to print."""
+    matrix = result.confusion_matrix.astype(float)
+    wrong = [
+        (matrix[i, j], i, j)
+        for i in range(len(matrix))
+        for j in range(len(matrix))
+        if i != j and matrix[i, j]
+    ]
+    lines = [f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)"]
+    for rows, i, j in sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:10]:
+        lines.append(
+            f"{_count(rows):>9} rows are {_cut(result.labels[i], 24)!r}, "
+            f"predicted {_cut(result.labels[j], 24)!r}"
+        )
+    return "\n".join(lines)
+
+
+def _classes(result: Evaluation) -> str:
+    lines = [f"{'class':<{_LABEL_WIDTH}} {'rows':>8}  {'precision':<20} {'recall':<20} F1"]
+    ranked = sorted(result.per_class, key=lambda score: score.recall.value)
+    shown = ranked[:20]
+    for score in shown:
+        numbers = [
+            f"{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]"
+            for item in (score.precision, score.recall, score.f1)
+        ]
+        lines.append(
+            f"{_cut(score.label, _LABEL_WIDTH):<{_LABEL_WIDTH}} {_count(score.support):>8}  "
+            f"{numbers[0]:<20} {numbers[1]:<20} {numbers[2]}"
+        )
+    if len(ranked) > len(shown):
+        lines.append(f"... and {len(ranked) - len(shown)} classes with a higher recall")
+    return "\n".join(lines)

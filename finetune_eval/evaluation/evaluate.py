@@ -1,0 +1,381 @@
+"""Score a model once, and say how sure one can be of every number.
+
+`evaluate` calls `model.predict` once and hands the probabilities to `evaluate_predictions`, which needs
+neither a model nor TensorFlow.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval import _checks
+from finetune_eval.evaluation import _outputs
+from finetune_eval.evaluation._result import ClassScore, Evaluation
+from finetune_eval.evaluation._scorer import Options, Scorer
+from finetune_eval.evaluation.metrics import resolve_average
+
+__all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
+
+TASKS = ("classification", "multilabel")
+_SUM_TOLERANCE = 1e-3  # a float32 softmax stays within; logits do not
+_HALF_SUM_TOLERANCE = 1e-2  # float16
+
+
+def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
+    """Score a model on rows it has not seen: one forward pass, nothing trained, nothing changed.
+
+    Everything is checked before the pass. The loss is the mean log-loss: `model.evaluate`'s, where the model
+    was compiled with a plain cross-entropy (without sample weights and without regularisation terms).
+
+    Args:
+        model: A model of this library, or any Keras classifier: softmax or sigmoid outputs, or logits where
+            its loss says `from_logits=True`. Anything with a `predict` that returns probabilities and with
+            `labels` will do.
+        x: The rows: texts, or what else the model's `predict` takes.
+        y: (n,) class indices or class names, or (n, K) one-hot.
+        **options: `batch_size` (rows in a batch of `predict`) and any keyword of `evaluate_predictions`
+            (`labels`, `threshold` and `task` are the model's own where it has them; `texts` is `x` where
+            that is texts).
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ValueError: `y` is missing or does not fit, or the model's outputs cannot be read as probabilities.
+        TypeError: A keyword is unknown, or `x` is a dataset that cannot be paired with `y`.
+
+    Example:
+        >>> class Coin:
+        ...     labels = ("tails", "heads")
+        ...     def predict(self, x):
+        ...         return np.full((len(x), 2), 0.5)
+        >>> evaluate(Coin(), ["a", "b", "c", "d"], [0, 0, 1, 1]).accuracy
+        0.5
+    """
+    batch_size = options.pop("batch_size", None)
+    known = [name for name in inspect.signature(evaluate_predictions).parameters][2:]
+    for name in options:
+        if name not in known:
+            raise TypeError(f"evaluate has no keyword {name!r}.{_checks.nearest(name, known)}")
+    if y is None:
+        raise ValueError("`y` is missing: evaluate needs the true label of each row of `x`.")
+    if hasattr(x, "element_spec"):
+        raise TypeError(
+            "`x` is a tf.data.Dataset, which may come in another order each time; "
+            "pass the rows and their labels as arrays."
+        )
+    if batch_size is not None:
+        batch_size = _checks.positive_int("batch_size", batch_size)
+    task = options.setdefault("task", getattr(model, "task", None) or "classification")
+    options.setdefault("threshold", getattr(model, "threshold", None))
+    labels = options.get("labels") or getattr(model, "labels", None)
+    columns = _outputs.output_columns(model)
+    if labels is None and columns is not None:
+        labels = _default_labels(2 if columns == 1 and task == "classification" else columns)
+    rows = _rows(x)
+    _checks.not_empty("x", rows)
+    _checks.same_length("x", rows, "y", y)
+    if labels is not None:
+        options["labels"] = labels = _label_names(labels)
+        _true_labels("y", y, labels, task)
+    texts = _texts(x)
+    if texts is not None:
+        options.setdefault("texts", texts)
+    elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and not np.isfinite(rows).all():
+        row = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
+        raise ValueError(f"`x` has a NaN or an infinity in row {row}; drop the row or fill it.")
+    _check_options(len(rows), labels, options)
+    output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
+    if isinstance(output, np.ndarray) and len(output) != len(rows):
+        raise ValueError(f"`model.predict` gave {len(output)} rows for {len(rows)} rows of `x`.")
+    probabilities = _outputs.probabilities_of(model, output, task=task)
+    result = evaluate_predictions(y, probabilities, **options)
+    changes: dict[str, Any] = {}
+    if texts is None and not isinstance(x, dict):
+        from finetune_eval.data.ledger import rows_hash
+
+        changes["rows_hash"] = rows_hash(np.asarray(x), _true_labels("y", y, result.labels, task))
+    note = _outputs.loss_note(model)
+    if note is not None:
+        changes["warnings"] = (*result.warnings, note)
+    return dataclasses.replace(result, **changes)
+
+
+def _predict(model: Any, x: Any, batch_size: int | None) -> Any:
+    """Call `model.predict` once, silently, with the keywords it knows."""
+    parameters = inspect.signature(model.predict).parameters
+    wanted = {"verbose": 0, "batch_size": batch_size}
+    keywords = {name: value for name, value in wanted.items() if name in parameters and value is not None}
+    return model.predict(x, **keywords)
+
+
+def _rows(x: Any) -> Any:
+    """Return something whose length is the number of rows."""
+    if isinstance(x, dict):
+        if not x:
+            raise ValueError("`x` is an empty dictionary; pass one array for each input of the model.")
+        return next(iter(x.values()))
+    if hasattr(x, "__len__"):
+        return np.asarray(x) if type(x).__module__.startswith("tensorflow") else x
+    raise TypeError(f"`x` must be rows with a length (list, array, Series); got {type(x).__name__}.")
+
+
+def _texts(x: Any) -> Any:
+    """Return `x` where it is one text a row, else None."""
+    if isinstance(x, dict) or getattr(x, "ndim", 1) != 1:
+        return None
+    first = x.iloc[0] if hasattr(x, "iloc") else x[0]
+    return x if isinstance(first, (str, bytes)) else None
+
+
+def _keras_input(x: Any) -> Any:
+    """Return rows in a form that Keras takes: a list of texts is refused by it, an object array is not."""
+    if isinstance(x, (list, tuple)) or (isinstance(x, np.ndarray) and x.dtype.kind == "U"):
+        array = np.asarray(x)
+        return array.astype(object) if array.dtype.kind == "U" else array
+    return x
+
+
+def evaluate_predictions(
+    y_true: Any,
+    probabilities: Any,
+    *,
+    labels: Sequence[str] | None = None,
+    ids: Any = None,
+    texts: Any = None,
+    groups: Any = None,
+    sample_weight: Any = None,
+    average: str = "auto",
+    confidence: float = 0.95,
+    threshold: float | None = None,
+    task: str = "classification",
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
+    """Score predicted probabilities against the truth, from any model of any framework.
+
+    Args:
+        y_true: (n,) class indices in [0, K) or class names, or (n, K) one-hot. Multilabel: (n, K) zeros and
+            ones.
+        probabilities: (n, K) in [0, 1], rows summing to 1; or (n,) or (n, 1) probabilities of the second of
+            two classes. A DataFrame's column names are the labels. Multilabel: rows need not sum to 1.
+        labels: The K class names, in the order of the columns; the default is "0", "1", .... Needed where
+            `y_true` holds names.
+        ids: (n,) names of the rows; the default is 0 to n - 1.
+        texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
+        groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
+        sample_weight: (n,) weights, not negative; every metric becomes the weighted one (the loss divided by
+            the sum of the weights).
+        average: Of precision, recall and F1: "auto" (two classes: the second one; more: macro), "binary",
+            "macro", "micro" or "weighted".
+        confidence: Nominal coverage of the intervals, in (0, 1).
+        threshold: Predict the second of two classes from this probability on, in (0, 1); choose it on
+            validation data. None: the most probable class; of equal ones the first. Multilabel: every label
+            from this probability on; None is 0.5.
+        task: "classification" or "multilabel".
+        n_resamples: Bootstrap resamples, at least 100.
+        seed: Their seed.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        ValueError: Shapes, labels or probabilities do not fit; the sentence names the first such row.
+
+    Example:
+        >>> result = evaluate_predictions([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.3], labels=["ham", "spam"])
+        >>> result.accuracy, round(result.loss, 4), result["recall"].value
+        (0.75, 0.4004, 0.5)
+    """
+    options = {
+        "average": average,
+        "confidence": confidence,
+        "groups": groups,
+        "ids": ids,
+        "n_resamples": n_resamples,
+        "sample_weight": sample_weight,
+        "seed": seed,
+        "task": task,
+        "texts": texts,
+        "threshold": threshold,
+    }
+    p, named = _probabilities(probabilities, task)
+    if labels is None:
+        if named is None and _holds_names(y_true):
+            raise ValueError(
+                "`labels` is needed when `y_true` holds class names: which column of `probabilities` is "
+                "which class? Pass labels=[...] in the order of the columns."
+            )
+        labels = named or _default_labels(p.shape[1])
+    names = _label_names(labels)
+    if len(names) != p.shape[1]:
+        raise ValueError(
+            f"`probabilities` must have one column for each of the {len(names)} labels "
+            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); got shape {p.shape}."
+        )
+    _checks.not_empty("y_true", y_true if y_true is not None else [0])
+    y = _true_labels("y_true", y_true, names, task)
+    _checks.same_length("y_true", y, "probabilities", p)
+    checked = _check_options(len(p), names, options)
+    return Scorer(y, p, names, checked).evaluation()
+
+
+def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, Any]) -> Options:
+    """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
+    task = options.get("task", "classification")
+    _checks.one_of("task", task, TASKS)
+    average = options.get("average", "auto")
+    if labels is not None:
+        if task == "multilabel":
+            _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
+            average = "macro" if average == "auto" else average
+        else:
+            average = resolve_average(average, len(labels))
+    threshold = options.get("threshold")
+    if threshold is not None:
+        threshold = _checks.number("threshold", threshold, above=0, below=1)
+        if task == "classification" and labels is not None and len(labels) != 2:
+            raise ValueError(
+                f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
+            )
+    per_row: dict[str, Any] = {}
+    for name in ("ids", "texts", "groups", "sample_weight"):
+        values = options.get(name)
+        if values is not None:
+            if isinstance(values, (str, bytes)):
+                raise TypeError(
+                    f"`{name}` must be one value for each row; got a single {type(values).__name__}."
+                )
+            if len(values) != n:
+                raise ValueError(f"`{name}` must have one value for each of the {n} rows; got {len(values)}.")
+        per_row[name] = values
+    groups = per_row["groups"]
+    if groups is not None:
+        groups = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+        if groups.max() == 0:
+            raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
+    texts = per_row["texts"]
+    if texts is not None:
+        texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
+        for row, text in enumerate(texts):
+            if not isinstance(text, str):
+                raise ValueError(f"`texts` must be texts; row {row} is {text!r} ({type(text).__name__}).")
+    return Options(
+        average=average,
+        confidence=_checks.number("confidence", options.get("confidence", 0.95), above=0, below=1),
+        groups=groups,
+        ids=per_row["ids"],
+        n_resamples=_checks.positive_int("n_resamples", options.get("n_resamples", 2000), minimum=100),
+        seed=_checks.positive_int("seed", options.get("seed", 0), minimum=0),
+        task=task,
+        texts=texts,
+        threshold=threshold,
+        weights=_weights(per_row["sample_weight"]),
+    )
+
+
+def _weights(values: Any) -> NDArray[np.float64] | None:
+    if values is None:
+        return None
+    weights = np.asarray(values, dtype=np.float64).reshape(-1)
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"`sample_weight` must be finite and not negative; row {bad[0]} is {float(weights[bad[0]])!r}."
+        )
+    if weights.sum() == 0:
+        raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
+    return weights
+
+
+def _default_labels(classes: int) -> tuple[str, ...]:
+    return tuple(str(index) for index in range(classes))
+
+
+def _label_names(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, (str, bytes)):
+        raise TypeError(f"`labels` must be a list of class names; got the single text {labels!r}.")
+    names = tuple(str(label) for label in labels)
+    if len(names) < 2 and names != ():
+        raise ValueError(f"`labels` must name at least two classes; got {list(names)}.")
+    if len(set(names)) != len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"`labels` must differ from each other; {twice!r} is there twice.")
+    return names
+
+
+def _holds_names(y: Any) -> bool:
+    array = np.asarray(y)
+    if array.dtype.kind in "UST":
+        return True
+    return array.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in array.ravel()[:100])
+
+
+def _true_labels(name: str, y: Any, labels: tuple[str, ...], task: str) -> NDArray[np.int64]:
+    """Return (n,) class indices, or (n, K) zeros and ones for multilabel rows."""
+    if task != "multilabel" or y is None:
+        return _checks.label_indices(name, y, labels)
+    array = np.asarray(y)
+    if array.ndim != 2 or array.shape[1] != len(labels) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`{name}` must be zeros and ones of shape (rows, {len(labels)}) where task='multilabel'; "
+            f"got shape {array.shape}, dtype {array.dtype}."
+        )
+    bad = np.flatnonzero(~((array == 0) | (array == 1)).all(axis=1))
+    if bad.size:
+        raise ValueError(f"`{name}` must be zeros and ones; row {bad[0]} is {array[bad[0]].tolist()}.")
+    return array.astype(np.int64)
+
+
+def _probabilities(values: Any, task: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    """Return (n, K) float probabilities, and the labels where the columns name them."""
+    named = None
+    if hasattr(values, "columns"):
+        named = tuple(str(name).removeprefix("p_") for name in values.columns)
+        values = values.to_numpy()
+    try:
+        p = np.asarray(values)
+        if p.dtype.kind != "f":
+            p = p.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`probabilities` must be numbers of shape (rows, classes): {error}.") from None
+    _checks.not_empty("probabilities", p if p.ndim else [0])
+    if p.ndim not in (1, 2):
+        raise ValueError(f"`probabilities` must have shape (rows, classes) or (rows,); got {p.shape}.")
+    half = p.dtype.itemsize < 4
+    if half:
+        p = p.astype(np.float32)
+    flat = p[:, None] if p.ndim == 1 else p
+    low, high = flat.min(axis=1), flat.max(axis=1)
+    with np.errstate(invalid="ignore"):
+        bad = np.flatnonzero(~((low >= 0) & (high <= 1 + _SUM_TOLERANCE)))
+    if bad.size:
+        row = flat[bad[0]]
+        raise ValueError(
+            f"`probabilities` must lie in [0, 1]; row {bad[0]} is {_shown(row)}."
+            + ("" if np.isnan(row).any() else " Are these logits? Take their softmax first.")
+        )
+    if flat.shape[1] == 1 and task != "multilabel":
+        return _outputs.two_columns(flat[:, 0]), named if named and len(named) == 2 else None
+    if task != "multilabel":
+        tolerance = _HALF_SUM_TOLERANCE if half else _SUM_TOLERANCE
+        sums = p.sum(axis=1, dtype=np.float64)
+        bad = np.flatnonzero(np.abs(sums - 1) > tolerance)
+        if bad.size:
+            raise ValueError(
+                f"`probabilities` must sum to 1 in each row; row {bad[0]}, {_shown(p[bad[0]])}, sums to "
+                f"{sums[bad[0]]:.4g}. Take the softmax of logits first, or pass task='multilabel' for "
+                "labels that do not exclude each other."
+            )
+    return p, named
+
+
+def _shown(row: NDArray[Any]) -> str:
+    values = ", ".join(f"{value:.4g}" for value in row[:6])
+    return f"[{values}{', ...' if len(row) > 6 else ''}]"
