@@ -1,0 +1,189 @@
+"""Tokenise once, then length-bucketed batches: shuffled differently in every epoch, the same for the same seed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+# Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
+_WINDOW = 50
+# Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a feature).
+_CHUNK = 2048
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Rows ready for the model: padded nowhere, every feature stored end to end.
+
+    Attributes:
+        features: Name -> (total tokens,) values of all rows, end to end; or, for rows of one shape, (rows, ...) values.
+        offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
+        at_limit: How many rows fill the sequence length: what was longer has been cut there.
+    """
+
+    features: dict[str, np.ndarray]
+    offsets: np.ndarray | None
+    at_limit: int = 0
+
+    def __len__(self) -> int:
+        if self.offsets is not None:
+            return len(self.offsets) - 1
+        return len(next(iter(self.features.values())))
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """(rows,) tokens in each row; 1 where rows have one shape."""
+        if self.offsets is None:
+            return np.ones(len(self), dtype=np.int64)
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Return the given rows as one batch, zero-padded to the longest of them."""
+        if self.offsets is None:
+            return {name: values[rows] for name, values in self.features.items()}
+        starts, lengths = self.offsets[rows], self.lengths[rows]
+        inside = np.arange(lengths.max()) < lengths[:, np.newaxis]
+        source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
+        batch = {}
+        for name, values in self.features.items():
+            padded = np.zeros(inside.shape, dtype=values.dtype)
+            padded[inside] = values[source]
+            batch[name] = padded
+        return batch
+
+
+def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray], Encoded]:
+    """Return a function that runs a KerasHub preprocessor over texts, once, and drops the padding.
+
+    Args:
+        preprocess: Turns a (rows,) string tensor into a dict of (rows, length) tensors with a "padding_mask".
+
+    Returns:
+        A function of (rows,) strings; its graph is traced on the first call only.
+    """
+    traced = tf.function(preprocess, input_signature=[tf.TensorSpec([None], tf.string)])
+
+    def encode(texts: np.ndarray) -> Encoded:
+        parts: dict[str, list[np.ndarray]] = {}
+        lengths: list[np.ndarray] = []
+        at_limit = 0
+        for start in range(0, len(texts), _CHUNK):
+            chunk = tf.constant(texts[start : start + _CHUNK])
+            batch = {name: value.numpy() for name, value in traced(chunk).items()}
+            mask = batch["padding_mask"].astype(bool)
+            # The last token that is not padding ends the row, whichever side a family of models pads on.
+            length = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)
+            lengths.append(length)
+            at_limit += int((length == mask.shape[1]).sum())
+            kept = np.arange(mask.shape[1]) < length[:, np.newaxis]
+            for name, values in batch.items():
+                parts.setdefault(name, []).append(values[kept].astype(np.int32))
+        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+        return Encoded({name: np.concatenate(values) for name, values in parts.items()}, offsets, at_limit)
+
+    return encode
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of encoded rows, rows of like length together.
+
+    Each pass over the batches is an epoch: shuffled anew, and the same for the same `seed`.
+
+    Args:
+        rows: The encoded rows.
+        y: (rows,) class indices, or None.
+        batch_size: Rows in a batch.
+        sample_weight: (rows,) weights, or None.
+        seed: Shuffles every epoch with it; None keeps rows sorted by length, for evaluation.
+    """
+
+    def __init__(
+        self,
+        rows: Encoded,
+        y: np.ndarray | None,
+        batch_size: int,
+        *,
+        sample_weight: np.ndarray | None = None,
+        seed: int | None = None,
+    ):
+        super().__init__()
+        self.rows, self.y, self.batch_size = rows, y, batch_size
+        self.sample_weight, self.seed = sample_weight, seed
+        self.epoch = 0
+        self.order = self._plan()
+
+    def _plan(self) -> list[np.ndarray]:
+        lengths, size = self.rows.lengths, self.batch_size
+        if self.seed is None:
+            order = np.argsort(lengths, kind="stable")
+            return [order[i : i + size] for i in range(0, len(order), size)]
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(lengths))
+        batches = []
+        for start in range(0, len(order), size * _WINDOW):
+            window = order[start : start + size * _WINDOW]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches += [window[i : i + size] for i in range(0, len(window), size)]
+        return [batches[i] for i in random.permutation(len(batches))]
+
+    def __len__(self) -> int:
+        return len(self.order)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        rows = self.order[index]
+        x = self.rows.take(rows)
+        features: Any = x if self.rows.offsets is not None or len(x) > 1 else next(iter(x.values()))
+        if self.y is None:
+            return (features,)
+        if self.sample_weight is None:
+            return features, self.y[rows]
+        return features, self.y[rows], self.sample_weight[rows]
+
+    def on_epoch_end(self) -> None:
+        """Draw the next epoch's order."""
+        self.epoch += 1
+        if self.seed is not None:
+            self.order = self._plan()
+
+    @property
+    def spec(self) -> Any:
+        """What TensorFlow needs to know of a batch's features, rows and tokens left open."""
+        return tf.nest.map_structure(_spec, self[0][0])
+
+    @property
+    def padding(self) -> float:
+        """The share of the tokens of this epoch's batches that are padding, in [0, 1)."""
+        lengths = self.rows.lengths
+        computed = sum(len(rows) * int(lengths[rows].max()) for rows in self.order)
+        return 1.0 - int(lengths.sum()) / computed
+
+    def dataset(self) -> Any:
+        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, this object elsewhere."""
+        if keras.backend.backend() != "tensorflow":
+            return self
+
+        def epoch() -> Iterator[tuple[Any, ...]]:
+            for index in range(len(self)):
+                yield self[index]
+            self.on_epoch_end()
+
+        data = tf.data.Dataset.from_generator(epoch, output_signature=tf.nest.map_structure(_spec, self[0]))
+        data = data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
+        options = tf.data.Options()
+        # With autotune on, the end of every epoch can wait seconds for tf.data's own optimiser thread.
+        options.autotune.enabled = False
+        options.deterministic = True
+        return data.with_options(options)
+
+
+def _spec(array: np.ndarray) -> tf.TensorSpec:
+    # Rows and tokens vary from batch to batch: one graph of unknown sizes serves them all without a retrace.
+    shape = [None] * min(array.ndim, 2) + list(array.shape[2:])
+    if array.dtype.kind == "f" and array.ndim == 2:
+        shape[1] = array.shape[1]
+    return tf.TensorSpec(shape, array.dtype)

@@ -1,0 +1,192 @@
+"""build_model: a pre-trained backbone becomes a classifier. load_model: a saved one comes back."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_eval import _checks
+from finetune_eval.models import pretrained
+from finetune_eval.models.classifier import _POOLINGS, Classifier
+
+
+def build_model(
+    backbone: Any = pretrained.EMBEDDED,
+    labels: Sequence[str] | int = ("negative", "positive"),
+    *,
+    pooling: str = "auto",
+    sequence_length: int | None = None,
+    dropout: float | None = None,
+    freeze: bool | int = False,
+    preprocessor: Any = None,
+    seed: int = 0,
+) -> Classifier:
+    """Put a classification head on a pre-trained backbone.
+
+    Args:
+        backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format); a KerasHub
+            preset name; `hf://owner/name`; `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one
+            input to (rows, width) features.
+        labels: The class names, or how many classes there are. With two, the second is the positive one.
+        pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
+            declares, else mean.
+        sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at most 512.
+        dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint declares,
+            0.1 before the head.
+        freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
+        preprocessor: With a backbone instance that takes tokens: the KerasHub preprocessor that makes them.
+        seed: Of the head's initial weights.
+
+    Returns:
+        A compiled Keras model on raw rows; `predict` gives (rows, classes) probabilities.
+
+    Raises:
+        ValueError, TypeError: An argument is wrong; the sentence says which, and what to pass.
+        ConnectionError: The weights must be downloaded and there is no network.
+
+    Example:
+        >>> model = build_model("all_minilm_l6_v2", ["negative", "positive"])  # doctest: +SKIP
+        >>> model.predict(["A warm, funny, honest film."])  # doctest: +SKIP
+    """
+    names = _label_names(labels)
+    _checks.one_of("pooling", pooling, ("auto", *_POOLINGS))
+    if dropout is not None:
+        _checks.number("dropout", dropout, at_least=0, below=1)
+    head_dropout = 0.1 if dropout is None else dropout
+    if isinstance(backbone, (str, Path)):
+        found = pretrained.load_pretrained(backbone, sequence_length=sequence_length, dropout=dropout)
+        source: Any = found
+    elif isinstance(backbone, keras.Model):
+        source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
+        if sequence_length is not None and preprocessor is not None:
+            preprocessor.sequence_length = sequence_length
+    else:
+        raise TypeError(
+            f"`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got {type(backbone).__name__}."
+        )
+    model = Classifier(
+        source.backbone,
+        source.preprocessor,
+        labels=names,
+        pooling=_pooling(pooling, source),
+        dropout=head_dropout,
+        seed=_checks.positive_int("seed", seed, minimum=0),
+    )
+    model.source = {"backbone": source.source, "weights_sha256": source.sha256}
+    if freeze is not False:
+        freeze_layers(model, freeze)
+        model.compile()
+    return model
+
+
+def freeze_layers(model: Classifier, freeze: bool | int) -> None:
+    """Freeze the whole backbone (True), or its embeddings and that many of its bottom layers."""
+    if freeze is True or freeze is False:
+        model.backbone.trainable = not freeze
+        return
+    layers = getattr(model.backbone, "transformer_layers", None)
+    if layers is None:
+        raise ValueError(
+            f"`freeze` must be True or False for {type(model.backbone).__name__}, which has no numbered layers."
+        )
+    count = _checks.positive_int("freeze", freeze, minimum=1)
+    if count > len(layers):
+        raise ValueError(
+            f"`freeze` must be at most {len(layers)}, the number of layers of the backbone; got {count}."
+        )
+    first = model.backbone.layers.index(layers[count - 1])
+    for layer in model.backbone.layers[: first + 1]:
+        layer.trainable = False
+
+
+def load_model(path: str | Path) -> Classifier:
+    """Load a classifier from a run folder, a `.keras` file or a preset folder; the same probabilities to the bit.
+
+    Args:
+        path: `runs/NAME`, its `model` folder, a file written by `model.save`, or a folder by `model.save_to_preset`.
+
+    Raises:
+        FileNotFoundError: There is no model there.
+        TypeError: The model is not one that `build_model` made.
+    """
+    place = Path(path)
+    if place.is_dir():
+        inside = [place / "model" / "model.keras", place / "model.keras"]
+        found = next((file for file in inside if file.is_file()), None)
+        if found is None and (place / "task.json").is_file():
+            return _load_preset(place)
+        if found is None:
+            raise FileNotFoundError(
+                f"`path` {str(path)!r} holds no model: there is no model.keras and no task.json in it."
+            )
+        place = found
+    elif not place.is_file():
+        raise FileNotFoundError(f"`path` {str(path)!r} does not exist; pass a run folder or a .keras file.")
+    model = keras.saving.load_model(place)
+    if not isinstance(model, Classifier):
+        raise TypeError(
+            f"{str(path)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."
+        )
+    return model
+
+
+def _load_preset(folder: Path) -> Classifier:
+    config = json.loads((folder / "task.json").read_text(encoding="utf-8"))
+    model = keras.saving.deserialize_keras_object(config)
+    if not isinstance(model, Classifier):
+        raise TypeError(
+            f"{str(folder)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."
+        )
+    if model.takes_text:
+        model.preprocessor.tokenizer.load_preset_assets(str(folder))
+    model.backbone.load_weights(str(folder / "model.weights.h5"))
+    model.load_task_weights(str(folder / "task.weights.h5"))
+    model.compile()
+    return model
+
+
+def _label_names(labels: Any) -> list[str]:
+    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
+        return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2))]
+    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__iter__"):
+        raise TypeError(f"`labels` must be class names or the number of classes; got {labels!r}.")
+    names = [str(label) for label in labels]
+    if len(names) < 2:
+        raise ValueError(f"`labels` must name at least two classes; got {names}.")
+    double = next((name for name in names if names.count(name) > 1), None)
+    if double is not None:
+        raise ValueError(f"`labels` must be different from each other; {double!r} is there twice.")
+    return names
+
+
+def _pooling(asked: str, source: pretrained.Pretrained) -> str | None:
+    """Decide the pooling, and refuse a backbone whose outputs cannot be pooled or classified."""
+    outputs, inputs = source.backbone.output, source.backbone.input
+    name = type(source.backbone).__name__
+    if isinstance(inputs, dict) and "padding_mask" in inputs:
+        sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+        if isinstance(outputs, (list, tuple)) or len(sequence.shape) != 3:
+            raise ValueError(f"`backbone` {name} has no (rows, tokens, width) output to pool.")
+        if source.preprocessor is None:
+            raise ValueError(
+                f"`backbone` {name} takes tokens; pass `preprocessor`, the KerasHub preprocessor that makes them from text."
+            )
+        return (source.pooling or "mean") if asked == "auto" else asked
+    if isinstance(inputs, (dict, list, tuple)) or isinstance(outputs, (dict, list, tuple)):
+        raise ValueError(
+            f"`backbone` {name} must have one input and one output, or be a KerasHub text backbone."
+        )
+    if len(outputs.shape) != 2:
+        raise ValueError(
+            f"`backbone` {name} must map to features of shape (rows, width); its output is {outputs.shape}."
+        )
+    if asked != "auto":
+        raise ValueError(
+            f"`pooling` {asked!r} needs a backbone with a token axis; {name} gives one vector a row."
+        )
+    return None

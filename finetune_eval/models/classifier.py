@@ -1,0 +1,516 @@
+"""The Keras model: backbone, pooling, a softmax head, and the preprocessor that lets it eat raw rows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+from finetune_eval import _checks
+from finetune_eval.models.batching import Batches, Encoded, encoder
+
+# The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
+_TINY = float(np.finfo("float32").tiny)
+_POOLINGS = ("mean", "cls", "max", "last")
+_EVALUATION_BATCH = 32
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class CrossEntropy(keras.losses.Loss):
+    """Cross-entropy of softmax probabilities and integer or one-hot labels.
+
+    `loss = -log p[true]`, with label smoothing `(1 - s) * loss + s * mean over classes of -log p`. Unlike Keras' own,
+    probabilities are not clipped at 1e-7: a row that is confidently wrong keeps its true loss and its gradient.
+
+    Args:
+        label_smoothing: `s`, in [0, 1).
+        name: Name of the loss.
+        reduction: How rows are combined, as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        name: str = "cross_entropy",
+        reduction: str = "sum_over_batch_size",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return (rows,) losses in nats."""
+        nats = -ops.log(ops.maximum(y_pred, _TINY))
+        target = ops.cast(_as_indices(y_true, y_pred), "int32")
+        loss = ops.take_along_axis(nats, target[:, None], axis=-1)[:, 0]
+        if self.label_smoothing:
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ops.mean(nats, axis=-1)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the loss."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+def _as_indices(y_true: Any, y_pred: Any) -> Any:
+    if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
+        return ops.argmax(y_true, axis=-1)
+    return ops.reshape(y_true, (-1,))
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class Pooling(keras.layers.Layer):
+    """(rows, tokens, width) and a (rows, tokens) mask -> (rows, width), by `mode`: mean, max, cls or last."""
+
+    def __init__(self, mode: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.mode = mode
+
+    def call(self, sequence: Any, mask: Any) -> Any:
+        """Pool over the tokens that are not padding."""
+        if self.mode == "cls":
+            return sequence[:, 0]
+        mask = ops.cast(mask, sequence.dtype)
+        if self.mode == "last":
+            # The last token by position: the largest index whose mask is 1.
+            positions = ops.arange(ops.shape(mask)[1], dtype=sequence.dtype)
+            last = ops.cast(ops.argmax(mask * (positions + 1), axis=1), "int32")
+            return ops.take_along_axis(sequence, last[:, None, None], axis=1)[:, 0]
+        mask = ops.expand_dims(mask, -1)
+        if self.mode == "max":
+            lowest = float(np.finfo("float32").min)
+            return ops.max(ops.where(mask > 0, sequence, lowest), axis=1)
+        return ops.sum(sequence * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1)
+
+    def compute_output_shape(self, sequence_shape: Any, mask_shape: Any = None) -> Any:
+        """Return (rows, width)."""
+        return (sequence_shape[0], sequence_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the layer."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class TemperedSoftmax(keras.layers.Layer):
+    """`softmax(logits / temperature)` in float32; the temperature is saved with the weights, never trained."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the temperature, 1 until calibration sets it."""
+        self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones", trainable=False)
+        self.built = True
+
+    def call(self, logits: Any) -> Any:
+        """Return (rows, classes) probabilities."""
+        return ops.softmax(ops.cast(logits, "float32") / self.temperature, axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the logits."""
+        return input_shape
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class Classifier(keras_hub.models.Task):
+    """A backbone with a softmax head that takes raw rows: strings, or numbers where the backbone takes numbers.
+
+    It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series and `tf.data`; rows are
+    tokenised once, batched by length, and, in `fit`, really shuffled. Make one with `build_model`.
+
+    Args:
+        backbone: A KerasHub backbone, or any `keras.Model` with one input and a (rows, width) output.
+        preprocessor: Turns strings into the backbone's inputs; None where rows are numbers already.
+        labels: The class names, in index order.
+        pooling: "mean", "cls", "max" or "last" for a backbone with a token axis; None without.
+        dropout: Dropout rate before the head.
+        seed: Of the head's initial weights and the head's dropout.
+        threshold: With two classes, the probability of the second from which it is the answer; None for 0.5.
+        **kwargs: Of `keras_hub.models.Task`.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        preprocessor: Any,
+        *,
+        labels: Sequence[str],
+        pooling: str | None,
+        dropout: float = 0.1,
+        seed: int = 0,
+        threshold: float | None = None,
+        **kwargs: Any,
+    ):
+        inputs = backbone.input
+        if pooling is not None and hasattr(backbone, "pooled_dense"):
+            backbone.pooled_dense.trainable = (
+                False  # BERT's own pooler: nothing here uses it, so nothing trains it
+            )
+        outputs = backbone(inputs)
+        if pooling is not None:
+            sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+            features = Pooling(pooling, name="pooling")(sequence, inputs["padding_mask"])
+        else:
+            features = outputs
+        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
+        logits = keras.layers.Dense(
+            len(labels),
+            # As BERT's heads: Devlin et al. 2019, initializer_range 0.02.
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
+            dtype="float32",
+            name="logits",
+        )(x)
+        probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
+        self.backbone = backbone
+        self.preprocessor = preprocessor
+        self.labels = tuple(str(label) for label in labels)
+        self.pooling = pooling
+        self.dropout = dropout
+        self.seed = seed
+        self.threshold = threshold
+        self._encoder: Any = None
+        self._forward: Any = None
+        super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
+
+    # --- what it is -------------------------------------------------------------------------------------------------
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether rows are strings."""
+        return self.preprocessor is not None
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 until calibrated."""
+        return float(ops.convert_to_numpy(self.get_layer("probabilities").temperature))
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the model, weights apart."""
+        return {
+            **super().get_config(),
+            "labels": list(self.labels),
+            "pooling": self.pooling,
+            "dropout": self.dropout,
+            "seed": self.seed,
+            "threshold": self.threshold,
+        }
+
+    def compile(
+        self,
+        optimizer: Any = "auto",
+        loss: Any = "auto",
+        *,
+        metrics: Any = "auto",
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, and accuracy weighted as the loss is."""
+        if optimizer == "auto":
+            optimizer = keras.optimizers.AdamW(5e-5)
+        if loss == "auto":
+            loss = CrossEntropy()
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = None
+            weighted_metrics = weighted_metrics or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
+        # XLA would compile one program for every batch width.
+        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
+        super().compile(
+            optimizer=optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
+        )
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the saved model was."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if self.built:
+            self.optimizer.build(self.trainable_variables)
+
+    def get_compile_config(self) -> dict[str, Any]:
+        """Return what recompiles the model; nothing for a model saved without its optimizer."""
+        return {} if self.optimizer is None else dict(super().get_compile_config())
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Classifier:
+        """Recreate the model, not yet compiled: Keras compiles it next, as it was."""
+        return super().from_config({"compile": False, **config})
+
+    def save_for_inference(self, path: Any) -> None:
+        """Write a `.keras` file without the optimizer's state, a third of the size; `load_model` compiles it anew."""
+        optimizer, self.optimizer = self.optimizer, None
+        try:
+            self.save(path)
+        finally:
+            self.optimizer = optimizer
+
+    # --- raw rows in ------------------------------------------------------------------------------------------------
+
+    def encode(self, x: Any, *, name: str = "x") -> Encoded:
+        """Check raw rows and turn them into the backbone's inputs, once.
+
+        Args:
+            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them.
+            name: What the caller calls `x`, for errors.
+
+        Raises:
+            ValueError, TypeError: A row is missing, not a string, or not finite; the sentence names the first.
+        """
+        if not self.takes_text:
+            return Encoded({"x": _numeric_rows(name, x, self.input_shape)}, None)
+        if self._encoder is None:
+            self._encoder = encoder(self.preprocessor)
+        return self._encoder(_text_rows(name, x))
+
+    def batches(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        *,
+        batch_size: int,
+        seed: int | None = None,
+        name: str = "x",
+    ) -> Batches:
+        """Check rows, labels and weights, and return them in batches; `seed=None` does not shuffle."""
+        _rows(name, x)
+        _checks.positive_int("batch_size", batch_size)
+        indices = weights = None
+        if y is not None:
+            _checks.same_length(name, x, name.replace("x", "y"), y)
+            indices = _checks.label_indices(name.replace("x", "y"), y, self.labels).astype(np.int32)
+        if sample_weight is not None:
+            weights = _weights(sample_weight, len(x))
+        return Batches(self.encode(x, name=name), indices, batch_size, sample_weight=weights, seed=seed)
+
+    def _fed(self, data: Any) -> Any:
+        """Tokenise a `tf.data` pipeline of string batches; return any other pipeline as it is."""
+        spec = data.element_spec
+        x_spec = spec[0] if isinstance(spec, tuple) else spec
+        if not (self.takes_text and isinstance(x_spec, tf.TensorSpec) and x_spec.dtype == tf.string):
+            return data
+        if x_spec.shape.rank == 0:
+            raise ValueError("`x` is a tf.data pipeline of single rows; batch it first: `x.batch(32)`.")
+
+        def tokenise(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+            features = self.preprocessor(x)
+            longest = tf.reduce_max(tf.reduce_sum(tf.cast(features["padding_mask"], tf.int32), axis=1))
+            features = {name: value[:, :longest] for name, value in features.items()}
+            return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+        return data.map(tokenise, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+
+    def fit(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        epochs: int = 1,
+        verbose: Any = "auto",
+        callbacks: Any = None,
+        validation_split: float = 0.0,
+        validation_data: Any = None,
+        shuffle: bool = True,
+        class_weight: dict[int, float] | None = None,
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
+        size = batch_size or _EVALUATION_BATCH
+        if not _is_pipeline(x):
+            if y is None:
+                raise ValueError(
+                    "`y` is None; `fit` needs a label for each row: class indices or class names."
+                )
+            if validation_split:
+                if validation_data is not None:
+                    raise ValueError(
+                        "`validation_split` and `validation_data` are both given; pass one of them."
+                    )
+                cut = len(x) - round(
+                    len(x) * _checks.number("validation_split", validation_split, above=0, below=1)
+                )
+                _checks.same_length("x", x, "y", y)
+                validation_data = (x[cut:], y[cut:])
+                x, y = x[:cut], y[:cut]
+                sample_weight = None if sample_weight is None else sample_weight[:cut]
+            weights = _class_weights(class_weight, y, self.labels, sample_weight)
+            # NumPy's global generator is what `keras.utils.set_random_seed` seeds.
+            seed = int(np.random.randint(2**31)) if shuffle else None
+            x, y = self.batches(x, y, weights, batch_size=size, seed=seed).dataset(), None
+            sample_weight = batch_size = class_weight = None
+            shuffle = False  # done by the batches
+        elif isinstance(x, tf.data.Dataset):
+            x = self._fed(x)
+        if isinstance(validation_data, tf.data.Dataset):
+            validation_data = self._fed(validation_data)
+        elif validation_data is not None and not _is_pipeline(validation_data):
+            held_out = kwargs.pop("validation_batch_size", None) or size
+            validation_data = self.batches(
+                *validation_data, batch_size=held_out, name="validation x"
+            ).dataset()
+        return keras.Model.fit(
+            self, x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
+            validation_data=validation_data, shuffle=shuffle, class_weight=class_weight, sample_weight=sample_weight, **kwargs,
+        )  # fmt: skip
+
+    def evaluate(
+        self,
+        x: Any = None,
+        y: Any = None,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        sample_weight: Any = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Return `[loss, accuracy]` on raw rows, as `keras.Model.evaluate` does."""
+        if isinstance(x, tf.data.Dataset):
+            x = self._fed(x)
+        elif not _is_pipeline(x):
+            if y is None:
+                raise ValueError(
+                    "`y` is None; `evaluate` needs a label for each row: class indices or class names."
+                )
+            x = self.batches(x, y, sample_weight, batch_size=batch_size or _EVALUATION_BATCH).dataset()
+            y = batch_size = sample_weight = None
+        return keras.Model.evaluate(
+            self, x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight, **kwargs
+        )
+
+    def predict(
+        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any
+    ) -> np.ndarray:
+        """Return (rows, classes) softmax probabilities, float32, in the order of the rows."""
+        if _is_pipeline(x):
+            x = self._fed(x) if isinstance(x, tf.data.Dataset) else x
+            return np.asarray(keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs))
+        batches = self.batches(x, batch_size=batch_size or _EVALUATION_BATCH)
+        if keras.backend.backend() == "tensorflow" and not kwargs:
+            # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
+            if self._forward is None:
+                self._forward = tf.function(
+                    lambda rows: self(rows, training=False), input_signature=[batches.spec]
+                )
+            by_length = np.concatenate([self._forward(batches[i][0]).numpy() for i in range(len(batches))])
+        else:
+            by_length = np.asarray(keras.Model.predict(self, batches, verbose=verbose, **kwargs))
+        probabilities = np.empty_like(by_length)
+        probabilities[np.concatenate(batches.order)] = by_length
+        return probabilities
+
+    def decide(self, probabilities: np.ndarray) -> np.ndarray:
+        """Turn (rows, classes) probabilities into (rows,) class indices, by the threshold shipped with the model."""
+        if self.threshold is None:
+            return probabilities.argmax(axis=1)
+        return (probabilities[:, 1] >= self.threshold).astype(np.int64)
+
+
+def _is_pipeline(x: Any) -> bool:
+    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, dict))
+
+
+def _rows(name: str, x: Any) -> None:
+    if x is None:
+        raise ValueError(f"`{name}` is None; rows are needed.")
+    if isinstance(x, (str, bytes)):
+        raise TypeError(f"`{name}` is one string; pass a list of strings, even for one row: [{name}].")
+    if not hasattr(x, "__len__"):
+        raise TypeError(
+            f"`{name}` must be a list, array, Series or tf.data pipeline; got {type(x).__name__}."
+        )
+    _checks.not_empty(name, x)
+
+
+def _text_rows(name: str, x: Any) -> np.ndarray:
+    if isinstance(x, tf.Tensor):
+        x = x.numpy()
+    rows = np.asarray(x, dtype=object)
+    if rows.ndim == 2 and rows.shape[1] == 1:
+        rows = rows[:, 0]
+    if rows.ndim != 1:
+        raise ValueError(f"`{name}` must be one string a row, shape (rows,); got shape {rows.shape}.")
+    for row, value in enumerate(rows):
+        if isinstance(value, bytes):
+            rows = rows.copy() if rows is x else rows
+            rows[row] = value.decode("utf-8", "replace")
+        elif not isinstance(value, str):
+            raise TypeError(
+                f"`{name}` must hold strings; row {row} is {value!r} ({type(value).__name__}). "
+                "Drop the row, or write what is missing as ''."
+            )
+    return rows
+
+
+def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
+    try:
+        rows = np.asarray(x, dtype="float32")
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"`{name}` must hold numbers, for this model takes {input_shape[1:]} numbers a row."
+        ) from error
+    if rows.ndim != len(input_shape) or any(
+        want is not None and want != got for want, got in zip(input_shape[1:], rows.shape[1:], strict=True)
+    ):
+        wanted = ("rows", *input_shape[1:])
+        raise ValueError(f"`{name}` must have shape ({', '.join(map(str, wanted))}); got {rows.shape}.")
+    bad = np.argwhere(~np.isfinite(rows))
+    if len(bad):
+        raise ValueError(
+            f"`{name}` has {'NaN' if np.isnan(rows[tuple(bad[0])]) else 'infinity'} in row {bad[0][0]}, "
+            f"column {bad[0][1]}; one such value would turn every weight into NaN. Fill or drop it."
+        )
+    return rows
+
+
+def _weights(sample_weight: Any, rows: int) -> np.ndarray:
+    weights = np.asarray(sample_weight, dtype="float32")
+    if weights.shape != (rows,):
+        raise ValueError(f"`sample_weight` must have shape ({rows},), one weight a row; got {weights.shape}.")
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise ValueError(f"`sample_weight` must be finite and at least 0; row {bad[0]} is {weights[bad[0]]}.")
+    if not weights.any():
+        raise ValueError("`sample_weight` is 0 for every row: nothing would be learned or measured.")
+    return weights
+
+
+def _class_weights(class_weight: Any, y: Any, labels: Sequence[str], sample_weight: Any) -> Any:
+    """Multiply class weights into the rows' weights, as Keras refuses to."""
+    if class_weight is None:
+        return sample_weight
+    indices = _checks.label_indices("y", y, labels)
+    weights = class_weight_vector(class_weight, indices, labels)[indices]
+    return weights if sample_weight is None else weights * _weights(sample_weight, len(indices))
+
+
+def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence[str]) -> np.ndarray:
+    """Return (classes,) weights from a dict by index or name, or "balanced": rows / (classes x rows of the class).
+
+    Raises:
+        ValueError: A class has no weight, or (balanced) no row.
+    """
+    if isinstance(class_weight, str):
+        _checks.one_of("class_weight", class_weight, ("balanced",))
+        counts = np.bincount(indices, minlength=len(labels))
+        if (counts == 0).any():
+            raise ValueError(
+                f"`class_weight` 'balanced' needs a row of every class; there is none of {labels[int(counts.argmin())]!r}."
+            )
+        return len(indices) / (len(labels) * counts)
+    by_name = {**{str(label): i for i, label in enumerate(labels)}, **{i: i for i in range(len(labels))}}
+    vector = np.full(len(labels), np.nan)
+    for key, weight in dict(class_weight).items():
+        if key not in by_name:
+            raise ValueError(
+                f"`class_weight` has the unknown class {key!r}; the classes are {', '.join(map(repr, labels))}."
+                f"{_checks.nearest(key, map(str, labels))}"
+            )
+        vector[by_name[key]] = _checks.number(f"class_weight[{key!r}]", weight, at_least=0)
+    if np.isnan(vector).any():
+        raise ValueError(
+            f"`class_weight` has no weight for {labels[int(np.isnan(vector).argmax())]!r}; give every class one."
+        )
+    return vector

@@ -1,0 +1,298 @@
+"""Keras callbacks for any model: precision, recall and F1 in every epoch's logs, and a readable trace of them."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune_eval import _checks
+from finetune_eval.traces.training import EpochRecord, TrainingTrace, best_epoch, header, observe, row
+
+_AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
+
+
+class _Counts(keras.metrics.Metric):
+    """A confusion matrix (rows true, columns predicted) whose result is precision, recall and F1."""
+
+    def __init__(self, classes: int, average: str, cut: float | None):
+        super().__init__(name="classification_metrics")
+        self.classes, self.average, self.cut = classes, average, cut
+        self.counts = self.add_weight(
+            name="counts", shape=(classes, classes), initializer="zeros", dtype="float32"
+        )
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Count one batch."""
+        if self.cut is not None:  # one output
+            predicted = ops.cast(ops.reshape(y_pred, (-1,)) >= self.cut, "int32")
+        else:
+            predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
+        one_hot = self.cut is None and len(y_true.shape) == 2 and y_true.shape[-1] == self.classes
+        true = ops.argmax(y_true, axis=-1) if one_hot else ops.reshape(y_true, (-1,))
+        rows = ops.one_hot(ops.cast(true, "int32"), self.classes, dtype="float32")
+        columns = ops.one_hot(predicted, self.classes, dtype="float32")
+        self.counts.assign_add(ops.matmul(ops.transpose(rows), columns))
+
+    def result(self) -> dict[str, Any]:
+        """Return precision, recall and F1, as scikit-learn computes them with `zero_division=0`."""
+        counts = ops.convert_to_tensor(self.counts)
+        hits, support, predicted = ops.diagonal(counts), ops.sum(counts, axis=1), ops.sum(counts, axis=0)
+        if self.average == "binary":
+            hits, support, predicted = hits[1:], support[1:], predicted[1:]
+        if self.average == "micro":
+            hits, support, predicted = (ops.sum(part, keepdims=True) for part in (hits, support, predicted))
+        precision = hits / ops.maximum(predicted, 1)
+        recall = hits / ops.maximum(support, 1)
+        f1 = 2 * hits / ops.maximum(support + predicted, 1)
+        if self.average == "weighted":
+            share = support / ops.maximum(ops.sum(support), 1)
+        else:  # a class that is neither in the labels nor in the answers does not count
+            there = ops.cast(support + predicted > 0, "float32")
+            share = there / ops.maximum(ops.sum(there), 1)
+        parts = {"precision": precision, "recall": recall, "f1": f1}
+        return {name: ops.sum(part * share) for name, part in parts.items()}
+
+
+class ClassificationMetrics(keras.callbacks.Callback):
+    """Add `precision`, `recall` and `f1`, and the same with `val_`, to the logs of `fit`.
+
+    They are counted in the same pass that computes the loss: no second look at the rows. Works on any compiled
+    classifier with one output: integer or one-hot labels, probabilities or logits, one sigmoid output or K outputs,
+    arrays or `tf.data`. Other callbacks see the values, whatever the order: `EarlyStopping(monitor="val_f1",
+    mode="max")`. Rows are counted, not weighted.
+
+    Args:
+        average: "binary" (of class 1), "macro", "micro", "weighted", or "auto": binary for two classes, else macro.
+        from_logits: Whether the outputs are logits; needed with one output only, where None reads it off the loss.
+
+    Raises:
+        ValueError: The model has several outputs, or no known number of classes, when `fit` begins.
+
+    Example:
+        >>> callbacks = [ClassificationMetrics(), keras.callbacks.EarlyStopping("val_f1", mode="max", patience=2)]
+
+    Reference:
+        scikit-learn 1.9, `precision_recall_fscore_support(zero_division=0)`.
+    """
+
+    def __init__(self, *, average: str = "auto", from_logits: bool | None = None):
+        super().__init__()
+        _checks.one_of("average", average, _AVERAGES)
+        self.average, self.from_logits = average, from_logits
+        self._metric: _Counts | None = None
+
+    def set_model(self, model: Any) -> None:
+        """Attach to the model that `fit` trains, before its training function is made."""
+        super().set_model(model)
+        if self._metric is not None or "compute_metrics" in vars(model):
+            self._detach()
+        outputs = self._outputs()
+        average = self.average
+        if average == "auto":
+            average = "binary" if outputs <= 2 else "macro"
+        elif average == "binary" and outputs > 2:
+            raise ValueError(
+                f"`average` 'binary' needs two classes; the model has {outputs}. Use 'macro', 'micro' or 'weighted'."
+            )
+        self._metric = metric = _Counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
+        original = model.compute_metrics
+
+        def compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            metric.update_state(y, y_pred)
+            return original(x, y, y_pred, sample_weight)
+
+        # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras reset
+        # the counts at each epoch and each evaluation, and put the result in the logs.
+        object.__setattr__(model, "compute_metrics", compute_metrics)
+        model._metrics.append(metric)
+        self._forget_graphs()
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the model as it was."""
+        self._detach()
+
+    def _detach(self) -> None:
+        if "compute_metrics" in vars(self.model):
+            object.__delattr__(self.model, "compute_metrics")
+        for metric in [m for m in self.model._metrics if isinstance(m, _Counts)]:
+            self.model._metrics.remove(metric)
+        self._metric = None
+        self._forget_graphs()
+
+    def _forget_graphs(self) -> None:
+        self.model.train_function = self.model.test_function = None
+
+    def _outputs(self) -> int:
+        try:
+            shape = self.model.output_shape
+        except AttributeError:
+            shape = self.model.compute_output_shape(self.model._build_shapes_dict["input_shape"])
+        if isinstance(shape, (list, dict)) or (shape and isinstance(shape[0], (tuple, list))):
+            raise ValueError("`ClassificationMetrics` needs a model with one output; this one has several.")
+        if len(shape) != 2 or shape[-1] is None:
+            raise ValueError(
+                f"`ClassificationMetrics` needs a model whose output is (rows, classes); its output is {tuple(shape)}."
+            )
+        return int(shape[-1])
+
+    def _cut(self) -> float:
+        """Where one output means class 1: probability 0.5, or logit 0."""
+        logits = self.from_logits
+        if logits is None:
+            logits = getattr(self.model.loss, "from_logits", None)
+            if logits is None:
+                settings = getattr(self.model.loss, "_fn_kwargs", {})
+                logits = bool(settings.get("from_logits", False))
+        return 0.0 if logits else 0.5
+
+
+class EpochTrace(keras.callbacks.Callback):
+    """Record every epoch of `fit`: the logs, the rate, the seconds, and one sentence that the numbers bear out.
+
+    Put `ClassificationMetrics` beside it for precision, recall and F1. Read `trace` at any time.
+
+    Args:
+        rows: Training rows, and
+        val_rows: validation rows, if known: with them, changes that are within noise are called so.
+        path: A `trace.jsonl` to append to, a line an epoch, flushed as the epoch ends; None for no file.
+        show: Called with the table's header and with each epoch's row as it ends, such as `print`; None for silence.
+        monitor: The metric that chooses the best epoch; None for `val_loss` where there is one.
+        mode: "min" or "max"; needed only for a monitor whose direction its name does not tell.
+
+    Example:
+        >>> tracer = EpochTrace(show=print)
+        >>> print(tracer.trace)
+        no epoch was trained
+    """
+
+    def __init__(
+        self,
+        *,
+        rows: int | None = None,
+        val_rows: int | None = None,
+        path: str | Path | None = None,
+        show: Callable[[str], Any] | None = None,
+        monitor: str | None = None,
+        mode: str | None = None,
+    ):
+        super().__init__()
+        self.rows, self.val_rows, self.show = rows, val_rows, show
+        self.path = None if path is None else Path(path)
+        self.monitor, self.mode = monitor, mode
+        self.records: list[EpochRecord] = []
+        self._started = math.nan
+
+    @property
+    def trace(self) -> TrainingTrace:
+        """What has been recorded so far."""
+        monitor = self.monitor
+        if monitor is None and any("val_loss" in record.metrics for record in self.records):
+            monitor = "val_loss"
+        best = best_epoch(self.records, monitor, mode=self.mode) if monitor and self.records else None
+        return TrainingTrace(tuple(self.records), best, monitor)
+
+    def on_train_begin(self, logs: Any = None) -> None:
+        """Start a new trace."""
+        self.records = []
+        if self.show is not None:
+            self.show(header())
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Start the clock."""
+        self._started = time.perf_counter()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Record the epoch."""
+        metrics = {name: float(value) for name, value in (logs or {}).items() if name != "learning_rate"}
+        history = [record.metrics for record in self.records] + [metrics]
+        record = EpochRecord(
+            epoch=epoch + 1,
+            metrics=metrics,
+            learning_rate=self._rate(),
+            seconds=time.perf_counter() - self._started,
+            observation=observe(history, rows=self.rows, val_rows=self.val_rows),
+            rows=self.rows,
+            val_rows=self.val_rows,
+        )
+        self.records.append(record)
+        if self.path is not None:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(record.to_json() + "\n")
+        if self.show is not None:
+            self.show(row(record))
+
+    def _rate(self) -> float | None:
+        """The rate of the epoch's last step; the optimizer's own `learning_rate` is that of the step after it."""
+        optimizer = self.model.optimizer
+        rate = getattr(optimizer, "_learning_rate", None)
+        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+            rate = rate(optimizer.iterations - 1)
+        return None if rate is None else float(ops.convert_to_numpy(rate))
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Keep the weights of the best epoch in memory, stop when it lies far back, and put them back at the end.
+
+    Args:
+        monitor: The metric that chooses.
+        mode: "min" or "max".
+        patience: Stop after so many epochs without a better one; None never stops.
+    """
+
+    def __init__(self, monitor: str, *, mode: str, patience: int | None = None):
+        super().__init__()
+        self.monitor, self.patience = monitor, patience
+        self._sign = 1.0 if mode == "min" else -1.0
+        self.best: float = math.inf
+        self.best_epoch = 0
+        self._weights: list[np.ndarray] | None = None
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Keep these weights if they are the best so far."""
+        if self.monitor not in (logs or {}):
+            raise ValueError(
+                f"`monitor` must be one of {', '.join(map(repr, logs or {}))}; got {self.monitor!r}."
+                f"{_checks.nearest(self.monitor, logs or {})}"
+            )
+        value = self._sign * float(logs[self.monitor])
+        if value < self.best:
+            self.best, self.best_epoch = value, epoch + 1
+            self._weights = self.model.get_weights()
+        elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
+            self.model.stop_training = True
+
+    def restore(self) -> None:
+        """Put the best weights back, if there are any."""
+        if self._weights is not None:
+            self.model.set_weights(self._weights)
+            self._weights = None
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Put the best weights back."""
+        self.restore()
+
+
+class StopOnDivergence(keras.callbacks.Callback):
+    """Stop `fit` at the first batch whose loss is not finite, before more of the run is spent on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.epoch = 0
+        self.diverged = False
+
+    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
+        """Remember the epoch."""
+        self.epoch = epoch + 1
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Look at the running loss."""
+        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
+            self.diverged = True
+            self.model.stop_training = True

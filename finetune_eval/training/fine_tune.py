@@ -1,0 +1,225 @@
+"""fine_tune: check, compile, fit, keep the best epoch, and leave a run folder that says how."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_eval import _checks
+from finetune_eval.data.ledger import rows_hash
+from finetune_eval.models.classifier import Classifier, CrossEntropy, class_weight_vector
+from finetune_eval.traces.training import TrainingTrace
+from finetune_eval.training import precision as precisions
+from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
+from finetune_eval.training.optimizers import fine_tuning_optimizer
+from finetune_eval.training.run import RunFolder, environment
+
+# Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3 epochs
+# (docs/performance.md); 3e-5 is in the middle of what Devlin et al. 2019 tried for BERT (110 M and up).
+_SMALL_MODEL = 50_000_000
+_RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What `fine_tune` gives back.
+
+    Attributes:
+        model: The model that was passed in, its best epoch's weights restored.
+        trace: Every epoch: print it.
+        manifest: Settings, seeds, versions, hardware, precision, and hashes of the rows and the weights.
+        run_dir: The run folder, or None.
+    """
+
+    model: Classifier
+    trace: TrainingTrace
+    manifest: dict[str, Any] = field(repr=False)
+    run_dir: Path | None = None
+
+
+def fine_tune(
+    model: Classifier,
+    x: Any,
+    y: Any,
+    *,
+    validation_data: tuple[Any, Any] | None = None,
+    epochs: int = 3,
+    batch_size: int = 16,
+    learning_rate: float | None = None,
+    weight_decay: float = 0.01,
+    class_weight: dict[Any, float] | str | None = None,
+    sample_weight: Any = None,
+    label_smoothing: float = 0.0,
+    early_stopping: int | None = None,
+    monitor: str | None = None,
+    precision: str = "auto",
+    seed: int = 0,
+    callbacks: Sequence[Any] = (),
+    run_dir: str | Path | None = None,
+    verbose: bool = True,
+) -> FineTuneResult:
+    """Fine-tune a classifier that `build_model` made; its weights change in place.
+
+    Rows are tokenised once, batched by length and shuffled anew in every epoch. The rate rises over the first tenth of
+    the steps, then falls to 0. With validation data, the weights of the best epoch are restored at the end.
+
+    Args:
+        model: From `build_model` or `load_model`.
+        x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers.
+        y: (n,) class indices or class names, or (n, K) one-hot rows.
+        validation_data: `(x, y)` that chooses the best epoch. Not the test set: what has chosen cannot judge.
+        epochs: How often to go through the rows.
+        batch_size: Rows a step.
+        learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5.
+        weight_decay: Decoupled decay, of matrices only: not of biases, normalisations and embeddings.
+        class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class).
+        sample_weight: (n,) weights; multiplied with the class weights where both are given.
+        label_smoothing: Share of each label spread over all classes, in [0, 1).
+        early_stopping: Stop after so many epochs without a better one; needs validation data.
+        monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
+        precision: "float32", "bfloat16" (of matrix multiplications), or "auto": bfloat16 where the processor has it.
+        seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
+        callbacks: More Keras callbacks; they see `val_f1` and the rest in their logs.
+        run_dir: A new folder to write the run to; None writes nothing.
+        verbose: Print the table as the epochs end.
+
+    Returns:
+        The model, the trace of its epochs, and the manifest.
+
+    Raises:
+        ValueError, TypeError: An argument or a row is wrong; the sentence says which. Nothing was trained.
+        FileExistsError: `run_dir` holds a run already.
+        FloatingPointError: The loss became NaN; the weights are those from before this call.
+
+    Example:
+        >>> run = fine_tune(model, texts, labels, epochs=3)  # doctest: +SKIP
+        >>> print(run.trace)  # doctest: +SKIP
+    """
+    if not isinstance(model, Classifier):
+        raise TypeError(
+            f"`model` must come from `build_model`; got {type(model).__name__}. "
+            "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
+        )
+    _checks.positive_int("epochs", epochs)
+    _checks.positive_int("seed", seed, minimum=0)
+    _checks.number("weight_decay", weight_decay, at_least=0, below=1)
+    _checks.number("label_smoothing", label_smoothing, at_least=0, below=1)
+    parameters = int(model.backbone.count_params())
+    if learning_rate is None:
+        learning_rate = _RATE_SMALL if parameters < _SMALL_MODEL else _RATE_LARGE
+    _checks.number("learning_rate", learning_rate, above=0, at_most=1)
+    if early_stopping is not None:
+        _checks.positive_int("early_stopping", early_stopping)
+    if validation_data is None and (early_stopping is not None or monitor is not None):
+        raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
+    mode = "min" if (monitor or "val_loss").endswith("loss") else "max"
+    used_precision = precisions.resolve(precision)
+
+    weights = sample_weight
+    _checks.same_length("x", x, "y", y) if y is not None else _checks.label_indices("y", y, model.labels)
+    indices = _checks.label_indices("y", y, model.labels)
+    if class_weight is not None:
+        weights = class_weight_vector(class_weight, indices, model.labels)[indices]
+        if sample_weight is not None:
+            weights = weights * np.asarray(sample_weight, dtype="float64")
+    train = model.batches(x, indices, weights, batch_size=batch_size, seed=seed)
+    validation = None
+    if validation_data is not None:
+        try:
+            val_x, val_y = validation_data
+        except (TypeError, ValueError):
+            raise TypeError(
+                "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."
+            ) from None
+        validation = model.batches(val_x, val_y, batch_size=2 * batch_size, name="validation x")
+
+    folder = None if run_dir is None else RunFolder.create(run_dir)
+    manifest = {
+        "settings": {
+            "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
+            "class_weight": class_weight, "label_smoothing": label_smoothing, "early_stopping": early_stopping,
+            "monitor": monitor, "seed": seed, "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
+        },
+        "precision": {"asked": precision, "used": used_precision},
+        "model": {
+            "labels": list(model.labels), "backbone_parameters": parameters, "pooling": model.pooling,
+            **getattr(model, "source", {}),
+        },
+        "rows": {
+            "train": {"rows": len(train.rows), "hash": rows_hash(x, indices)},
+            "validation": None if validation is None else {
+                "rows": len(validation.rows), "hash": rows_hash(val_x, validation.y),
+            },
+        },
+        "environment": environment(),
+        "status": "running",
+    }  # fmt: skip
+    if folder is not None:
+        folder.write_manifest(manifest)
+
+    model.compile(
+        optimizer=fine_tuning_optimizer(learning_rate, weight_decay, steps=len(train) * epochs),
+        loss=CrossEntropy(label_smoothing),
+    )
+    _seed_dropout(model, seed)
+    tracer = EpochTrace(
+        rows=len(train.rows), val_rows=None if validation is None else len(validation.rows),
+        path=None if folder is None else folder.trace, show=print if verbose else None,
+        monitor=monitor if validation is not None else None, mode=mode,
+    )  # fmt: skip
+    guard = StopOnDivergence()
+    best = (
+        None if validation is None else BestEpoch(monitor or "val_loss", mode=mode, patience=early_stopping)
+    )
+    before = model.get_weights()
+    began = time.perf_counter()
+    status = "interrupted"
+    try:
+        with precisions.matmul_precision(used_precision):
+            keras.Model.fit(
+                model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
+                epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
+               
+                callbacks=[ClassificationMetrics(), guard, tracer, *([best] if best else []), *callbacks],
+            )  # fmt: skip
+        status = "diverged" if guard.diverged else "complete"
+    finally:
+        # The graphs were made for this precision and these metrics; the next user makes their own.
+        model.train_function = model.test_function = None
+        if status == "diverged":
+            model.set_weights(before)
+        elif status == "interrupted" and best is not None:
+            best.restore()
+        trace = tracer.trace
+        manifest |= {
+            "status": status,
+            "seconds": round(time.perf_counter() - began, 3),
+            "best_epoch": trace.best_epoch,
+        }
+        if folder is not None:
+            if trace.epochs and status != "diverged":
+                folder.save_model(model)
+            folder.write_manifest(manifest)
+    if status == "diverged":
+        raise FloatingPointError(
+            f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from before it are restored. "
+            f"Lower `learning_rate` (it was {learning_rate:g})."
+        )
+    return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
+
+
+def _seed_dropout(model: Classifier, seed: int) -> None:
+    """Start every dropout of the model at a state that depends on `seed` alone."""
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    for index, layer in enumerate(layers):
+        if getattr(layer, "seed_generator", None) is not None:
+            layer.seed_generator.state.assign(np.array([seed, index], dtype="uint32"))
+
+
+__all__ = ["FineTuneResult", "fine_tune"]

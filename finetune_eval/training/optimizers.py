@@ -1,0 +1,70 @@
+"""AdamW for fine-tuning: one fused pass over the weights, decay where it belongs, warm-up then decay of the rate."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
+# Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
+_WARM_UP = 0.1
+# What weight decay leaves alone: biases and the scales and shifts of normalisations (Loshchilov & Hutter 2019 as
+# BERT applies it), the embedding tables, of which a batch uses a few rows, and the calibration temperature.
+_NO_DECAY = ("bias", "gamma", "beta", "embedding", "temperature")
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class AdamW(keras.optimizers.AdamW):
+    """`keras.optimizers.AdamW`, the same numbers; on TensorFlow each weight is updated in one fused pass.
+
+    Args:
+        *args: Of `keras.optimizers.AdamW`.
+        **kwargs: Of `keras.optimizers.AdamW`.
+
+    Reference:
+        Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
+    """
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        """Update one variable by its gradient."""
+        if keras.backend.backend() != "tensorflow" or self.amsgrad:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        import tensorflow as tf
+
+        dtype = variable.dtype
+        step = tf.cast(self.iterations + 1, dtype)
+        index = self._get_variable_index(variable)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(tf.cast(self.beta_1, dtype), step),
+            beta2_power=tf.pow(tf.cast(self.beta_2, dtype), step),
+            lr=tf.cast(learning_rate, dtype),
+            beta1=tf.cast(self.beta_1, dtype),
+            beta2=tf.cast(self.beta_2, dtype),
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.convert_to_tensor(gradient),
+        )
+
+
+def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int) -> AdamW:
+    """Return AdamW whose rate rises over the first tenth of the steps and falls to 0 along a cosine.
+
+    Args:
+        learning_rate: The highest rate.
+        weight_decay: Decoupled decay, not applied to biases, normalisations and embeddings; 0 for none.
+        steps: All the steps there will be.
+    """
+    warm_up = max(1, round(steps * _WARM_UP))
+    schedule = keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0,
+        decay_steps=max(1, steps - warm_up),
+        warmup_target=learning_rate,
+        warmup_steps=warm_up,
+    )
+    optimizer = AdamW(schedule, weight_decay=weight_decay or None)
+    if weight_decay:
+        optimizer.exclude_from_weight_decay(var_names=list(_NO_DECAY))
+    return optimizer
