@@ -22,7 +22,16 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
-from finetune_eval.data.splits import DEFAULT_TEST, DEFAULT_VALIDATION, Dataset, Rows, class_indices, split
+from finetune_eval.data.splits import (
+    DEFAULT_TEST,
+    DEFAULT_VALIDATION,
+    Dataset,
+    Rows,
+    class_indices,
+    counted,
+    is_missing,
+    split,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -488,7 +497,7 @@ def _texts(name: str, column: str, values: pd.Series) -> tuple[np.ndarray, np.nd
             value = value.decode("utf-8", "replace")
         if isinstance(value, str):
             missing[row] = not value.strip()
-        elif _is_missing(value):
+        elif is_missing(value):
             missing[row] = True
         else:
             raise ValueError(
@@ -526,7 +535,9 @@ def _numbers(name: str, frame: pd.DataFrame, columns: list[str]) -> tuple[np.nda
 def _label_values(column: str, values: pd.Series, labels: Sequence[str]) -> tuple[list[Any], np.ndarray]:
     """Return the labels as they are, numbers written as text turned into numbers, and which are missing."""
     raw = values.tolist()
-    missing = np.fromiter((_is_missing(value) or value == "" for value in raw), bool, len(raw))
+    missing = np.fromiter(
+        (is_missing(value) or (isinstance(value, str) and not value) for value in raw), bool, len(raw)
+    )
     if missing.all():
         raise ValueError(f"`label` must be a column of classes; no row has a label in {column!r}.")
     words = {value for value in raw if isinstance(value, str) and value}
@@ -544,10 +555,6 @@ def _as_number(word: str) -> float | None:
     except ValueError:
         return None
     return number if math.isfinite(number) else None
-
-
-def _is_missing(value: Any) -> bool:
-    return value is None or (not isinstance(value, (str, list, dict, np.ndarray)) and value != value)
 
 
 def _usable(name: str, n: int, unusable: dict[str, np.ndarray], drop: bool) -> tuple[np.ndarray, str]:
@@ -617,11 +624,12 @@ def _keep_own_split(
         mine = parts == name
         repeated = mine & np.fromiter((key in held for key in same), bool, len(same))
         if repeated.any():
-            count = np.count_nonzero(repeated)
-            note = f"{count:,} {name} rows left out: the source has the same text in a split that is held out"
+            count = int(np.count_nonzero(repeated))
+            lost = counted(count, "row")
+            note = f"{lost} of {name} left out: the source has the same text in a split that is held out"
             before = int(np.count_nonzero(keep))
             keep &= ~repeated
-            after = before - int(count)
+            after = before - count
             trace = trace.add(
                 Step(
                     "drop", f"{name} rows held out elsewhere", before, rows.columns, after, rows.columns, note

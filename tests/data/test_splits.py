@@ -1,0 +1,344 @@
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_eval.data.ledger import normalise
+from finetune_eval.data.splits import class_indices, label_warnings, split
+
+PARTS = ("train", "validation", "test")
+quick = settings(max_examples=60, deadline=None)
+
+
+def distinct_rows(n, classes, seed=0):
+    y = np.random.default_rng(seed).integers(0, classes, n)
+    y[:classes] = np.arange(classes)
+    return [f"text {i}" for i in range(n)], y
+
+
+def parts_of(made):
+    return [getattr(made, name) for name in PARTS]
+
+
+@st.composite
+def problems(draw):
+    """Rows with repeated texts in other spellings, and groups; sizes that may or may not leave rows over."""
+    n = draw(st.integers(8, 60))
+    words = draw(st.lists(st.integers(0, draw(st.integers(3, 80))), min_size=n, max_size=n))
+    spelling = draw(st.lists(st.sampled_from(["w{}", "W{}", " w{} ", "\uff57{}"]), min_size=n, max_size=n))
+    texts = [form.format(word) for form, word in zip(spelling, words, strict=True)]
+    y = draw(st.lists(st.integers(0, 2), min_size=n, max_size=n))
+    groups = draw(st.none() | st.lists(st.integers(0, 30), min_size=n, max_size=n))
+    train = draw(st.none() | st.integers(1, n // 2))
+    validation, test = draw(st.integers(0, n // 4)), draw(st.integers(0, n // 4 - 1))
+    return texts, y, {"groups": groups, "train": train, "validation": validation, "test": test}
+
+
+def try_split(texts, y, **options):
+    try:
+        return split(texts, y, labels=["a", "b", "c"], **options)
+    except ValueError as error:  # the one thing that may go wrong here: all rows are one unit
+        assert "would be empty" in str(error)
+        return None
+
+
+@quick
+@given(problems(), st.integers(0, 3))
+def test_parts_are_disjoint_and_nothing_is_invented(problem, seed):
+    texts, y, options = problem
+    made = try_split(texts, y, seed=seed, **options)
+    if made is None:
+        return
+    ids = np.concatenate([part.ids for part in parts_of(made)])
+    assert len(set(ids.tolist())) == len(ids)
+    for part in parts_of(made):
+        assert part.x.tolist() == [texts[i] for i in part.ids]
+        assert part.y.tolist() == [y[i] for i in part.ids]
+    if options["train"] is None:
+        assert len(ids) == len(texts)
+    else:
+        unused = [step.rows_out for step in made.trace if step.name == "not used"]
+        assert len(ids) + sum(unused) == len(texts)
+
+
+@quick
+@given(problems(), st.integers(0, 3))
+def test_no_text_and_no_group_is_on_two_sides(problem, seed):
+    texts, y, options = problem
+    made = try_split(texts, y, seed=seed, **options)
+    if made is None:
+        return
+    side = {}
+    for name in PARTS:
+        for i in getattr(made, name).ids:
+            assert side.setdefault(normalise(texts[i]), name) == name
+            if options["groups"] is not None:
+                assert side.setdefault(("group", options["groups"][i]), name) == name
+
+
+@quick
+@given(problems(), st.integers(0, 3))
+def test_a_size_that_is_not_as_asked_is_said(problem, seed):
+    texts, y, options = problem
+    made = try_split(texts, y, seed=seed, **options)
+    if made is None:
+        return
+    asked = {**options, "train": options["train"] or len(texts) - options["validation"] - options["test"]}
+    for name in PARTS:
+        said = any(
+            sentence.startswith(f"{name} has {len(getattr(made, name))} rows, not")
+            for sentence in made.warnings
+        )
+        assert said == (len(getattr(made, name)) != asked[name])
+
+
+@quick
+@given(problems(), st.integers(0, 3), st.randoms(use_true_random=False))
+def test_the_order_of_the_rows_does_not_matter(problem, seed, random):
+    texts, y, options = problem
+    order = list(range(len(texts)))
+    random.shuffle(order)
+    moved = {
+        **options,
+        "groups": None if options["groups"] is None else [options["groups"][i] for i in order],
+    }
+    first = try_split(texts, y, seed=seed, **options)
+    second = try_split([texts[i] for i in order], [y[i] for i in order], seed=seed, **moved)
+    assert (first is None) == (second is None)
+    for a, b in zip(parts_of(first), parts_of(second), strict=True) if first is not None else ():
+        assert a.hash == b.hash  # the same rows in the same order
+
+
+@quick
+@given(st.integers(20, 300), st.integers(2, 6), st.integers(0, 5), st.data())
+def test_class_shares_are_within_a_row_of_the_ideal(n, classes, seed, data):
+    texts, y = distinct_rows(n, classes, seed)
+    sizes = data.draw(st.tuples(st.integers(1, n // 3), st.integers(0, n // 3), st.integers(0, n // 3)))
+    made = split(texts, y, train=sizes[0], validation=sizes[1], test=sizes[2], seed=seed)
+    shares = np.bincount(y, minlength=classes) / n
+    for part, size in zip(parts_of(made), sizes, strict=True):
+        assert len(part) == size
+        assert np.abs(np.bincount(part.y, minlength=classes) - size * shares).max() < 1
+
+
+def test_seeds():
+    texts, y = distinct_rows(200, 2)
+    assert split(texts, y, seed=3).test.hash == split(texts, y, seed=3).test.hash
+    assert set(split(texts, y, seed=3).test.ids) != set(split(texts, y, seed=4).test.ids)
+
+
+def test_parts_come_shuffled_though_the_rows_are_sorted_by_class():
+    y = np.repeat([0, 1], 2_000)
+    made = split([f"text {i}" for i in range(4_000)], y, train=1_000, validation=200, test=1_000)
+    for part in (made.train, made.test):
+        # Wald-Wolfowitz: 500 + 500 shuffled rows have 501 runs on average, standard deviation 15.8.
+        runs = 1 + np.count_nonzero(np.diff(part.y))
+        assert abs(runs - 501) < 5 * 15.8
+
+
+def test_sizes_by_fraction_rows_and_default():
+    texts, y = distinct_rows(1_000, 2)
+    assert [len(part) for part in parts_of(split(texts, y))] == [700, 100, 200]
+    assert [len(p) for p in parts_of(split(texts, y, train=0.5, validation=30, test=0))] == [500, 30, 0]
+    ten, y_ten = distinct_rows(10, 2)
+    # .25 of 10 is 2.5, rounded to 3 twice; with .5 that makes 11, so the largest part gives one up.
+    assert [len(p) for p in parts_of(split(ten, y_ten, train=0.5, validation=0.25, test=0.25))] == [4, 3, 3]
+    only_test = split(texts, y, train=0, validation=0, test=1.0)
+    assert [len(part) for part in parts_of(only_test)] == [0, 0, 1_000]
+
+
+def test_a_group_larger_than_its_part_goes_where_it_fits():
+    groups = [0] * 50 + list(range(1, 51))
+    made = split(*distinct_rows(100, 2), groups=groups, validation=10, test=20)
+    assert [len(part) for part in parts_of(made)] == [70, 10, 20]
+    assert np.count_nonzero(made.train.ids < 50) == 50
+
+
+def test_when_groups_make_a_size_impossible_the_rows_still_add_up():
+    made = split(*distinct_rows(100, 2), groups=np.arange(100) // 10, validation=15, test=25)
+    sizes = [len(part) for part in parts_of(made)]
+    assert sum(sizes) == 100 and all(size % 10 == 0 for size in sizes)
+    assert (
+        f"test has {sizes[2]} rows, not the 25 asked for, because rows of the same text or group stay "
+        "together." in made.warnings
+    )
+
+
+def test_repeats_and_conflicts_are_reported_with_an_example():
+    texts = ["Good film", "good  FILM", *(f"text {i}" for i in range(8))]
+    made = split(texts, ["pos", "neg"] * 5, validation=2, test=2)
+    assert made.warnings == (
+        "Of 10 rows 1 repeats the text of another row; they stay on one side of the split.",
+        "1 text with more than one label: for example 'Good film' is 'pos' in row 0 and 'neg' in row 1.",
+    )
+
+
+def test_a_missing_class_is_reported():
+    made = split([f"text {i}" for i in range(20)], [0] * 19 + [1], labels=["no", "yes"], validation=0, test=4)
+    assert made.warnings == ("test has no row of class 'yes'.",)
+
+
+def test_numbers_and_metadata():
+    x = np.arange(40.0).reshape(20, 2)
+    x[1] = x[0]
+    frame = pd.DataFrame({"city": list("abcdefghijklmnopqrst")})
+    made = split(x, [0, 1] * 10, metadata=frame, ids=np.arange(100, 120), validation=4, test=6)
+    assert made.train.columns == 3 and made.train.x.shape == (10, 2)
+    for part in parts_of(made):
+        assert part.metadata["city"].tolist() == [frame["city"][i - 100] for i in part.ids]
+    assert sum({100, 101} <= set(part.ids.tolist()) for part in parts_of(made)) == 1
+    assert "1 row of values with more than one label: for example '[0. 1.]'" in made.warnings[1]
+
+
+def test_rows_unpack_and_print():
+    made = split(*distinct_rows(50, 2), labels=["negative", "positive"])
+    x, y = made.test
+    assert len(made.test) == len(x) == len(y) == 10
+    assert x.dtype == object and y.dtype == np.int64
+    assert str(made).splitlines()[0].startswith("train      35 rows: ")
+    assert all(len(line) <= 80 for line in str(split(*distinct_rows(900, 300))).splitlines())
+
+
+def test_the_trace_tells_rows_in_and_out():
+    made = split(*distinct_rows(100, 2), train=50, validation=10, test=20, seed=7)
+    assert [(s.stage, s.name, s.rows_in, s.columns_in, s.rows_out, s.columns_out) for s in made.trace] == [
+        ("split", "train", 100, 2, 50, 2),
+        ("split", "validation", 100, 2, 10, 2),
+        ("split", "test", 100, 2, 20, 2),
+        ("split", "not used", 100, 2, 20, 2),
+    ]
+    assert [step.hash for step in made.trace][:3] == [part.hash for part in parts_of(made)]
+    assert made.trace.steps[0].note == "stratified, seed 7; rows of the same text together"
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (
+            {"train": 90},
+            "Not enough rows: train 90, validation 10, test 20 make 120, and there are 100. Ask for fewer.",
+        ),
+        (
+            {"validation": 50, "test": 0.5},
+            "Not enough rows: validation 50, test 50 make 100 of 100, which leaves none for training. "
+            "Ask for fewer, or pass train=0.",
+        ),
+        ({"test": 0.001}, "Not enough rows: `test`=0.001 of 100 rows is none. Ask for more, or pass 0."),
+        ({"test": 1.5}, "`test` must be a finite number at least 0 and at most 1; got 1.5."),
+        ({"test": -1}, "`test` must be at least 0; got -1."),
+        ({"groups": [1]}, "`groups` and `x` must have the same number of rows; got 1 and 100."),
+        ({"groups": [None] * 100}, "`groups` has no value in row 0; give every row a group."),
+        (
+            {"groups": [1] * 100},
+            "`train` would be empty: 70 rows were asked for, but rows of the same text or group stay "
+            "together, and none of those units is small enough. Ask for a larger part.",
+        ),
+        ({"labels": ["a"]}, "`labels` must be at least two different class names; got ['a']."),
+    ],
+)
+def test_one_clear_sentence(options, sentence):
+    with pytest.raises(ValueError) as caught:
+        split(*distinct_rows(100, 2), **options)
+    if "would be empty" in sentence:  # which part the one unit went to is not the point
+        assert re.sub("`.*?` would be empty: \\d+", "", str(caught.value)) == re.sub(
+            "`.*?` would be empty: \\d+", "", sentence
+        )
+    else:
+        assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "kind", "sentence"),
+    [
+        ([], [], ValueError, "`x` has no rows; at least one is needed."),
+        ("text", [0], TypeError, "`x` must be a list of texts, one a row; got one string."),
+        (
+            ["a", ""],
+            [0, 1],
+            ValueError,
+            "`x` must hold a text in every row; row 1 is empty. Drop the row or fill it.",
+        ),
+        (
+            ["a", None],
+            [0, 1],
+            ValueError,
+            "`x` must hold a text in every row; row 1 is None (NoneType). Drop the row or fill it.",
+        ),
+        (
+            [1.0, 2.0],
+            [0, 1],
+            ValueError,
+            "`x` must be (rows,) texts or (rows, columns) numbers; got shape (2,) and dtype float64.",
+        ),
+        (
+            [[1.0], [np.nan]],
+            [0, 1],
+            ValueError,
+            "`x` must hold finite numbers; NaN or infinity in 1 row, the first is row 1. "
+            "Drop such rows or fill them.",
+        ),
+        (
+            ["a", "b"],
+            None,
+            ValueError,
+            "`y` is None; labels are needed: one class index or class name for each row.",
+        ),
+        (["a", "b"], [0], ValueError, "`x` and `y` must have the same number of rows; got 2 and 1."),
+        (["a", "b"], [0, np.nan], ValueError, "`y` has no label in row 1; drop the row or give it a label."),
+        (
+            ["a", "b"],
+            [0, 1.7],
+            ValueError,
+            "`y` must hold classes, not measurements; row 1 is 1.7. Sort the values into named bins.",
+        ),
+        (
+            ["a", "b"],
+            [1, 1],
+            ValueError,
+            "`y` has only one class, '1'; at least two are needed. If these rows are only to be tested on, "
+            "pass all the class names in `labels`.",
+        ),
+    ],
+)
+def test_bad_rows(x, y, kind, sentence):
+    with pytest.raises(kind) as caught:
+        split(x, y)
+    assert str(caught.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("y", "labels", "indices", "names"),
+    [
+        (["pos", "neg", "pos"], None, [1, 0, 1], ("neg", "pos")),
+        ([10, 9, 10], None, [1, 0, 1], ("9", "10")),  # by value: as words "10" would come first
+        (["10", "9"], None, [1, 0], ("9", "10")),
+        ([1.0, 0.0], None, [1, 0], ("0", "1")),
+        ([True, False], None, [1, 0], ("False", "True")),
+        ([0, 1], ["negative", "positive"], [0, 1], ("negative", "positive")),
+        ([0, 1], ["1", "0"], [1, 0], ("1", "0")),  # every value is a name, so they are names
+        (["b", "a"], ["b", "a"], [0, 1], ("b", "a")),
+        ([[0, 1], [1, 0]], ["a", "b"], [1, 0], ("a", "b")),
+        ([1, 1], ["a", "b"], [1, 1], ("a", "b")),
+    ],
+)
+def test_class_indices(y, labels, indices, names):
+    found, found_names = class_indices("y", y, labels)
+    assert found.tolist() == indices and found_names == names
+
+
+def test_an_unknown_label_is_named():
+    with pytest.raises(
+        ValueError, match=r"`y` has an unknown label 'positve' in row 1; .* Did you mean 'positive'\?"
+    ):
+        class_indices("y", ["negative", "positve"], ["negative", "positive"])
+    with pytest.raises(ValueError, match="`y` must be class indices from 0 to 1 .*; row 1 is 2"):
+        class_indices("y", [1, 2], ["negative", "positive"])
+
+
+def test_labels_that_differ_in_case_are_pointed_out():
+    assert label_warnings(["Spam", "ham", "spam "]) == [
+        "The labels 'Spam' and 'spam ' differ only in case or spaces; are they one class?"
+    ]
