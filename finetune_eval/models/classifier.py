@@ -226,13 +226,16 @@ class Classifier(keras_hub.models.Task):
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""
+        built = config.pop("optimizer_built", False)
         self.compile(**keras.saving.deserialize_keras_object(config))
-        if self.built:
+        if built:
             self.optimizer.build(self.trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what recompiles the model; nothing for a model saved without its optimizer."""
-        return {} if self.optimizer is None else dict(super().get_compile_config())
+        if self.optimizer is None:
+            return {}
+        return {**super().get_compile_config(), "optimizer_built": self.optimizer.built}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Classifier:

@@ -296,3 +296,19 @@ class StopOnDivergence(keras.callbacks.Callback):
         if not math.isfinite(float((logs or {}).get("loss", 0.0))):
             self.diverged = True
             self.model.stop_training = True
+
+
+class StepProgress(keras.callbacks.Callback):
+    """Tell of every training step.
+
+    Args:
+        advance: Called with the number of steps done since the last call and, by keyword, a `note` on the loss.
+    """
+
+    def __init__(self, advance: Callable[..., Any]):
+        super().__init__()
+        self._advance = advance
+
+    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
+        """Report one step."""
+        self._advance(1, note=f"loss {float((logs or {}).get('loss', math.nan)):.3f}")

@@ -197,10 +197,12 @@ def fine_tune(
         elif status == "interrupted" and best is not None:
             best.restore()
         trace = tracer.trace
+        model.moved = _moved(model, before)
         manifest |= {
             "status": status,
             "seconds": round(time.perf_counter() - began, 3),
             "best_epoch": trace.best_epoch,
+            "moved": dict(model.moved),
         }
         if folder is not None:
             if trace.epochs and status != "diverged":
@@ -212,6 +214,20 @@ def fine_tune(
             f"Lower `learning_rate` (it was {learning_rate:g})."
         )
     return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
+
+
+def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
+    """Return how far training moved each layer of the backbone: |after - before| / |before| over its weights."""
+    old = {id(variable): value for variable, value in zip(model.weights, before, strict=True)}
+    moved = {}
+    for layer in model.backbone.layers:
+        squares = np.zeros(2)
+        for variable in layer.weights:
+            was = old[id(variable)]
+            squares += [np.square(variable.numpy() - was).sum(), np.square(was).sum()]
+        if squares[1] > 0:
+            moved[layer.name] = float(np.sqrt(squares[0] / squares[1]))
+    return moved
 
 
 def _seed_dropout(model: Classifier, seed: int) -> None:

@@ -1,0 +1,120 @@
+"""trace_prediction: follow one text through the model, and check the answer against `predict`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_eval.models.classifier import Classifier
+from finetune_eval.traces.prediction import LayerStep, PredictionTrace
+
+_POOLING_WORDS = {
+    "mean": "mean of the tokens",
+    "max": "largest value over the tokens",
+    "cls": "first token",
+    "last": "last token",
+}
+
+
+def trace_prediction(
+    model: Classifier, text: str, *, moved: Mapping[str, float] | None = None
+) -> PredictionTrace:
+    """Follow one text: tokens, embedding, every layer, pooling, softmax, answer.
+
+    Args:
+        model: A classifier of texts, from `build_model` or `load_model`.
+        text: One text.
+        moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the model.
+
+    Returns:
+        The trace; `print` draws it. `check` is its largest difference from `model.predict`.
+
+    Raises:
+        TypeError: The model does not take texts, or `text` is not one.
+    """
+    if not isinstance(model, Classifier) or not model.takes_text:
+        raise TypeError("`model` must be a classifier of texts, from `build_model` or `load_model`.")
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be one string; got {type(text).__name__}.")
+    encoded = model.encode([text], name="text")
+    batch = encoded.take(np.array([0]))
+    if moved is None:
+        moved = getattr(model, "moved", None) or {}
+
+    sequence_layers, values = _sequence_outputs(model.backbone, batch)
+    mask = batch["padding_mask"].astype(bool)
+    steps, previous = [], None
+    for layer, value in zip(sequence_layers, values, strict=True):
+        vectors = value[mask]
+        cosine = None if previous is None else _mean_cosine(previous, vectors)
+        shape = value.shape[1:]
+        steps.append(LayerStep(layer.name, shape, _mean_norm(vectors), cosine, moved.get(layer.name)))
+        previous = vectors
+
+    head = keras.Model(
+        model.input,
+        [model.get_layer(name).output for name in ("pooling", "logits", "probabilities")],
+    )
+    pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
+    answer = int(model.decide(probabilities[np.newaxis])[0])
+    predicted = model.predict([text])[0]
+    tokenizer = model.preprocessor.tokenizer
+    ids = batch["token_ids"][0]
+    return PredictionTrace(
+        text=text,
+        tokens=tuple(tokenizer.id_to_token(int(i)) for i in ids),
+        token_ids=tuple(int(i) for i in ids),
+        embedding=steps[0],
+        layers=tuple(steps[1:]),
+        pooling=_POOLING_WORDS[model.pooling],
+        pooled_shape=pooled.shape,
+        logits=tuple(float(v) for v in logits),
+        probabilities=tuple(float(v) for v in probabilities),
+        labels=model.labels,
+        answer=model.labels[answer],
+        check=float(np.abs(probabilities - predicted).max()),
+        tokens_cut=_tokens_cut(model, text, len(ids)),
+        threshold=model.threshold,
+    )
+
+
+def _sequence_outputs(backbone: Any, batch: dict[str, np.ndarray]) -> tuple[list[Any], list[np.ndarray]]:
+    """Return the embedding and the layers that give a vector a token, in order, and what they give."""
+    layers = getattr(backbone, "transformer_layers", None)
+    if layers:
+        first = backbone.layers.index(layers[0])
+        embedding = next(
+            layer for layer in reversed(backbone.layers[:first]) if len(getattr(layer, "output").shape) == 3
+        )
+        chosen = [embedding, *layers]
+    else:
+        chosen = [
+            layer
+            for layer in backbone.layers
+            if not isinstance(layer.output, (list, dict)) and len(layer.output.shape) == 3
+        ]
+    outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(batch, training=False)
+    return chosen, [np.asarray(value) for value in outputs]
+
+
+def _mean_norm(vectors: np.ndarray) -> float:
+    return float(np.linalg.norm(vectors, axis=-1).mean())
+
+
+def _mean_cosine(before: np.ndarray, after: np.ndarray) -> float | None:
+    if before.shape != after.shape:
+        return None
+    lengths = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+    return float(((before * after).sum(axis=-1) / np.maximum(lengths, 1e-12)).mean())
+
+
+def _tokens_cut(model: Classifier, text: str, kept: int) -> int:
+    """Count the tokens beyond the sequence length."""
+    if kept < model.preprocessor.sequence_length:
+        return 0
+    tokenizer = model.preprocessor.tokenizer
+    special = len(model.encode(["a"]).features["token_ids"]) - len(tokenizer("a"))
+    return max(0, len(tokenizer(text)) + special - kept)
