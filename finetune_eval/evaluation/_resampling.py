@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation.intervals import (
     Estimate,
-    bias_corrected,
-    clopper_pearson,
+    dirichlet,
+    mean_interval,
     resample_confusion,
+    resample_sums,
+    resampled_interval,
 )
+from finetune_eval.evaluation.metrics import class_counts
 
 Floats = NDArray[np.float64]
-_CHUNK = 4_000_000  # numbers drawn at a time: 32 MB
+# Cells of all resampled matrices together: 1.6 GB. Only beyond 300 classes are there fewer resamples for it.
+_MOST_CELLS = 200_000_000
+_FEWEST_RESAMPLES = 200
+_NO_WIDTH = 1e-9
 
 
 class Resampler:
@@ -35,9 +41,9 @@ class Resampler:
         confidence: float,
         row_cells: NDArray[np.int64] | None = None,
         weights: Floats | None = None,
-        units: NDArray[np.int64] | None = None,
+        groups: NDArray[np.int64] | None = None,
     ) -> None:
-        """Draw.
+        """Keep what the draws are made from.
 
         Args:
             tables: (K, K), or (K, 2, 2) for multilabel rows.
@@ -47,163 +53,116 @@ class Resampler:
             row_cells: (n, C) index of the cells of `tables`, flattened, that each row counts in: one for
                 classification, K for multilabel. None: resample the table itself.
             weights: (n,) weights of the rows, or None.
-            units: (n,) index of the unit each row belongs to, or None where each row is its own.
+            groups: (n,) index of the group each row belongs to, or None where each row is its own.
         """
-        self.tables = tables
-        self.confidence = confidence
-        self.n_resamples = n_resamples
+        self.tables = np.asarray(tables, dtype=np.float64)
+        self.n_resamples = min(n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // tables.size))
         self.seed = seed
-        self._weights = weights
-        self._units = units
+        self.confidence = confidence
         self._row_cells = row_cells
-        self._resampled: Floats | None = None
-        if row_cells is None:
-            self.method = "confusion-matrix bootstrap"
-        elif units is not None:
-            self.method = "bootstrap of groups"
-        else:
-            self.method = "bootstrap of rows"
+        self._weights = weights
+        self._groups = groups
+        self._draws: Floats | None = None
+        self._counts: tuple[Floats, Floats, Floats] | None = None
+        self._what = "confusion matrix" if row_cells is None else "rows" if groups is None else "groups"
 
-    @property
-    def by_units(self) -> bool:
-        """Whether rows or groups are drawn, instead of the table."""
-        return self._row_cells is not None
-
-    def resampled(self) -> Floats:
+    def draws(self) -> Floats:
         """Return the (B, ...) resampled tables."""
-        if self._resampled is None:
+        if self._draws is None:
             if self._row_cells is None:
                 drawn: Any = resample_confusion(self.tables, self.n_resamples, self.seed)
             else:
-                drawn = self._unit_draws(self._cell_sums())
-            self._resampled = np.asarray(drawn, dtype=np.float64).reshape(-1, *self.tables.shape)
-        return self._resampled
-
-    def _unit_of_row(self) -> NDArray[np.int64]:
-        if self._units is not None:
-            return self._units
-        assert self._row_cells is not None
-        return np.arange(len(self._row_cells))
+                drawn = resample_sums(self._cell_sums(), self.n_resamples, self.seed)
+            self._draws = np.asarray(drawn, dtype=np.float64).reshape(-1, *self.tables.shape)
+        return self._draws
 
     def _cell_sums(self) -> Any:
-        """Return the (U, cells) sparse matrix of the weight each unit puts in each cell."""
+        """Return the (units, cells) sparse matrix of the weight each row or group puts in each cell."""
         from scipy.sparse import csr_matrix
 
         assert self._row_cells is not None
-        units, cells = self._unit_of_row(), self._row_cells
-        weights = np.ones(len(cells)) if self._weights is None else self._weights
-        columns = cells.shape[1]
+        rows, columns = self._row_cells.shape
+        units = np.arange(rows) if self._groups is None else self._groups
+        weights = np.ones(rows) if self._weights is None else self._weights
         return csr_matrix(
-            (np.repeat(weights, columns), (np.repeat(units, columns), cells.ravel())),
+            (np.repeat(weights, columns), (np.repeat(units, columns), self._row_cells.ravel())),
             shape=(int(units.max()) + 1, self.tables.size),
         )
 
-    def _unit_draws(self, sums: Any) -> Floats:
-        """Draw units with replacement, B times, and add up their rows of `sums`; the same draws each time."""
-        units = sums.shape[0]
-        random = np.random.default_rng(self.seed)
-        out = np.empty((self.n_resamples, sums.shape[1]))
-        step = max(1, _CHUNK // units)
-        for start in range(0, self.n_resamples, step):
-            stop = min(start + step, self.n_resamples)
-            counts = np.empty((stop - start, units))
-            for i in range(stop - start):
-                counts[i] = np.bincount(random.integers(0, units, units), minlength=units)
-            out[start:stop] = (sums.T @ counts.T).T
-        return out
+    def _independent_rows(self) -> float:
+        """Return how many independent rows these are worth: groups, or Kish's n of weighted rows."""
+        if self._groups is not None:
+            return float(self._groups.max() + 1)
+        if self._weights is not None:
+            return float(self._weights.sum() ** 2 / (self._weights**2).sum())
+        return float(self.tables.reshape(-1, *self.tables.shape[-2:])[0].sum())
 
     def interval(
-        self, value: float, function: Callable[[Floats], Floats], *, low: float, high: float
+        self,
+        function: Callable[[Floats], Floats],
+        *,
+        low: float = 0.0,
+        high: float = 1.0,
+        macro: str | None = None,
+        of_class: int | None = None,
     ) -> Estimate:
-        """Estimate a function of the tables, with bias-corrected percentile limits.
-
-        Where every resample gives the same value (nothing wrong, or nothing right), the bootstrap knows no
-        width; a Dirichlet posterior with half a row in each cell takes its place and the method says so.
+        """Estimate a function of the tables.
 
         Args:
-            value: The function of the tables themselves.
-            function: (B, ...) tables to (B,) values.
+            function: (B, ...) tables to (B,) values; of (B, 2, 2) tables where `of_class` is given.
             low: The smallest possible value.
             high: The largest possible value.
+            macro: The metric this is the macro mean of, or None.
+            of_class: Reduce the tables to this class against the rest (multilabel: to this label's) first.
         """
-        limits = bias_corrected(value, function(self.resampled()), self.confidence)
-        method = self.method
-        if not limits[1] - limits[0] > 1e-9:
-            limits = self._posterior(value, function)
-            method = "Dirichlet posterior: resamples do not vary"
+        tables, draws = self.tables, self.draws()
+        scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
+        if of_class is not None and tables.ndim == 3:
+            tables, draws = tables[of_class], draws[:, of_class]
+        elif of_class is not None:
+            if self._counts is None:
+                self._counts = class_counts(draws)
+            tables = one_against_rest(class_counts(tables), of_class)
+            draws = one_against_rest(self._counts, of_class)
+        result = resampled_interval(
+            function,
+            tables,
+            draws,
+            confidence=self.confidence,
+            what=self._what,
+            macro=macro,
+            trials=scale * float(tables.sum()),
+            bounds=(low, high),
+            seed=self.seed,
+        )
+        if result.high - result.low > _NO_WIDTH:
+            return result
+        # A metric at its bound (kappa of -1) may vary among the resamples and still give two equal limits.
+        limits = dirichlet(function, scale * tables, self.confidence, len(draws), self.seed)
         return Estimate(
-            value,
-            max(low, min(limits[0], value)),
-            min(high, max(limits[1], value)),
-            method,
+            result.value,
+            max(low, min(limits[0], result.value)),
+            min(high, max(limits[1], result.value)),
+            "Dirichlet posterior (the limits of the bootstrap coincide)",
             self.confidence,
         )
 
-    def _posterior(self, value: float, function: Callable[[Floats], Floats]) -> tuple[float, float]:
-        """Return the limits of the posterior of the cells' shares (Goutte and Gaussier 2005)."""
-        random = np.random.default_rng(self.seed)
-        tables = (
-            self.tables.reshape(-1, *self.tables.shape[-2:]) if self.tables.ndim == 3 else self.tables[None]
-        )
-        n = self._effective_rows()
-        parts = []
-        for table in tables:
-            share = table / max(float(table.sum()), 1e-300)
-            drawn = random.dirichlet(share.ravel() * n + 0.5, size=self.n_resamples) * n
-            parts.append(drawn.reshape(-1, *table.shape))
-        stacked = np.stack(parts, axis=1) if self.tables.ndim == 3 else parts[0]
-        tail = (1 - self.confidence) / 2
-        low, high = np.quantile(function(stacked), [tail, 1 - tail])
-        return float(low), float(high)
-
-    def _effective_rows(self) -> float:
-        """Return how many independent rows these are worth: groups, or Kish's n of weighted rows."""
-        if self._row_cells is None:
-            return float(self.tables.sum())
-        if self._units is not None:
-            return float(self._units.max() + 1)
-        if self._weights is not None:
-            return float(self._weights.sum() ** 2 / (self._weights**2).sum())
-        return float(len(self._row_cells))
-
     def mean(self, rows: Floats, *, high: float) -> Estimate:
-        """Estimate the (weighted) mean of one number a row, with its interval.
-
-        Independent, unweighted rows: Student's t. Otherwise the bootstrap of the units. Where the rows do
-        not vary at all, neither knows a width: then Clopper-Pearson says how many rows unlike these
-        there may be, and such rows may be anything from 0 to `high`.
-
-        Args:
-            rows: (n,) numbers, each at least 0.
-            high: The largest a row can be.
-        """
-        tail = (1 - self.confidence) / 2
-        weights = np.ones(len(rows)) if self._weights is None else self._weights
-        value = float(np.average(rows, weights=self._weights))
-        if np.ptp(rows) <= 1e-12 * max(1.0, abs(value)):
-            unseen = clopper_pearson(0, max(1, int(self._effective_rows())), confidence=self.confidence).high
-            method = "Clopper-Pearson: rows do not vary"
-            return Estimate(
-                value, value * (1 - unseen), value + unseen * (high - value), method, self.confidence
-            )
-        if self._weights is None and self._units is None:
-            from scipy.special import stdtrit
-
-            half = float(stdtrit(len(rows) - 1, 1 - tail)) * float(rows.std(ddof=1)) / len(rows) ** 0.5
-            return Estimate(
-                value, max(0.0, value - half), min(high, value + half), "Student's t", self.confidence
-            )
-        from scipy.sparse import csr_matrix
-
-        units = np.arange(len(rows)) if self._units is None else self._units
-        size = int(units.max()) + 1
-        sums = csr_matrix(
-            np.column_stack([np.bincount(units, weights * rows, size), np.bincount(units, weights, size)])
+        """Estimate the (weighted) mean of one number a row, each in [0, high]."""
+        return mean_interval(
+            rows,
+            confidence=self.confidence,
+            bounds=(0.0, high),
+            groups=self._groups,
+            sample_weight=self._weights,
+            n_resamples=self.n_resamples,
+            seed=self.seed,
         )
-        drawn = self._unit_draws(sums)
-        means = np.divide(drawn[:, 0], drawn[:, 1], out=np.full(len(drawn), value), where=drawn[:, 1] > 0)
-        limits = bias_corrected(value, means, self.confidence)
-        name = "bootstrap of rows" if self._units is None else "bootstrap of groups"
-        return Estimate(
-            value, max(0.0, min(limits[0], value)), min(high, max(limits[1], value)), name, self.confidence
-        )
+
+
+def one_against_rest(counts: tuple[Floats, Floats, Floats], k: int) -> Floats:
+    """Return the (..., 2, 2) tables of class k against the others, from hits, predicted and true rows."""
+    total = counts[2].sum(axis=-1)
+    hits, predicted, true = (part[..., k] for part in counts)
+    rest = total - true - predicted + hits
+    return np.stack([np.stack([rest, predicted - hits], -1), np.stack([true - hits, hits], -1)], -2)

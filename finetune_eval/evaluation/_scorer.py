@@ -11,13 +11,21 @@ from numpy.typing import NDArray
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
-from finetune_eval.evaluation.intervals import Estimate, wilson
+from finetune_eval.evaluation.intervals import (
+    Estimate,
+    auc_influence,
+    average_precision_influence,
+    clustered_variance,
+    delong_variance,
+    limits_of_share,
+    wilson,
+)
 from finetune_eval.evaluation.metrics import (
     METRICS,
     SMALLEST_PROBABILITY,
+    class_counts,
     confusion_matrix,
     from_confusion,
-    per_class_scores,
     row_brier,
     row_loss,
 )
@@ -71,7 +79,7 @@ class Scorer:
             confidence=options.confidence,
             row_cells=self._row_cells(),
             weights=options.weights,
-            units=options.groups,
+            groups=options.groups,
         )
 
     def _decide(self) -> NDArray[np.int64]:
@@ -121,80 +129,99 @@ class Scorer:
             return wilson(int(self.correct.sum()), len(self.correct), confidence=self.options.confidence)
         return self.resampler.mean(self.correct.astype(np.float64), high=1.0)
 
-    def _estimates(self) -> dict[str, Estimate]:
+    def _estimates(self, per_class: tuple[ClassScore, ...]) -> dict[str, Estimate]:
         out = {
             "loss": self.resampler.mean(self.losses, high=METRICS["loss"].high),
             "accuracy": self._accuracy(),
         }
-        names = _CONFUSION_METRICS[:3] if self.multilabel else _CONFUSION_METRICS
-        for name in names:
-            metric = METRICS[name]
-            value = float(self._metric(name, self.tables))
+        average = self.options.average
+        if average == "binary":  # precision, recall and F1 of the second class, as among the classes
+            out |= {name: getattr(per_class[1], name) for name in _CONFUSION_METRICS[:3]}
+        for name in _CONFUSION_METRICS[:3] if self.multilabel else _CONFUSION_METRICS:
+            if name in out:
+                continue
             out[name] = self.resampler.interval(
-                value,
                 lambda tables, name=name: self._metric(name, tables),  # type: ignore[misc]
-                low=metric.low,
-                high=metric.high,
+                low=METRICS[name].low,
+                high=METRICS[name].high,
+                macro=name if average == "macro" and name in _CONFUSION_METRICS[:3] else None,
             )
+        for name in ("roc_auc", "pr_auc"):
+            estimate = self._ranking(name)
+            if estimate is not None:
+                out[name] = estimate
         brier = METRICS["brier"].high if self.p.shape[1] > 2 and not self.multilabel else 1.0
         out["brier"] = self.resampler.mean(row_brier(self.y, self.p), high=brier)
         return out
 
-    def _per_class(self) -> tuple[ClassScore, ...]:
-        plain = self.options.weights is None and self.options.groups is None
-        scores = per_class_scores(self.tables)
-        if self.multilabel:
-            scores = {name: values[..., 1] for name, values in scores.items()}
-            predicted = self.tables[:, :, 1].sum(axis=1)
-            hits = self.tables[:, 1, 1]
-        else:
-            predicted = self.tables.sum(axis=0)
-            hits = self.tables.diagonal()
-        out = []
-        for k, label in enumerate(self.labels):
-            estimates = {}
-            for name, rows in (("precision", predicted[k]), ("recall", scores["support"][k]), ("f1", 1)):
-                value = float(scores[name][k])
-                if rows == 0:
-                    said = "predicted" if name == "precision" else "true"
-                    estimates[name] = Estimate(value, 0.0, 1.0, f"none {said}", self.options.confidence)
-                elif plain and name != "f1":
-                    estimates[name] = wilson(int(hits[k]), int(rows), confidence=self.options.confidence)
-                else:
-                    estimates[name] = self.resampler.interval(
-                        value,
-                        lambda tables, name=name, k=k: self._class_metric(name, tables, k),  # type: ignore[misc]
-                        low=0.0,
-                        high=1.0,
-                    )
-            support, rows = scores["support"][k].item(), predicted[k].item()
-            out.append(ClassScore(label, support, float(rows), **estimates))
-        return tuple(out)
+    def _ranking(self, name: str) -> Estimate | None:
+        """Estimate ROC-AUC or PR-AUC: of the second of two classes, else the mean over the classes.
 
-    def _class_metric(self, name: str, tables: NDArray[Any], k: int) -> NDArray[np.float64]:
-        """Compute precision, recall or F1 of class k of resampled tables."""
+        Returns None where no class has both rows that are of it and rows that are not.
+        """
+        weights, groups = self.options.weights, self.options.groups
+        function = auc_influence if name == "roc_auc" else average_precision_influence
+        values, influence, trials = [], np.zeros(len(self.p)), []
+        variance = 0.0
+        for k in [1] if self._binary() else range(len(self.labels)):
+            positive = (self.y[:, k] if self.multilabel else self.y == k).astype(bool)
+            counted = positive if weights is None else positive[weights > 0]
+            if counted.all() or not counted.any():
+                continue
+            value, moves = function(positive, self.p[:, k].astype(np.float64), weights)
+            values.append(value)
+            influence += moves
+            trials.append(min(counted.sum(), (~counted).sum()))
+            if name == "roc_auc" and self._binary() and weights is None and groups is None:
+                variance = delong_variance(positive, moves)
+        if not values:
+            return None
+        if variance == 0.0:
+            variance = clustered_variance(influence / len(values), groups)
+        value = float(np.mean(values))
+        low, high, note = limits_of_share(
+            value, variance, confidence=self.options.confidence, trials=float(min(trials))
+        )
+        method = "DeLong" if name == "roc_auc" else "influence of each row"
+        method += ("" if groups is None else ", by groups") + note
+        if len(values) < len(self.labels) and not self._binary():
+            method += f", over {len(values)} of {len(self.labels)} classes"
+        return Estimate(value, low, high, method, self.options.confidence)
+
+    def _binary(self) -> bool:
+        return not self.multilabel and len(self.labels) == 2
+
+    def _per_class(self) -> tuple[ClassScore, ...]:
         if self.multilabel:
-            hits, predicted, true = (
-                tables[..., k, 1, 1],
-                tables[..., k, :, 1].sum(axis=-1),
-                tables[..., k, 1, :].sum(axis=-1),
-            )
+            hits, predicted, true = (part[..., 1] for part in class_counts(self.tables))
         else:
-            hits, predicted, true = (
-                tables[..., k, k],
-                tables[..., :, k].sum(axis=-1),
-                tables[..., k, :].sum(-1),
+            hits, predicted, true = class_counts(self.tables)
+        union = predicted + true - hits
+        rows = {"precision": predicted, "recall": true, "f1": union}
+        return tuple(
+            ClassScore(
+                label,
+                support=float(true[k]),
+                predicted=float(predicted[k]),
+                **{name: self._class_score(name, k, hits[k], rows[name][k]) for name in rows},
             )
-        top, bottom = {
-            "precision": (hits, predicted),
-            "recall": (hits, true),
-            "f1": (2 * hits, predicted + true),
-        }[name]
-        return ratio(top, bottom)
+            for k, label in enumerate(self.labels)
+        )
+
+    def _class_score(self, name: str, k: int, hits: float, rows: float) -> Estimate:
+        """Estimate precision, recall or F1 of class k: `hits` of the `rows` it is a share of."""
+        confidence = self.options.confidence
+        if rows == 0:
+            said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
+            return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", confidence)
+        if name == "f1" or self.options.weights is not None or self.options.groups is not None:
+            return self.resampler.interval(lambda tables: from_confusion(name, tables, "binary"), of_class=k)
+        return wilson(int(hits), int(rows), confidence=confidence)
 
     def evaluation(self) -> Evaluation:
         """Put the evaluation together."""
         hashes = self._hashes()
+        per_class = self._per_class()
         support = self.tables[:, 1].sum(axis=-1) if self.multilabel else self.tables.sum(axis=1)
         most = int(support.argmax())
         return Evaluation(
@@ -204,9 +231,9 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
-            estimates=self._estimates(),
+            estimates=self._estimates(per_class),
             confusion_matrix=self.tables,
-            per_class=self._per_class(),
+            per_class=per_class,
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings(hashes)),

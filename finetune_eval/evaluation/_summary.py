@@ -88,17 +88,18 @@ def _round(value: float) -> int:
 def _metrics(result: Evaluation) -> str:
     average = {"binary": f"of {result.labels[1]!r}"}.get(result.average, result.average)
     names = [*_FIRST, *(name for name in result.estimates if name not in _FIRST)]
-    lines = [f"{'metric':<25} {'value':>6}  {'interval':<16}  method"]
+    methods = list(dict.fromkeys(result.estimates[name].method for name in names))
+    lines = [f"{'metric':<34} {'value':>7}  {'interval':<18} method"]
     for name in names:
         estimate = result.estimates[name]
         title = METRICS[name].title if name in METRICS else name
         if name in ("precision", "recall", "f1"):
-            title = _cut(f"{title} ({average})", 25)
-        head = f"{title:<25} {estimate.value:>6.3f}  [{estimate.low:.3f}, {estimate.high:.3f}]  "
-        lines += textwrap.wrap(
-            head + estimate.method, WIDTH, subsequent_indent=" " * 52, drop_whitespace=False
-        )
-    return "\n".join(line.rstrip() for line in lines)
+            title = f"{title} ({average})"
+        interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+        mark = methods.index(estimate.method) + 1
+        lines.append(f"{_cut(title, 34):<34} {estimate.value:>7.3f}  {interval:<18} ({mark})")
+    lines += [_fill(method, f"({mark}) ") for mark, method in enumerate(methods, start=1)]
+    return "\n".join(lines)
 
 
 def _cut(word: str, width: int) -> str:
@@ -144,18 +145,19 @@ def _pairs(result: Evaluation) -> str:
 
 
 def _classes(result: Evaluation) -> str:
-    lines = [f"{'class':<{_LABEL_WIDTH}} {'rows':>8}  {'precision':<20} {'recall':<20} F1"]
     ranked = sorted(result.per_class, key=lambda score: score.recall.value)
     shown = ranked[:20]
-    for score in shown:
-        numbers = [
-            f"{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]"
+    rows = [_count(score.support) for score in shown]
+    count_width = max(4, *map(len, rows))
+    label_width = min(max(5, *(len(score.label) for score in shown)), WIDTH - count_width - 3 - 55)
+    lines = [f"{'class':<{label_width}} {'rows':>{count_width}}  {'precision':<18} {'recall':<18} F1"]
+    for score, support in zip(shown, rows, strict=True):
+        numbers = " ".join(
+            f"{f'{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]':<18}"
             for item in (score.precision, score.recall, score.f1)
-        ]
-        lines.append(
-            f"{_cut(score.label, _LABEL_WIDTH):<{_LABEL_WIDTH}} {_count(score.support):>8}  "
-            f"{numbers[0]:<20} {numbers[1]:<20} {numbers[2]}"
         )
+        label = _cut(score.label, label_width)
+        lines.append(f"{label:<{label_width}} {support:>{count_width}}  {numbers}".rstrip())
     if len(ranked) > len(shown):
         lines.append(f"... and {len(ranked) - len(shown)} classes with a higher recall")
     return "\n".join(lines)

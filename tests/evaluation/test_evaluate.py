@@ -1,0 +1,565 @@
+"""Evaluation of predictions and of models, against scikit-learn, Keras' formulas and arithmetic."""
+
+import json
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn import metrics as sk
+
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+
+
+def rows(n, classes, seed=0, skill=1.0):
+    random = np.random.default_rng(seed)
+    y = random.integers(0, classes, n)
+    logits = random.normal(size=(n, classes))
+    logits[np.arange(n), y] += skill
+    p = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    return y, p.astype(np.float32)
+
+
+class Model:
+    """What `evaluate` needs of a model of this library."""
+
+    def __init__(self, probabilities, labels=("negative", "positive"), threshold=None):
+        self.probabilities, self.labels, self.threshold, self.calls = probabilities, labels, threshold, 0
+
+    def predict(self, x):
+        self.calls += 1
+        return self.probabilities
+
+
+class Foreign:
+    """A Keras model as far as `evaluate` looks: output_shape, loss, layers, predict."""
+
+    def __init__(self, output, loss=None, ending=None):
+        self.output, self.loss, self.calls = np.asarray(output, dtype=np.float32), loss, 0
+        self.output_shape = (None, self.output.shape[1])
+        activation = type(ending, (), {}) if ending else None
+        self.layers = [type("Layer", (), {"activation": activation})]
+
+    def predict(self, x, batch_size=None, verbose="auto"):
+        self.calls += 1
+        return self.output
+
+
+class Loss:
+    def __init__(self, name, **settings):
+        self._fn_kwargs = settings
+        self.__name__ = name
+
+
+# --- values ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 3, 7])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_value_is_scikit_learns(classes, weighted):
+    y, p = rows(300, classes)
+    weights = np.random.default_rng(1).random(300) if weighted else None
+    result = evaluate_predictions(y, p, sample_weight=weights)
+    predicted, exact = p.argmax(axis=1), p.astype(np.float64)
+    exact /= exact.sum(axis=1, keepdims=True)
+    average = "binary" if classes == 2 else "macro"
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(
+        y, predicted, average=average, sample_weight=weights
+    )
+    one = np.eye(classes)[y]
+    score = exact[:, 1] if classes == 2 else exact
+    expected = {
+        "loss": sk.log_loss(y, exact, sample_weight=weights),
+        "accuracy": sk.accuracy_score(y, predicted, sample_weight=weights),
+        "precision": precision,
+        "recall": recall,
+        "f1": f1,
+        "balanced_accuracy": sk.balanced_accuracy_score(y, predicted, sample_weight=weights),
+        "mcc": sk.matthews_corrcoef(y, predicted, sample_weight=weights),
+        "kappa": sk.cohen_kappa_score(y, predicted, sample_weight=weights),
+        "roc_auc": sk.roc_auc_score(y, score, multi_class="ovr", sample_weight=weights),
+        "pr_auc": sk.average_precision_score(y if classes == 2 else one, score, sample_weight=weights),
+        "brier": np.average(
+            (exact[:, 1] - y) ** 2 if classes == 2 else ((exact - one) ** 2).sum(axis=1), weights=weights
+        ),
+    }
+    assert set(expected) == set(result.estimates)
+    for name, value in expected.items():
+        assert result[name].value == pytest.approx(value, abs=2e-6), name
+        assert result[name].low < result[name].high, name
+        assert result[name].low <= result[name].value <= result[name].high, name
+    assert (result.loss, result.accuracy) == (result["loss"].value, result["accuracy"].value)
+    np.testing.assert_allclose(
+        result.confusion_matrix, sk.confusion_matrix(y, predicted, sample_weight=weights)
+    )
+    per_class = sk.precision_recall_fscore_support(y, predicted, sample_weight=weights)
+    for k, score in enumerate(result.per_class):
+        numbers = [score.precision.value, score.recall.value, score.f1.value, score.support]
+        np.testing.assert_allclose(numbers, [column[k] for column in per_class])
+
+
+@pytest.mark.parametrize("average", ["macro", "micro", "weighted"])
+def test_multilabel_values_are_scikit_learns(average):
+    random = np.random.default_rng(0)
+    y = random.integers(0, 2, (200, 4))
+    p = np.clip(0.3 * y + 0.7 * random.random((200, 4)), 0, 1)
+    result = evaluate_predictions(y, p, task="multilabel", labels=list("abcd"), average=average)
+    predicted = (p >= 0.5).astype(int)
+    precision, recall, f1, _ = sk.precision_recall_fscore_support(y, predicted, average=average)
+    assert result.accuracy == sk.accuracy_score(y, predicted)
+    assert (result.precision, result.recall, result.f1) == pytest.approx((precision, recall, f1))
+    assert result.loss == pytest.approx(np.mean([sk.log_loss(y[:, k], p[:, k]) for k in range(4)]))
+    assert result["roc_auc"].value == pytest.approx(sk.roc_auc_score(y, p))
+    np.testing.assert_array_equal(result.confusion_matrix, sk.multilabel_confusion_matrix(y, predicted))
+    assert result.predictions["label"][0] == " + ".join(np.array(list("abcd"))[y[0] == 1])
+
+
+def test_accuracy_has_the_wilson_interval_and_its_headline():
+    # 158 of 200: (k + z^2/2 -+ z sqrt(k (n - k) / n + z^2 / 4)) / (n + z^2) with z = 1.959964
+    # = (159.9207 -+ 11.4510) / 203.8415 = 0.7284, 0.8407
+    y = np.array([0] * 100 + [1] * 100)
+    p = np.full(200, 0.2)
+    p[100:] = 0.7
+    p[:21] = 0.6
+    p[100:121] = 0.1
+    result = evaluate_predictions(y, p, labels=["negative", "positive"])
+    assert (result.n, result.right, result["accuracy"].method) == (200, 158, "Wilson")
+    assert (result["accuracy"].low, result["accuracy"].high) == pytest.approx((0.7284, 0.8407), abs=2e-4)
+    text = str(result)
+    assert text.startswith("158 of 200 right: accuracy 0.790 [0.728, 0.841]\n")
+    assert "Always answering 'negative' would be right on 100 of 200 (0.500)." in text
+    # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
+    assert "+-2 would take about\n1,600." in text
+    assert max(map(len, text.splitlines())) <= 80
+
+
+def test_f1_interval_is_that_of_the_confusion_matrix():
+    from finetune_eval.evaluation.intervals import f1_interval
+
+    y, p = rows(300, 3)
+    result = evaluate_predictions(y, p)
+    assert result["f1"] == f1_interval(result.confusion_matrix, average="macro")
+
+
+def test_binary_scores_and_those_of_the_second_class_are_the_same():
+    result = evaluate_predictions(*rows(100, 2))
+    assert [result[name] for name in ("precision", "recall", "f1")] == [
+        getattr(result.per_class[1], name) for name in ("precision", "recall", "f1")
+    ]
+
+
+def test_grouped_rows_have_wider_intervals():
+    # Each row ten times: as many independent rows as before, so intervals as wide as before.
+    y, p = rows(60, 2)
+    once = evaluate_predictions(y, p)
+    copies = evaluate_predictions(
+        np.repeat(y, 10), np.repeat(p, 10, axis=0), groups=np.repeat(np.arange(60), 10)
+    )
+    naive = evaluate_predictions(np.repeat(y, 10), np.repeat(p, 10, axis=0))
+    for name in ("accuracy", "f1", "loss", "mcc", "brier", "roc_auc", "pr_auc"):
+        assert copies[name].value == pytest.approx(once[name].value)
+        width = copies[name].high - copies[name].low
+        assert width == pytest.approx(once[name].high - once[name].low, rel=0.2), name
+        assert naive[name].high - naive[name].low < width / 2, name
+
+
+def test_threshold_decides_and_is_reported():
+    y, p = [0, 0, 1, 1], [0.1, 0.3, 0.3, 0.9]
+    result = evaluate_predictions(y, p, labels=["ham", "spam"], threshold=0.3)
+    assert result.predictions["prediction"].tolist() == ["ham", "spam", "spam", "spam"]
+    assert result.confusion_matrix.tolist() == [[1, 1], [0, 2]]
+    assert "'spam' is predicted from a probability of 0.3 on." in str(result)
+
+
+def test_ties_go_to_the_first_class_and_are_counted():
+    result = evaluate_predictions([0, 1], [[0.5, 0.5], [0.5, 0.5]])
+    assert result.predictions["prediction"].tolist() == ["0", "0"]
+    assert any("2 of 2 rows have two equally probable classes" in line for line in result.warnings)
+
+
+def test_probability_zero_for_the_truth_is_said():
+    result = evaluate_predictions([0, 1] * 10, [[1.0, 0.0]] * 20)
+    assert result.loss == pytest.approx(126 * math.log(2) / 2)  # the smallest normal float32 is 2**-126
+    assert any(
+        line.startswith("10 of 20 rows give their true class a probability too small")
+        for line in result.warnings
+    )
+
+
+def test_duplicates_and_conflicts_are_said():
+    result = evaluate_predictions([0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1], texts=["a", "b", "b", "b"])
+    assert "2 of 4 rows repeat the text of another row: they count twice." in result.warnings
+    assert any(
+        line.startswith("1 of the repeated texts stand there with different") for line in result.warnings
+    )
+
+
+def test_small_and_absent_classes_are_said():
+    result = evaluate_predictions([0] * 6 + [1], np.full((7, 3), 1 / 3), labels=["a", "b", "c"])
+    assert any(line.startswith("No row is c:") for line in result.warnings)
+    assert any(line.startswith("Fewer than 5 rows of b (1):") for line in result.warnings)
+
+
+# --- what goes in ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [0, 1, 1],
+        np.array([[0], [1], [1]]),
+        [[1, 0], [0, 1], [0, 1]],
+        ["ham", "spam", "spam"],
+        pd.Series(["ham", "spam", "spam"], index=[7, 8, 9]),
+        np.array([0.0, 1.0, 1.0]),
+        [False, True, True],
+    ],
+)
+@pytest.mark.parametrize(
+    "p",
+    [
+        [0.2, 0.9, 0.4],
+        [[0.2], [0.9], [0.4]],
+        [[0.8, 0.2], [0.1, 0.9], [0.6, 0.4]],
+        pd.DataFrame({"p_ham": [0.8, 0.1, 0.6], "p_spam": [0.2, 0.9, 0.4]}, index=[3, 4, 5]),
+        np.array([0.2, 0.9, 0.4], dtype=np.float16),
+    ],
+)
+def test_labels_and_probabilities_in_every_form(y, p):
+    result = evaluate_predictions(y, p, labels=["ham", "spam"])
+    assert result.confusion_matrix.tolist() == [[1, 0], [1, 1]]
+    # -(ln 0.8 + ln 0.9 + ln 0.4) / 3 = (0.223144 + 0.105361 + 0.916291) / 3
+    assert result.loss == pytest.approx(0.414_931, abs=3e-4)
+
+
+def test_names_without_labels_come_from_the_columns_or_are_refused():
+    frame = pd.DataFrame({"spam": [0.2, 0.9], "ham": [0.8, 0.1]})
+    assert evaluate_predictions(["ham", "spam"], frame).accuracy == 1.0
+    with pytest.raises(ValueError, match="`labels` is needed when `y_true` holds class names"):
+        evaluate_predictions(["ham", "spam"], [0.2, 0.9])
+
+
+BAD = {
+    "no rows": (([], []), {}, "`probabilities` has no rows; at least one is needed."),
+    "lengths": (
+        ([0, 1, 1], [0.1, 0.9]),
+        {},
+        "`y_true` and `probabilities` must have the same number of rows; got 3 and 2.",
+    ),
+    "NaN": (
+        ([0, 1], [0.1, math.nan]),
+        {},
+        "`probabilities` must lie in [0, 1]; row 1 is [nan].",
+    ),
+    "logits": (
+        ([0, 1], [[3.0, -2.0], [0.0, 1.0]]),
+        {},
+        "`probabilities` must lie in [0, 1]; row 0 is [3, -2]. Are these logits? Take their softmax first.",
+    ),
+    "sums": (
+        ([0, 1], [[0.5, 0.5], [0.9, 0.3]]),
+        {},
+        "`probabilities` must sum to 1 in each row; row 1, [0.9, 0.3], sums to 1.2. Take the softmax of "
+        "logits first, or pass task='multilabel' for labels that do not exclude each other.",
+    ),
+    "K": (
+        ([0, 1], [[0.5, 0.5], [0.9, 0.1]]),
+        {"labels": ["a", "b", "c"]},
+        "`probabilities` must have one column for each of the 3 labels (a, b, c); got shape (2, 2).",
+    ),
+    "no y": (
+        (None, [0.5]),
+        {},
+        "`y_true` is None; labels are needed: one class index or class name for each row.",
+    ),
+    "threshold of three": (
+        ([0], [[0.2, 0.3, 0.5]]),
+        {"threshold": 0.4},
+        "`threshold` needs exactly two classes (or task='multilabel'); got 3 classes.",
+    ),
+    "threshold": (
+        ([0], [0.5]),
+        {"threshold": 1.0},
+        "`threshold` must be a finite number above 0 and below 1; got 1.0.",
+    ),
+    "average": (
+        ([0], [0.5]),
+        {"average": "marco"},
+        "`average` must be one of 'auto', 'binary', 'macro', 'micro', 'weighted'; got 'marco'. "
+        "Did you mean 'macro'?",
+    ),
+    "weights": (
+        ([0, 1], [0.5, 0.5]),
+        {"sample_weight": [1, -1]},
+        "`sample_weight` must be finite and not negative; row 1 is -1.0.",
+    ),
+    "no weight": (
+        ([0, 1], [0.5, 0.5]),
+        {"sample_weight": [0, 0]},
+        "`sample_weight` is 0 in every row; at least one row must count.",
+    ),
+    "texts": (
+        ([0, 1], [0.5, 0.5]),
+        {"texts": ["a"]},
+        "`texts` must have one value for each of the 2 rows; got 1.",
+    ),
+    "twice": (
+        ([0], [0.5]),
+        {"labels": ["a", "a"]},
+        "`labels` must differ from each other; 'a' is there twice.",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence(case):
+    arguments, keywords, message = BAD[case]
+    with pytest.raises(ValueError) as error:
+        evaluate_predictions(*arguments, **keywords)
+    assert str(error.value) == message
+
+
+# --- a model -----------------------------------------------------------------------------------------
+
+
+def test_predict_is_called_once_and_agrees_with_evaluate_predictions():
+    y, p = rows(50, 2)
+    model = Model(p)
+    texts = [f"text {i}" for i in range(50)]
+    assert evaluate(model, texts, y) == evaluate_predictions(y, p, labels=model.labels, texts=texts)
+    assert model.calls == 1
+    assert evaluate(model, pd.Series(texts), y) == evaluate(model, np.array(texts, dtype=object), y)
+
+
+def test_the_models_threshold_is_used():
+    result = evaluate(Model(np.array([[0.7, 0.3], [0.6, 0.4]]), threshold=0.35), ["a", "b"], [0, 1])
+    assert (result.threshold, result.accuracy) == (0.35, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "keywords", "kind", "message"),
+    [
+        (["a"], None, {}, ValueError, "`y` is missing: evaluate needs the true label of each row of `x`."),
+        ([], [], {}, ValueError, "`x` has no rows; at least one is needed."),
+        (["a", "b"], [0], {}, ValueError, "`x` and `y` must have the same number of rows; got 2 and 1."),
+        (
+            ["a"],
+            [2],
+            {},
+            ValueError,
+            "`y` must be class indices from 0 to 1 (negative, positive); row 0 is 2.",
+        ),
+        (
+            ["a"],
+            [0],
+            {"treshold": 1},
+            TypeError,
+            "evaluate has no keyword 'treshold'. Did you mean 'threshold'?",
+        ),
+        (
+            ["a"],
+            [0],
+            {"confidence": 95},
+            ValueError,
+            "`confidence` must be a finite number above 0 and below 1; got 95.",
+        ),
+        (
+            np.array([[math.nan]]),
+            [0],
+            {},
+            ValueError,
+            "`x` has a NaN or an infinity in row 0; drop the row or fill it.",
+        ),
+    ],
+)
+def test_bad_input_is_refused_before_the_forward_pass(x, y, keywords, kind, message):
+    model = Model(np.array([[0.5, 0.5]]))
+    with pytest.raises(kind) as error:
+        evaluate(model, x, y, **keywords)
+    assert (str(error.value), model.calls) == (message, 0)
+
+
+LOGITS = np.array([[2.0, -1.0, 0.5], [0.0, 3.0, 1.0]])
+SOFTMAX = np.exp(LOGITS) / np.exp(LOGITS).sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Foreign(SOFTMAX, "sparse_categorical_crossentropy"),
+        Foreign(SOFTMAX, None),
+        Foreign(SOFTMAX, Loss("categorical_crossentropy", from_logits=True)),  # Keras looks behind a softmax
+        Foreign(LOGITS, Loss("sparse_categorical_crossentropy", from_logits=True)),
+        Foreign(LOGITS, [Loss("categorical_crossentropy", from_logits=True)]),
+    ],
+)
+def test_outputs_of_three_columns(model):
+    result = evaluate(model, np.zeros((2, 4)), [0, 1])
+    # mean of log(sum exp z) - z_true = (0.241311 + 0.169846) / 2
+    assert result.loss == pytest.approx(0.2055786, abs=1e-6)
+    assert (result.labels, result.accuracy) == (("0", "1", "2"), 1.0)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Foreign([[0.2], [0.9]], "binary_crossentropy"),
+        Foreign([[0.2], [0.9]], None, ending="sigmoid"),
+        Foreign([[0.2], [0.9]], Loss("binary_crossentropy", from_logits=True), ending="sigmoid"),
+        Foreign(np.log([[0.25], [9.0]]), Loss("binary_crossentropy", from_logits=True)),
+    ],
+)
+def test_outputs_of_one_column(model):
+    result = evaluate(model, np.zeros((2, 4)), [0, 1])
+    # -(ln 0.8 + ln 0.9) / 2
+    assert result.loss == pytest.approx(0.1642520, abs=1e-6)
+    assert result.predictions["p_1"].tolist() == pytest.approx([0.2, 0.9])
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Foreign(LOGITS, "sparse_categorical_crossentropy"), "does not say that they are logits"),
+        (Foreign(LOGITS, None), "not compiled"),
+        (Foreign([[0.2], [0.9]], None), "may be logits or probabilities"),
+        (
+            Foreign([[0.2], [0.9]], "sparse_categorical_crossentropy"),
+            "always 1; use a binary cross-entropy loss",
+        ),
+        (Foreign([[math.nan, 0.5], [0.5, 0.5]], None), "for row 0: not finite"),
+        (Foreign(SOFTMAX[:1], None), "gave 1 rows for 2 rows"),
+    ],
+)
+def test_outputs_that_cannot_be_read_are_refused(model, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(model, np.zeros((2, 4)), [0, 1])
+
+
+def test_a_loss_that_differs_from_the_models_is_said():
+    smoothed = Foreign(SOFTMAX, Loss("categorical_crossentropy", label_smoothing=0.1))
+    assert "label smoothing 0.1" in evaluate(smoothed, np.zeros((2, 4)), [0, 1]).warnings[-1]
+    plain = Foreign(SOFTMAX, Loss("categorical_crossentropy", label_smoothing=0.0))
+    assert not any("compiled" in line for line in evaluate(plain, np.zeros((2, 4)), [0, 1]).warnings)
+
+
+# --- what comes out ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("extra", ["plain", "weighted", "multilabel", "texts", "names"])
+def test_save_and_load_round_trip_to_the_bit(tmp_path, extra):
+    y, p = rows(40, 3)
+    keywords = {
+        "plain": {},
+        "weighted": {"sample_weight": np.arange(40) / 7},
+        "multilabel": {"task": "multilabel"},
+        "texts": {"texts": [f"Größe {i}, “ok”\n" for i in range(40)], "threshold": None},
+        "names": {"ids": [f"row {i}" for i in range(40)], "labels": ["ä", "b c", "d/e"]},
+    }[extra]
+    if extra == "multilabel":
+        y = (p > 0.3).astype(int)
+    result = evaluate_predictions(y, p, **keywords)
+    assert Evaluation.load(result.save(tmp_path / "run")) == result
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        "evaluation.json",
+        "predictions.parquet",
+    ]
+    assert result != evaluate_predictions(y, p, **keywords, seed=1)
+    json.loads((tmp_path / "run" / "evaluation.json").read_text(), parse_constant=pytest.fail)
+
+
+def test_load_says_what_is_missing(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match="has no evaluation.json; pass a folder that Evaluation.save wrote"
+    ):
+        Evaluation.load(tmp_path)
+
+
+def test_predictions_hold_what_was_predicted():
+    y, p = rows(5, 2)
+    frame = evaluate_predictions(
+        y, p, labels=["no", "yes"], texts=list("abcde"), ids=[5, 6, 7, 8, 9]
+    ).predictions
+    assert frame.columns.tolist() == [
+        "id",
+        "label",
+        "prediction",
+        "p_no",
+        "p_yes",
+        "loss",
+        "text_hash",
+        "text",
+    ]
+    np.testing.assert_array_equal(frame[["p_no", "p_yes"]].to_numpy(), p)
+    np.testing.assert_allclose(frame["loss"], -np.log(p[np.arange(5), y].astype(float)))
+    assert frame["text_hash"][0] == "ca978112ca1bbdca"  # sha256sum of "a"
+
+
+def test_to_frame_and_item():
+    result = evaluate_predictions(*rows(30, 3))
+    frame = result.to_frame()
+    assert len(frame) == len(result.estimates) + 3 * 3
+    assert frame.set_index(["class", "metric"]).loc[("all", "f1"), "value"] == result.f1
+    with pytest.raises(KeyError, match="Did you mean 'accuracy'"):
+        result["acuracy"]
+
+
+@pytest.mark.parametrize("classes", [2, 3, 12, 40])
+def test_text_fits_a_terminal(classes):
+    y, p = rows(400, classes)
+    labels = [f"a class with quite a long name {k}" for k in range(classes)]
+    text = str(evaluate_predictions(y, p, labels=labels, sample_weight=np.full(400, 1234.5)))
+    assert max(map(len, text.splitlines())) <= 80
+
+
+# --- for every input ---------------------------------------------------------------------------------
+
+small = st.integers(1, 12).flatmap(
+    lambda n: st.tuples(
+        st.integers(2, 4),
+        st.lists(st.integers(0, 3), min_size=n, max_size=n),
+        st.lists(st.lists(st.floats(0.0, 1.0), min_size=4, max_size=4), min_size=n, max_size=n),
+    )
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(small)
+def test_no_input_crashes_or_gives_a_zero_width(case):
+    classes, y, p = case
+    y = np.array(y) % classes
+    p = np.array(p)[:, :classes] + 1e-3
+    p = p / p.sum(axis=1, keepdims=True)
+    result = evaluate_predictions(y, p, n_resamples=100)
+    for name, estimate in result.estimates.items():
+        assert estimate.high - estimate.low > 1e-6, name
+        assert math.isfinite(estimate.low) and math.isfinite(estimate.high), name
+    for score in result.per_class:
+        assert all(item.high - item.low > 1e-6 for item in (score.precision, score.recall, score.f1))
+    assert max(map(len, str(result).splitlines())) <= 80
+    order = np.random.default_rng(0).permutation(len(y))
+    shuffled = evaluate_predictions(y[order], p[order], n_resamples=100)
+    for name, estimate in result.estimates.items():
+        assert shuffled[name].value == pytest.approx(estimate.value, abs=1e-9), name
+
+
+@pytest.mark.parametrize("right", [True, False])
+@pytest.mark.parametrize("n", [1, 2, 200])
+def test_perfect_and_all_wrong_are_not_certain(right, n):
+    y = np.arange(n) % 2
+    p = np.eye(2)[y if right else 1 - y]
+    result = evaluate_predictions(y, p, n_resamples=200)
+    assert result.accuracy == float(right)
+    for name, estimate in result.estimates.items():
+        assert estimate.high - estimate.low > 1e-3, name
+
+
+def test_nothing_heavy_is_imported():
+    code = (
+        "import sys, finetune_eval.evaluation.evaluate; "
+        "print([m for m in ('tensorflow', 'keras', 'pandas', 'sklearn', 'scipy.stats') if m in sys.modules])"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
