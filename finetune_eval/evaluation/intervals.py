@@ -1049,3 +1049,51 @@ def f1_interval(
 def _pair(limits: Any) -> tuple[float, float]:
     low, high = limits
     return float(low), float(high)
+
+
+def ranking_influence(
+    name: str,
+    y: NDArray[np.int64],
+    probabilities: Floats,
+    average: str,
+    weights: Floats | None = None,
+) -> tuple[float, Floats, float] | None:
+    """Compute ROC-AUC or PR-AUC, one class against the rest, and how much each row moves it.
+
+    Args:
+        name: "roc_auc" or "pr_auc".
+        y: (n,) class indices, or (n, K) zeros and ones.
+        probabilities: (n, K) scores.
+        average: "binary" (the second class), "macro" (classes that have rows and are not all rows),
+            "weighted" (by their rows) or "micro" (all (row, class) pairs in one ranking).
+        weights: (n,) row weights, or None.
+
+    Returns:
+        The value, (n,) influences that sum to 0, and the rows of the smallest side of a class that it rests
+        on; None where no class has both rows and others.
+    """
+    function = auc_influence if name == "roc_auc" else average_precision_influence
+    classes = probabilities.shape[1]
+    one_hot = y.astype(bool) if y.ndim == 2 else y[:, None] == np.arange(classes)
+    if average == "micro":
+        flat = one_hot.ravel()
+        if flat.all() or not flat.any():
+            return None
+        repeated = None if weights is None else np.repeat(weights, classes)
+        value, pairs = function(flat, probabilities.ravel(), repeated)
+        return value, pairs.reshape(-1, classes).sum(axis=1), float(min(flat.sum(), (~flat).sum(), len(y)))
+    columns = [1] if average == "binary" else range(classes)
+    rows = np.ones(len(y)) if weights is None else weights
+    parts, shares, smallest = [], [], math.inf
+    for k in columns:
+        positive = one_hot[:, k]
+        if not (rows * positive).any() or not (rows * ~positive).any():
+            continue
+        parts.append(function(positive, probabilities[:, k], weights))
+        shares.append(float((rows * positive).sum()) if average == "weighted" else 1.0)
+        smallest = min(smallest, float(positive.sum()), float((~positive).sum()))
+    if not parts:
+        return None
+    share = np.array(shares) / sum(shares)
+    value = float(share @ np.array([part[0] for part in parts]))
+    return value, np.asarray(share @ np.stack([part[1] for part in parts])), smallest

@@ -1,0 +1,156 @@
+"""Several runs of one recipe: what the seed alone does to the score."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from finetune_eval._checks import number, one_of, positive_int
+from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.metrics import METRICS
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class SeedSummary:
+    """The scores of several runs that differ in their seed only.
+
+    Attributes:
+        metric: Which score.
+        values: The score of each run, in the order given.
+        mean: Their mean, with an interval over seeds (Student's t).
+        spread: Their standard deviation (n - 1).
+        best_of: Expected score of the best of 1, 2, ... runs, one for each run there is.
+        luck: How far above the mean the best of that many runs is by chance alone, in standard deviations.
+        n: How many test rows each run was scored on.
+    """
+
+    metric: str
+    values: tuple[float, ...]
+    mean: Estimate
+    spread: float
+    best_of: tuple[float, ...]
+    luck: float
+    n: int
+
+    def __str__(self) -> str:
+        runs = len(self.values)
+        text = [
+            f"{METRICS[self.metric].title} of {runs} seeds: mean {self.mean.value:.4f} "
+            f"[{self.mean.low:.4f}, {self.mean.high:.4f}], standard deviation {self.spread:.4f}, "
+            f"from {min(self.values):.4f} to {max(self.values):.4f}.",
+            "Every run: " + ", ".join(f"{value:.4f}" for value in self.values) + ".",
+            "Expected best of k runs: "
+            + ", ".join(f"{k}: {value:.4f}" for k, value in enumerate(self.best_of, 1))
+            + f". The best of {runs} lies {self.luck:.2f} standard deviations beyond the mean by luck alone.",
+            f"The interval covers the seed of the training only: the {self.n:,} test rows are the same in "
+            "every run, and other rows would move all of them.",
+        ]
+        return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
+
+
+def expected_best_of(k: int) -> float:
+    """Compute how far the best of k equal runs is expected above their mean, by luck alone.
+
+    Args:
+        k: How many runs, at least 1.
+
+    Returns:
+        The expected largest of k standard normal draws, in standard deviations.
+
+    Raises:
+        ValueError: k is less than 1.
+
+    Example:
+        >>> [round(expected_best_of(k), 5) for k in (2, 5, 10)]
+        [0.56419, 1.16296, 1.53875]
+
+    Reference:
+        Harter 1961, Biometrika 48:151-165 (expected values of normal order statistics).
+    """
+    k = positive_int("k", k)
+    from scipy.special import log_ndtr, ndtr
+
+    # E max = integral over x > 0 of P(max > x) less that over x < 0 of P(max < x).
+    x = np.linspace(0.0, 12.0, 24_001)
+    above = -np.expm1(k * log_ndtr(x))
+    below = ndtr(-x) ** k
+    return float(np.trapezoid(above - below, x))
+
+
+def evaluate_seeds(
+    evaluations: Sequence[Evaluation], *, metric: str = "accuracy", confidence: float = 0.95
+) -> SeedSummary:
+    """Summarise runs of one recipe that differ in their seed only.
+
+    Args:
+        evaluations: At least two runs, scored on the same rows.
+        metric: The score to summarise.
+        confidence: Nominal coverage of the interval of the mean, in (0, 1).
+
+    Returns:
+        Every value, mean, spread and the expected best of k.
+
+    Raises:
+        ValueError: Fewer than two runs, different rows, runs that are copies, or an unknown metric.
+
+    Example:
+        >>> from finetune_eval import evaluate_predictions
+        >>> y = [0, 1] * 50
+        >>> right, wrong = [0.1, 0.9], [0.9, 0.1]
+        >>> runs = [evaluate_predictions(y, right * k + wrong * (50 - k)) for k in (40, 42, 44)]
+        >>> print(evaluate_seeds(runs).mean)
+        0.840 [0.741, 0.939]
+
+    Reference:
+        Expected best of k: Dodge et al. 2019, EMNLP. Bouthillier et al. 2021, MLSys.
+    """
+    from finetune_eval.evaluation.comparison import check_same_rows
+
+    if len(evaluations) < 2:
+        raise ValueError(f"`evaluations` must be at least two runs; got {len(evaluations)}.")
+    one_of("metric", metric, tuple(evaluations[0].estimates))
+    confidence = number("confidence", confidence, above=0, below=1)
+    rows = check_same_rows(evaluations, [f"run {i}" for i in range(1, len(evaluations) + 1)])
+    if all(np.array_equal(run.loss, rows[0].loss) for run in rows[1:]):
+        raise ValueError("`evaluations` are all the same to the last digit; give each run its own seed.")
+    values = np.array([evaluation.estimates[metric].value for evaluation in evaluations])
+    runs, n = len(values), evaluations[0].n
+    mean, spread = float(values.mean()), float(values.std(ddof=1))
+    entry = METRICS[metric]
+    return SeedSummary(
+        metric,
+        tuple(values.tolist()),
+        _mean(mean, spread, runs, n, confidence, entry.low, entry.high),
+        spread,
+        _best_of(values, higher=entry.direction == "higher"),
+        expected_best_of(runs),
+        n,
+    )
+
+
+def _mean(
+    mean: float, spread: float, runs: int, n: int, confidence: float, lowest: float, highest: float
+) -> Estimate:
+    from scipy.special import stdtrit
+
+    half = float(stdtrit(runs - 1, 0.5 + confidence / 2)) * spread / math.sqrt(runs)
+    method = "Student's t over seeds"
+    if spread <= 1e-12 * max(1.0, abs(mean)):
+        # Runs of equal score show a spread too small to see on so many rows, not one of nothing.
+        half, method = 1 / n, "one row either way: the runs score the same"
+    return Estimate(mean, max(lowest, mean - half), min(highest, mean + half), method, confidence)
+
+
+def _best_of(values: np.ndarray, *, higher: bool) -> tuple[float, ...]:
+    """Expected best of k draws, with replacement, from the runs there are."""
+    ordered = np.sort(values) if higher else np.sort(values)[::-1]
+    place = np.arange(len(values) + 1) / len(values)
+    return tuple(float(ordered @ np.diff(place**k)) for k in range(1, len(values) + 1))
