@@ -304,8 +304,8 @@ def test_other_encodings(tmp_path):
     content = csv_of([*ROWS[:-1], ("café", "good")])
     path = write(tmp_path, "a.csv", content.encode("cp1252"))
     assert refuse(ValueError, path) == (
-        "a.csv is not utf-8: byte 0xe9 in line 21 does not fit. Save the file as UTF-8, or pass its encoding, "
-        "for example encoding='cp1252'."
+        "a.csv is not utf-8: byte 0xe9 in line 21 does not fit. Save the file as UTF-8, or pass its "
+        "encoding, for example encoding='cp1252'."
     )
     assert everything(load_dataset(path, encoding="cp1252"))[19] == ("café", "good")
     assert refuse(ValueError, path, encoding="utf-99") == (
@@ -496,8 +496,8 @@ def test_a_tensorflow_dataset_with_only_train_is_split(tfds_folder):
 def test_a_tensorflow_dataset_that_is_not_there(tfds_folder, capsys):
     message = refuse(FileNotFoundError, "tfds:tiny_unreachable", data_dir=tfds_folder)
     assert message == (
-        f"'tfds:tiny_unreachable' is not prepared in {tfds_folder} and could not be prepared (ConnectionError: "
-        "no route to host). Prepare it where there is a network and pass its folder as data_dir."
+        f"'tfds:tiny_unreachable' is not prepared in {tfds_folder} and could not be prepared ("
+        "ConnectionError: no route to host). Prepare it where there is a network and pass its folder as data_dir."
     )
     assert capsys.readouterr().out == ""
     assert refuse(ValueError, "tfds:no_such_dataset", data_dir=tfds_folder).startswith(
