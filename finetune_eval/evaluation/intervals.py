@@ -816,10 +816,10 @@ def square_and_add(
     correlations that the resamples show between classes), then divided by the number of classes.
 
     Args:
-        name: "precision", "recall" or "f1".
+        name: "precision", "recall", "f1" or "balanced_accuracy" (recall of the classes that have rows).
         counts: (K,) hits, predicted rows and true rows of each class; may be effective numbers.
         confidence: Nominal coverage in (0, 1).
-        resampled: The same as (B, K), for the correlations; None: the classes are independent.
+        resampled: The same as (B, K), for the correlations of F1; None: the classes are independent.
 
     Returns:
         The lower and the upper limit.
@@ -828,21 +828,22 @@ def square_and_add(
         Zou and Donner 2008, Stat. Med. 27:1693-1702 (recovering variances from the limits).
     """
     hits, predicted, true = counts
-    present = true > 0 if name == "recall" else predicted + true > 0
+    present = true > 0 if name == "balanced_accuracy" else predicted + true > 0
     hits, predicted, true = hits[present], predicted[present], true[present]
     if name == "f1":
         low, high = wilson_f1(hits, predicted + true - hits, confidence)
         values = 2 * hits / (predicted + true)
     else:
-        trials = true if name == "recall" else predicted
+        trials = predicted if name == "precision" else true
         some = trials > 0
         safe = np.where(some, trials, 1.0)
         low, high = _wilson(hits, safe, confidence)
-        # Nothing predicted as the class: its precision counts as 0 and could be anything.
+        # No row to tell: the class counts as 0, as in the value, and could be anything.
         low, high, values = np.where(some, low, 0.0), np.where(some, high, 1.0), hits / safe
     correlation = np.eye(len(values))
     if resampled is not None:
-        draws = _ratio_of(name, *(part[:, present] for part in resampled))
+        hits, predicted, true = (part[:, present] for part in resampled)
+        draws = np.divide(2 * hits, predicted + true, out=np.zeros_like(hits), where=predicted + true > 0)
         spread = draws.std(axis=0)
         standard = (draws - draws.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
         correlation = standard.T @ standard / len(draws)
@@ -850,13 +851,6 @@ def square_and_add(
     down, up, mean = values - low, high - values, float(values.mean())
     length = [math.sqrt(max(float(d @ correlation @ d), 0.0)) / len(values) for d in (down, up)]
     return max(0.0, mean - length[0]), min(1.0, mean + length[1])
-
-
-def _ratio_of(name: str, hits: Floats, predicted: Floats, true: Floats) -> Floats:
-    top, bottom = {"precision": (hits, predicted), "recall": (hits, true)}.get(
-        name, (2 * hits, predicted + true)
-    )
-    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0)
 
 
 def dirichlet(
@@ -927,50 +921,62 @@ def resampled_interval(
     bounds: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> Estimate:
-    """Estimate a function of confusion tables by bias-corrected bootstrap, and fall back where that fails.
+    """Estimate a function of confusion tables: by bias-corrected bootstrap, and not where that fails.
 
     It fails where nothing (or everything) is wrong, since then the resamples do not vary, and where a class
     has fewer than five rows. Then the interval is the wider of the bootstrap's and one that does not rest on
-    it: Wilson limits of the classes, combined (macro means), or a Dirichlet posterior.
+    it: Wilson limits of the classes, combined (macro means), or a Dirichlet posterior. Macro precision and
+    recall of independent rows are means of independent shares: there the combined limits are the default.
 
     Args:
         function: (B, ..., K, K) tables to (B,) values.
         table: (..., K, K) counts or weights.
         draws: (B, ..., K, K) resampled tables.
         confidence: Nominal coverage in (0, 1).
-        what: What was resampled, for the method.
-        macro: "precision", "recall" or "f1" where the metric is the macro mean of it; None otherwise.
+        what: What was resampled, for the method; "confusion matrix" if rows are independent and equal.
+        macro: "precision", "recall", "f1" or "balanced_accuracy" where the metric is the macro mean of it;
+            None otherwise.
         trials: How many independent rows the table is worth; None: its sum.
         bounds: The smallest and the largest possible value.
         seed: Seed of the Dirichlet draws.
 
     Returns:
-        The value with its interval, inside `bounds`.
+        The value with its interval, inside `bounds`, never of zero width.
     """
-    value, resampled = float(function(table[None])[0]), function(draws)
-    low, high = bias_corrected(value, resampled, confidence)
+    value = float(function(table[None])[0])
     scale = 1.0 if trials is None else trials / float(table.sum())
-    hits, predicted, true = (scale * part for part in class_counts(table))
-    reasons = []
-    if np.ptp(resampled) <= 1e-12:
-        reasons.append("resamples do not vary")
-    some = true[true > 0]
-    if some.min() < FEW_ROWS - 1e-9:
-        reasons.append(f"unreliable: a class has {some.min():.3g} {'row' if some.min() == 1 else 'rows'}")
-    method = f"bias-corrected bootstrap of {what}"
-    if reasons:
-        if macro is not None and table.ndim == 2:
-            with_resamples = class_counts(draws) if macro == "f1" else None
-            other = square_and_add(macro, (hits, predicted, true), confidence, resampled=with_resamples)
-            fallback = "Wilson limits of the classes, combined"
-        else:
-            other = dirichlet(function, scale * table, confidence, len(draws), seed)
-            fallback = "Dirichlet posterior"
-        low, high = min(low, other[0]), max(high, other[1])
-        method = f"wider of bootstrap and {fallback} ({'; '.join(reasons)})"
-    return Estimate(
-        value, max(bounds[0], min(low, value)), min(bounds[1], max(high, value)), method, confidence
-    )
+    true = scale * class_counts(table)[2]
+    fewest = float(true[true > 0].min())
+    few = fewest < FEW_ROWS - 1e-9
+    by_class = macro is not None and table.ndim == 2
+    combined = "Wilson limits of the classes, combined"
+
+    def of_classes() -> tuple[float, float]:
+        assert macro is not None
+        hits, predicted, true = class_counts(table)
+        with_resamples = class_counts(draws) if macro == "f1" else None
+        counts = (scale * hits, scale * predicted, scale * true)
+        return square_and_add(macro, counts, confidence, resampled=with_resamples)
+
+    if by_class and macro != "f1" and what == "confusion matrix" and not few:
+        limits, method = of_classes(), combined
+    else:
+        limits, method = (
+            bias_corrected(value, function(draws), confidence),
+            f"bias-corrected bootstrap of {what}",
+        )
+        reasons = ["resamples do not vary"] if limits[1] - limits[0] <= 1e-9 else []
+        if few:
+            reasons.append(f"unreliable: a class has {fewest:.3g} {'row' if fewest == 1 else 'rows'}")
+        if reasons:
+            other = (
+                of_classes() if by_class else dirichlet(function, scale * table, confidence, len(draws), seed)
+            )
+            limits = min(limits[0], other[0]), max(limits[1], other[1])
+            fallback = combined if by_class else "Dirichlet posterior"
+            method = f"wider of bootstrap and {fallback} ({'; '.join(reasons)})"
+    low, high = max(bounds[0], min(limits[0], value)), min(bounds[1], max(limits[1], value))
+    return Estimate(value, low, high, method, confidence)
 
 
 def f1_interval(

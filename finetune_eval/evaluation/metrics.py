@@ -281,7 +281,10 @@ class Metric:
         source: "confusion" (a function of the confusion matrix), "rows" (a mean over rows) or "ranking"
             (a function of the order of the scores).
         direction: "higher" or "lower" is better.
-        interval: The name of the default interval method.
+        interval: How its interval is made for independent, unweighted rows, chosen by simulated coverage
+            (docs/statistics.md): "wilson"; "classes" (Wilson, of one class; macro means combine the
+            classes' limits); "bootstrap" (of the confusion matrix; F1 of one class: Wilson through the
+            Jaccard share); "delong"; "linearised" (influence of each row, logit scale); "mean" (BCa).
         low: The smallest possible value.
         high: The largest possible value (of the log-loss: that of a true class given probability 0).
         function: (confusion (..., K, K), average) -> (...) for "confusion"; (y_true, probabilities) ->
@@ -300,17 +303,17 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric("accuracy", "confusion", "higher", "wilson", 0.0, 1.0, _accuracy),
     "balanced_accuracy": Metric(
-        "balanced accuracy", "confusion", "higher", "bootstrap", 0.0, 1.0, _balanced_accuracy
+        "balanced accuracy", "confusion", "higher", "classes", 0.0, 1.0, _balanced_accuracy
     ),
     "precision": Metric(
-        "precision", "confusion", "higher", "bootstrap", 0.0, 1.0, _averaged_score("precision")
+        "precision", "confusion", "higher", "classes", 0.0, 1.0, _averaged_score("precision")
     ),
-    "recall": Metric("recall", "confusion", "higher", "bootstrap", 0.0, 1.0, _averaged_score("recall")),
+    "recall": Metric("recall", "confusion", "higher", "classes", 0.0, 1.0, _averaged_score("recall")),
     "f1": Metric("F1", "confusion", "higher", "bootstrap", 0.0, 1.0, _averaged_score("f1")),
     "mcc": Metric("MCC", "confusion", "higher", "bootstrap", -1.0, 1.0, _mcc),
     "kappa": Metric("kappa", "confusion", "higher", "bootstrap", -1.0, 1.0, _kappa),
     "roc_auc": Metric("ROC-AUC", "ranking", "higher", "delong", 0.0, 1.0, None),
-    "pr_auc": Metric("PR-AUC", "ranking", "higher", "bootstrap", 0.0, 1.0, None),
+    "pr_auc": Metric("PR-AUC", "ranking", "higher", "linearised", 0.0, 1.0, None),
     "loss": Metric("log-loss", "rows", "lower", "mean", 0.0, -float(np.log(SMALLEST_PROBABILITY)), row_loss),
     "brier": Metric("Brier", "rows", "lower", "mean", 0.0, 2.0, row_brier),
 }
