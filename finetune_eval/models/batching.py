@@ -1,4 +1,5 @@
-"""Tokenise once, then length-bucketed batches: shuffled differently in every epoch, the same for the same seed."""
+"""Tokenise once, then length-bucketed batches: shuffled differently in every epoch, the same for the same
+seed."""
 
 from __future__ import annotations
 
@@ -12,7 +13,8 @@ import tensorflow as tf
 
 # Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
 _WINDOW = 50
-# Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a feature).
+# Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
+# feature).
 _CHUNK = 2048
 
 
@@ -21,7 +23,8 @@ class Encoded:
     """Rows ready for the model: padded nowhere, every feature stored end to end.
 
     Attributes:
-        features: Name -> (total tokens,) values of all rows, end to end; or, for rows of one shape, (rows, ...) values.
+        features: Name -> (total tokens,) values of all rows, end to end; or, for rows of one shape, (rows,
+            ...) values.
         offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
         at_limit: How many rows fill the sequence length: what was longer has been cut there.
     """

@@ -29,15 +29,16 @@ def build_model(
     """Put a classification head on a pre-trained backbone.
 
     Args:
-        backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format); a KerasHub
-            preset name; `hf://owner/name`; `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one
-            input to (rows, width) features.
+        backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format); a
+            KerasHub preset name; `hf://owner/name`; `kaggle://…`; a `keras_hub` backbone; or any
+            `keras.Model` that maps one input to (rows, width) features.
         labels: The class names, or how many classes there are. With two, the second is the positive one.
         pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
             declares, else mean.
-        sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at most 512.
-        dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint declares,
-            0.1 before the head.
+        sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
+            most 512.
+        dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
+            declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
         preprocessor: With a backbone instance that takes tokens: the KerasHub preprocessor that makes them.
         seed: Of the head's initial weights.
@@ -105,10 +106,12 @@ def freeze_layers(model: Classifier, freeze: bool | int) -> None:
 
 
 def load_model(path: str | Path) -> Classifier:
-    """Load a classifier from a run folder, a `.keras` file or a preset folder; the same probabilities to the bit.
+    """Load a classifier from a run folder, a `.keras` file or a preset folder; the same probabilities to the
+    bit.
 
     Args:
-        path: `runs/NAME`, its `model` folder, a file written by `model.save`, or a folder by `model.save_to_preset`.
+        path: `runs/NAME`, its `model` folder, a file written by `model.save`, or a folder by
+            `model.save_to_preset`.
 
     Raises:
         FileNotFoundError: There is no model there.

@@ -24,8 +24,9 @@ _EVALUATION_BATCH = 32
 class CrossEntropy(keras.losses.Loss):
     """Cross-entropy of softmax probabilities and integer or one-hot labels.
 
-    `loss = -log p[true]`, with label smoothing `(1 - s) * loss + s * mean over classes of -log p`. Unlike Keras' own,
-    probabilities are not clipped at 1e-7: a row that is confidently wrong keeps its true loss and its gradient.
+    `loss = -log p[true]`, with label smoothing `(1 - s) * loss + s * mean over classes of -log p`. Unlike
+    Keras' own, probabilities are not clipped at 1e-7: a row that is confidently wrong keeps its true loss and
+    its gradient.
 
     Args:
         label_smoothing: `s`, in [0, 1).
@@ -97,7 +98,8 @@ class Pooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class TemperedSoftmax(keras.layers.Layer):
-    """`softmax(logits / temperature)` in float32; the temperature is saved with the weights, never trained."""
+    """`softmax(logits / temperature)` in float32; the temperature is saved with the weights, never
+    trained."""
 
     def build(self, input_shape: Any) -> None:
         """Make the temperature, 1 until calibration sets it."""
@@ -115,10 +117,11 @@ class TemperedSoftmax(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class Classifier(keras_hub.models.Task):
-    """A backbone with a softmax head that takes raw rows: strings, or numbers where the backbone takes numbers.
+    """A backbone with a softmax head that takes raw rows: strings, or numbers where the backbone takes
+    numbers.
 
-    It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series and `tf.data`; rows are
-    tokenised once, batched by length, and, in `fit`, really shuffled. Make one with `build_model`.
+    It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series and `tf.data`;
+    rows are tokenised once, batched by length, and, in `fit`, really shuffled. Make one with `build_model`.
 
     Args:
         backbone: A KerasHub backbone, or any `keras.Model` with one input and a (rows, width) output.
@@ -174,7 +177,8 @@ class Classifier(keras_hub.models.Task):
         self._forward: Any = None
         super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
 
-    # --- what it is -------------------------------------------------------------------------------------------------
+    # --- what it is
+    # -------------------------------------------------------------------------------------------------
 
     @property
     def takes_text(self) -> bool:
@@ -210,7 +214,8 @@ class Classifier(keras_hub.models.Task):
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, and accuracy weighted as the loss is."""
+        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, and accuracy weighted as the loss
+        is."""
         if optimizer == "auto":
             optimizer = keras.optimizers.AdamW(5e-5)
         if loss == "auto":
@@ -229,7 +234,8 @@ class Classifier(keras_hub.models.Task):
         built = config.pop("optimizer_built", False)
         self.compile(**keras.saving.deserialize_keras_object(config))
         if built:
-            self.optimizer.build(self.trainable_variables)
+            optimizer: Any = self.optimizer
+            optimizer.build(self.trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any]:
         """Return what recompiles the model; nothing for a model saved without its optimizer."""
@@ -240,17 +246,21 @@ class Classifier(keras_hub.models.Task):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Classifier:
         """Recreate the model, not yet compiled: Keras compiles it next, as it was."""
-        return super().from_config({"compile": False, **config})
+        model: Classifier = super().from_config({"compile": False, **config})
+        return model
 
     def save_for_inference(self, path: Any) -> None:
-        """Write a `.keras` file without the optimizer's state, a third of the size; `load_model` compiles it anew."""
-        optimizer, self.optimizer = self.optimizer, None
+        """Write a `.keras` file without the optimizer's state: a third of the size; `load_model` compiles
+        it."""
+        optimizer: Any = self.optimizer
+        self.optimizer = None
         try:
             self.save(path)
         finally:
             self.optimizer = optimizer
 
-    # --- raw rows in ------------------------------------------------------------------------------------------------
+    # --- raw rows in
+    # ------------------------------------------------------------------------------------------------
 
     def encode(self, x: Any, *, name: str = "x") -> Encoded:
         """Check raw rows and turn them into the backbone's inputs, once.
@@ -260,13 +270,15 @@ class Classifier(keras_hub.models.Task):
             name: What the caller calls `x`, for errors.
 
         Raises:
-            ValueError, TypeError: A row is missing, not a string, or not finite; the sentence names the first.
+            ValueError, TypeError: A row is missing, not a string, or not finite; the sentence names the
+            first.
         """
         if not self.takes_text:
             return Encoded({"x": _numeric_rows(name, x, self.input_shape)}, None)
         if self._encoder is None:
             self._encoder = encoder(self.preprocessor)
-        return self._encoder(_text_rows(name, x))
+        encoded: Encoded = self._encoder(_text_rows(name, x))
+        return encoded
 
     def batches(
         self,
@@ -405,7 +417,8 @@ class Classifier(keras_hub.models.Task):
         return probabilities
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """Turn (rows, classes) probabilities into (rows,) class indices, by the threshold shipped with the model."""
+        """Turn (rows, classes) probabilities into (rows,) class indices, by the threshold shipped with the
+        model."""
         if self.threshold is None:
             return probabilities.argmax(axis=1)
         return (probabilities[:, 1] >= self.threshold).astype(np.int64)
@@ -490,7 +503,8 @@ def _class_weights(class_weight: Any, y: Any, labels: Sequence[str], sample_weig
 
 
 def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Return (classes,) weights from a dict by index or name, or "balanced": rows / (classes x rows of the class).
+    """Return (classes,) weights from a dict by index or name, or "balanced": rows / (classes x rows of the
+    class).
 
     Raises:
         ValueError: A class has no weight, or (balanced) no row.
@@ -503,7 +517,8 @@ def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence
                 f"`class_weight` 'balanced' needs a row of every class; there is none of {labels[int(counts.argmin())]!r}."
             )
         return len(indices) / (len(labels) * counts)
-    by_name = {**{str(label): i for i, label in enumerate(labels)}, **{i: i for i in range(len(labels))}}
+    by_name: dict[Any, int] = {str(label): i for i, label in enumerate(labels)}
+    by_name |= {i: i for i in range(len(labels))}
     vector = np.full(len(labels), np.nan)
     for key, weight in dict(class_weight).items():
         if key not in by_name:

@@ -42,8 +42,8 @@ def load_pretrained(name: str | Path, *, sequence_length: int | None, dropout: f
     """Load a backbone and its preprocessor.
 
     Args:
-        name: The embedded default's name, a local folder (Hugging Face or KerasHub format), a KerasHub preset name,
-            `hf://owner/name` or `kaggle://owner/model/framework/variant`.
+        name: The embedded default's name, a local folder (Hugging Face or KerasHub format), a KerasHub preset
+            name, `hf://owner/name` or `kaggle://owner/model/framework/variant`.
         sequence_length: Longest input in tokens; None for what the checkpoint declares.
         dropout: Dropout rate inside the backbone; None for what the checkpoint declares.
 
@@ -115,7 +115,8 @@ def _is_network_error(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that a host could not be reached."""
     seen: BaseException | None = error
     while seen is not None:
-        # Download libraries raise errors of their own (requests, httpx, huggingface_hub, kagglehub): told by name.
+        # Download libraries raise errors of their own (requests, httpx, huggingface_hub, kagglehub): told by
+        # name.
         names = {cls.__name__ for cls in type(seen).__mro__}
         if names & {
             "ConnectionError",

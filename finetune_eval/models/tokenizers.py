@@ -1,9 +1,10 @@
 """WordPiece exactly as Hugging Face's BERT tokenizers do it, in TensorFlow string operations.
 
-KerasHub's own tokenizer knows only `lowercase` of a checkpoint's settings: `Café` becomes `[UNK]`, and zero-width
-characters, no-break spaces and words longer than 100 bytes come out differently. Here the text is first normalised in
-the same four steps as `tokenizers.normalizers.BertNormalizer` (clean, isolate CJK, strip accents, lower-case), so the
-ids are equal for every text whose characters Unicode had when those tables were made; it runs inside `tf.data` and can be exported.
+KerasHub's own tokenizer knows only `lowercase` of a checkpoint's settings: `Café` becomes `[UNK]`, and
+zero-width characters, no-break spaces and words longer than 100 bytes come out differently. Here the text
+is first normalised in the four steps of `tokenizers.normalizers.BertNormalizer` (clean, isolate CJK, strip
+accents, lower-case). The ids are then equal for every text but for 568 code points, newer than the Unicode
+tables that the Rust package was built with. It runs inside `tf.data` and can be exported.
 """
 
 from __future__ import annotations
@@ -16,20 +17,19 @@ import keras_hub
 import tensorflow as tf
 import tensorflow_text as tf_text
 
-# The ranges of Hugging Face's normaliser, a typing slip of its authors included (2B920 where Unicode has 2B820).
+# The ranges of Hugging Face's normaliser, its typing slip included (2B920 where Unicode has 2B820).
 _CJK = (
     r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
     r"\x{2B920}-\x{2CEAF}\x{F900}-\x{FAFF}\x{2F800}-\x{2FA1F}]"
 )
 _PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
-_LONGEST_WORD = (
-    100  # characters; a longer word is unknown (`max_input_chars_per_word` of every BERT checkpoint)
-)
+# Characters; a longer word is unknown: `max_input_chars_per_word` of every BERT checkpoint.
+_LONGEST_WORD = 100
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 _UNKNOWN = "\ue000"  # private use: removed from any text by the cleaning step, so never a user's character
 
 
-class _HuggingFaceWordPiece:
+class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
     """Replaces how a KerasHub WordPiece tokenizer splits text; mixed in before it."""
 
     def __init__(
@@ -49,12 +49,13 @@ class _HuggingFaceWordPiece:
             strip_accents=lowercase if strip_accents is None else strip_accents,
             split_on_cjk=split_on_cjk,
             special_tokens_in_strings=special_tokens_in_strings,
-            # One path, whatever the Keras backend: KerasHub's Python path has its own rules and is some 20 times slower.
+            # One path whatever the backend: KerasHub's Python path has other rules and is 20 times slower.
             _allow_python_workflow=False,
             **kwargs,
         )
 
     def get_config(self) -> dict[str, Any]:
+        """Return what recreates the tokenizer."""
         return {**super().get_config(), "split_on_cjk": self.split_on_cjk}
 
     def _set_vocabulary_tf(self) -> None:

@@ -27,7 +27,8 @@ def trace_prediction(
     Args:
         model: A classifier of texts, from `build_model` or `load_model`.
         text: One text.
-        moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the model.
+        moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the
+            model.
 
     Returns:
         The trace; `print` draws it. `check` is its largest difference from `model.predict`.
@@ -46,7 +47,8 @@ def trace_prediction(
 
     sequence_layers, values = _sequence_outputs(model.backbone, batch)
     mask = batch["padding_mask"].astype(bool)
-    steps, previous = [], None
+    steps: list[LayerStep] = []
+    previous: Any = None
     for layer, value in zip(sequence_layers, values, strict=True):
         vectors = value[mask]
         cosine = None if previous is None else _mean_cosine(previous, vectors)
@@ -69,7 +71,7 @@ def trace_prediction(
         token_ids=tuple(int(i) for i in ids),
         embedding=steps[0],
         layers=tuple(steps[1:]),
-        pooling=_POOLING_WORDS[model.pooling],
+        pooling=_POOLING_WORDS[str(model.pooling)],
         pooled_shape=pooled.shape,
         logits=tuple(float(v) for v in logits),
         probabilities=tuple(float(v) for v in probabilities),

@@ -1,4 +1,5 @@
-"""Keras callbacks for any model: precision, recall and F1 in every epoch's logs, and a readable trace of them."""
+"""Keras callbacks for any model: precision, recall and F1 in every epoch's logs, and a readable trace of
+them."""
 
 from __future__ import annotations
 
@@ -63,20 +64,23 @@ class _Counts(keras.metrics.Metric):
 class ClassificationMetrics(keras.callbacks.Callback):
     """Add `precision`, `recall` and `f1`, and the same with `val_`, to the logs of `fit`.
 
-    They are counted in the same pass that computes the loss: no second look at the rows. Works on any compiled
-    classifier with one output: integer or one-hot labels, probabilities or logits, one sigmoid output or K outputs,
-    arrays or `tf.data`. Other callbacks see the values, whatever the order: `EarlyStopping(monitor="val_f1",
-    mode="max")`. Rows are counted, not weighted.
+    They are counted in the same pass that computes the loss: no second look at the rows. Works on any
+    compiled classifier with one output: integer or one-hot labels, probabilities or logits, one sigmoid
+    output or K outputs, arrays or `tf.data`. Other callbacks see the values, whatever the order:
+    `EarlyStopping(monitor="val_f1", mode="max")`. Rows are counted, not weighted.
 
     Args:
-        average: "binary" (of class 1), "macro", "micro", "weighted", or "auto": binary for two classes, else macro.
-        from_logits: Whether the outputs are logits; needed with one output only, where None reads it off the loss.
+        average: "binary" (of class 1), "macro", "micro", "weighted", or "auto": binary for two classes, else
+            macro.
+        from_logits: Whether the outputs are logits; needed with one output only, where None reads it off the
+            loss.
 
     Raises:
         ValueError: The model has several outputs, or no known number of classes, when `fit` begins.
 
     Example:
-        >>> callbacks = [ClassificationMetrics(), keras.callbacks.EarlyStopping("val_f1", mode="max", patience=2)]
+        >>> callbacks = [ClassificationMetrics(), keras.callbacks.EarlyStopping("val_f1", mode="max",
+        patience=2)]
 
     Reference:
         scikit-learn 1.9, `precision_recall_fscore_support(zero_division=0)`.
@@ -108,8 +112,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
             metric.update_state(y, y_pred)
             return original(x, y, y_pred, sample_weight)
 
-        # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras reset
-        # the counts at each epoch and each evaluation, and put the result in the logs.
+        # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras
+        # reset the counts at each epoch and each evaluation, and put the result in the logs.
         object.__setattr__(model, "compute_metrics", compute_metrics)
         model._metrics.append(metric)
         self._forget_graphs()
@@ -154,7 +158,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
 
 
 class EpochTrace(keras.callbacks.Callback):
-    """Record every epoch of `fit`: the logs, the rate, the seconds, and one sentence that the numbers bear out.
+    """Record every epoch of `fit`: the logs, the rate, the seconds, and one sentence that the numbers bear
+    out.
 
     Put `ClassificationMetrics` beside it for precision, recall and F1. Read `trace` at any time.
 
@@ -162,7 +167,8 @@ class EpochTrace(keras.callbacks.Callback):
         rows: Training rows, and
         val_rows: validation rows, if known: with them, changes that are within noise are called so.
         path: A `trace.jsonl` to append to, a line an epoch, flushed as the epoch ends; None for no file.
-        show: Called with the table's header and with each epoch's row as it ends, such as `print`; None for silence.
+        show: Called with the table's header and with each epoch's row as it ends, such as `print`; None for
+            silence.
         monitor: The metric that chooses the best epoch; None for `val_loss` where there is one.
         mode: "min" or "max"; needed only for a monitor whose direction its name does not tell.
 
@@ -229,7 +235,8 @@ class EpochTrace(keras.callbacks.Callback):
             self.show(row(record))
 
     def _rate(self) -> float | None:
-        """The rate of the epoch's last step; the optimizer's own `learning_rate` is that of the step after it."""
+        """The rate of the epoch's last step; the optimizer's own `learning_rate` is that of the step after
+        it."""
         optimizer = self.model.optimizer
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
@@ -302,7 +309,8 @@ class StepProgress(keras.callbacks.Callback):
     """Tell of every training step.
 
     Args:
-        advance: Called with the number of steps done since the last call and, by keyword, a `note` on the loss.
+        advance: Called with the number of steps done since the last call and, by keyword, a `note` on the
+            loss.
     """
 
     def __init__(self, advance: Callable[..., Any]):

@@ -20,8 +20,9 @@ from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, E
 from finetune_eval.training.optimizers import fine_tuning_optimizer
 from finetune_eval.training.run import RunFolder, environment
 
-# Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3 epochs
-# (docs/performance.md); 3e-5 is in the middle of what Devlin et al. 2019 tried for BERT (110 M and up).
+# Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3
+# epochs (docs/performance.md); 3e-5 is in the middle of what Devlin et al. 2019 tried for BERT (110 M and
+# up).
 _SMALL_MODEL = 50_000_000
 _RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
 
@@ -48,7 +49,7 @@ def fine_tune(
     x: Any,
     y: Any,
     *,
-    validation_data: tuple[Any, Any] | None = None,
+    validation_data: Any = None,
     epochs: int = 3,
     batch_size: int = 16,
     learning_rate: float | None = None,
@@ -66,8 +67,9 @@ def fine_tune(
 ) -> FineTuneResult:
     """Fine-tune a classifier that `build_model` made; its weights change in place.
 
-    Rows are tokenised once, batched by length and shuffled anew in every epoch. The rate rises over the first tenth of
-    the steps, then falls to 0. With validation data, the weights of the best epoch are restored at the end.
+    Rows are tokenised once, batched by length and shuffled anew in every epoch. The rate rises over the first
+    tenth of the steps, then falls to 0. With validation data, the weights of the best epoch are restored at
+    the end.
 
     Args:
         model: From `build_model` or `load_model`.
@@ -83,7 +85,8 @@ def fine_tune(
         label_smoothing: Share of each label spread over all classes, in [0, 1).
         early_stopping: Stop after so many epochs without a better one; needs validation data.
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
-        precision: "float32", "bfloat16" (of matrix multiplications), or "auto": bfloat16 where the processor has it.
+        precision: "float32", "bfloat16" (of matrix multiplications), or "auto": bfloat16 where the processor
+            has it.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
         callbacks: More Keras callbacks; they see `val_f1` and the rest in their logs.
         run_dir: A new folder to write the run to; None writes nothing.
@@ -217,7 +220,8 @@ def fine_tune(
 
 
 def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
-    """Return how far training moved each layer of the backbone: |after - before| / |before| over its weights."""
+    """Return how far training moved each layer of the backbone: |after - before| / |before| over its
+    weights."""
     old = {id(variable): value for variable, value in zip(model.weights, before, strict=True)}
     moved = {}
     for layer in model.backbone.layers:

@@ -1,4 +1,5 @@
-"""AdamW for fine-tuning: one fused pass over the weights, decay where it belongs, warm-up then decay of the rate."""
+"""AdamW for fine-tuning: one fused pass over the weights, decay where it belongs, warm-up then decay of the
+rate."""
 
 from __future__ import annotations
 
@@ -8,8 +9,9 @@ import keras
 
 # Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
 _WARM_UP = 0.1
-# What weight decay leaves alone: biases and the scales and shifts of normalisations (Loshchilov & Hutter 2019 as
-# BERT applies it), the embedding tables, of which a batch uses a few rows, and the calibration temperature.
+# What weight decay leaves alone: biases and the scales and shifts of normalisations (Loshchilov & Hutter 2019
+# as BERT applies it), the embedding tables, of which a batch uses a few rows, and the calibration
+# temperature.
 _NO_DECAY = ("bias", "gamma", "beta", "embedding", "temperature")
 
 

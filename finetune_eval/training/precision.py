@@ -1,4 +1,5 @@
-"""bfloat16 matrix multiplications where the processor has them, float32 everywhere else, and all put back afterwards."""
+"""bfloat16 matrix multiplications where the processor has them, float32 everywhere else, and all put back
+afterwards."""
 
 from __future__ import annotations
 
@@ -36,8 +37,8 @@ def resolve(precision: str) -> str:
 def matmul_precision(precision: str) -> Iterator[None]:
     """Run matrix multiplications in `precision` ("float32" or "bfloat16") inside the context.
 
-    Weights, sums, softmax and loss stay float32. A graph keeps the precision it was first run with, so graphs made
-    inside must not be used outside.
+    Weights, sums, softmax and loss stay float32. A graph keeps the precision it was first run with, so graphs
+    made inside must not be used outside.
     """
     if precision == "float32":
         yield

@@ -64,7 +64,7 @@ class RunFolder:
 
 def environment() -> dict[str, Any]:
     """Return the versions and the hardware that a result depends on."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             versions[name] = importlib.metadata.version(name)

