@@ -112,7 +112,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     matrix = np.asarray(evaluation.confusion_matrix, dtype=np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300)
     classes = len(matrix)
-    names = [clip(printable(label), 16) for label in evaluation.labels]
+    names = [clip(printable(label), 20) for label in evaluation.labels]
     side = min(9.0, max(3.4, 1.6 + 0.45 * classes))
     with _figure("confusion matrix", "", size=(side, side)) as (
         figure,

@@ -1,7 +1,9 @@
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -76,8 +78,7 @@ def test_changes_within_noise():
         logs(loss=[0.300, 0.299], val_loss=[0.450, 0.452], val_accuracy=[0.800, 0.805]), val_rows=200
     )
     assert said == (
-        "changes are within noise: validation accuracy up 0.5 points "
-        "(one standard error on 200 rows is 2.8 points)"
+        "changes are within noise: validation accuracy up 0.5 points (standard error on 200 rows: 2.8 points)"
     )
 
 
@@ -85,7 +86,7 @@ def test_accuracy_within_noise_beside_a_loss_that_fell():
     said = observe(logs(loss=[0.40, 0.30], val_accuracy=[0.80, 0.79]), val_rows=200)
     assert said == (
         "loss fell 0.40 → 0.30, validation accuracy down 1 point, "
-        "within noise (one standard error on 200 rows is 2.9 points)"
+        "within noise (standard error on 200 rows: 2.9 points)"
     )
 
 
@@ -371,3 +372,10 @@ def test_importing_the_trace_imports_no_pandas_and_no_tensorflow():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_documentation_shows_what_its_code_prints(capsys):
+    page = (Path(__file__).parents[2] / "docs" / "traces.md").read_text(encoding="utf-8")
+    code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)\n```", page, re.DOTALL).groups()
+    exec(code, {})
+    assert capsys.readouterr().out.rstrip() == shown
