@@ -945,8 +945,10 @@ def resampled_interval(
     """
     value = float(function(table[None])[0])
     scale = 1.0 if trials is None else trials / float(table.sum())
-    true = scale * class_counts(table)[2]
-    fewest = float(true[true > 0].min())
+    _, predicted, true = class_counts(table)
+    # A class that was predicted and has no rows counts (as 0) in every mean but balanced accuracy.
+    counted = true > 0 if macro == "balanced_accuracy" else predicted + true > 0
+    fewest = scale * float(true[counted].min())
     few = fewest < FEW_ROWS - 1e-9
     by_class = macro is not None and table.ndim == 2
     combined = "Wilson limits of the classes, combined"
