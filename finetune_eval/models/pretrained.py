@@ -102,12 +102,14 @@ def _check_folder(source: str) -> None:
     if not folder.exists():
         known = [EMBEDDED, *keras_hub.models.Backbone.presets]
         raise ValueError(
-            f"`backbone` {source!r} is neither a folder nor a known preset; pass {EMBEDDED!r}, a local folder, "
+            f"`backbone` {source!r} is neither a folder nor a known preset; pass {EMBEDDED!r}, a local "
+            "folder, "
             f"a KerasHub preset name, 'hf://owner/name' or 'kaggle://…'.{_checks.nearest(source, known)}"
         )
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(
-            f"`backbone` folder {source!r} has no config.json; a Hugging Face or KerasHub checkpoint folder has one."
+            f"`backbone` folder {source!r} has no config.json; a Hugging Face or KerasHub checkpoint "
+            "folder has one."
         )
 
 
@@ -195,7 +197,8 @@ def _sequence_length(asked: int | None, backbone: Any, declared: int | None) -> 
     )  # a start token, one token of text, an end token
     if longest is not None and asked > longest:
         raise ValueError(
-            f"`sequence_length` must be at most {longest}, the longest this backbone was trained for; got {asked}."
+            f"`sequence_length` must be at most {longest}, the longest this backbone was trained for; "
+            f"got {asked}."
         )
     return asked
 
@@ -257,6 +260,8 @@ def _check_activation(backbone: Any, config: dict[str, Any], source: str) -> Non
     # erf-GELU and tanh-GELU differ by up to 5e-4 on this interval; equal ones by rounding only.
     if np.abs(used - expected).max() > 1e-5:
         raise ValueError(
-            f"{source!r} declares the activation {declared!r}, but {type(backbone).__name__} computes another; its "
-            "numbers would be silently off. Pass the backbone itself, `build_model(backbone, …)`, if you accept that."
+            f"{source!r} declares the activation {declared!r}, but {type(backbone).__name__} computes "
+            "another; its "
+            "numbers would be silently off. Pass the backbone itself, `build_model(backbone, …)`, if "
+            "you accept that."
         )

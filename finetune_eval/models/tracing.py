@@ -88,9 +88,7 @@ def _sequence_outputs(backbone: Any, batch: dict[str, np.ndarray]) -> tuple[list
     layers = getattr(backbone, "transformer_layers", None)
     if layers:
         first = backbone.layers.index(layers[0])
-        embedding = next(
-            layer for layer in reversed(backbone.layers[:first]) if len(getattr(layer, "output").shape) == 3
-        )
+        embedding = next(layer for layer in reversed(backbone.layers[:first]) if len(layer.output.shape) == 3)
         chosen = [embedding, *layers]
     else:
         chosen = [

@@ -1,5 +1,4 @@
-"""Keras callbacks for any model: precision, recall and F1 in every epoch's logs, and a readable trace of
-them."""
+"""Keras callbacks for any model: precision, recall and F1 in the logs, and a readable trace of them."""
 
 from __future__ import annotations
 
@@ -103,7 +102,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
             average = "binary" if outputs <= 2 else "macro"
         elif average == "binary" and outputs > 2:
             raise ValueError(
-                f"`average` 'binary' needs two classes; the model has {outputs}. Use 'macro', 'micro' or 'weighted'."
+                f"`average` 'binary' needs two classes; the model has {outputs}. Use 'macro', 'micro' "
+                "or 'weighted'."
             )
         self._metric = metric = _Counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
         original = model.compute_metrics
@@ -142,7 +142,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
             raise ValueError("`ClassificationMetrics` needs a model with one output; this one has several.")
         if len(shape) != 2 or shape[-1] is None:
             raise ValueError(
-                f"`ClassificationMetrics` needs a model whose output is (rows, classes); its output is {tuple(shape)}."
+                "`ClassificationMetrics` needs a model whose output is (rows, classes); its output is "
+                f"{tuple(shape)}."
             )
         return int(shape[-1])
 
@@ -158,8 +159,7 @@ class ClassificationMetrics(keras.callbacks.Callback):
 
 
 class EpochTrace(keras.callbacks.Callback):
-    """Record every epoch of `fit`: the logs, the rate, the seconds, and one sentence that the numbers bear
-    out.
+    """Record every epoch of `fit`: logs, rate, seconds, and one sentence that the numbers bear out.
 
     Put `ClassificationMetrics` beside it for precision, recall and F1. Read `trace` at any time.
 
@@ -235,8 +235,7 @@ class EpochTrace(keras.callbacks.Callback):
             self.show(row(record))
 
     def _rate(self) -> float | None:
-        """The rate of the epoch's last step; the optimizer's own `learning_rate` is that of the step after
-        it."""
+        """The rate of the epoch's last step; `learning_rate` itself is that of the step after it."""
         optimizer = self.model.optimizer
         rate = getattr(optimizer, "_learning_rate", None)
         if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):

@@ -145,9 +145,11 @@ def fine_tune(
     folder = None if run_dir is None else RunFolder.create(run_dir)
     manifest = {
         "settings": {
-            "epochs": epochs, "batch_size": batch_size, "learning_rate": learning_rate, "weight_decay": weight_decay,
-            "class_weight": class_weight, "label_smoothing": label_smoothing, "early_stopping": early_stopping,
-            "monitor": monitor, "seed": seed, "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
+            "epochs": epochs, "batch_size": batch_size, "seed": seed,
+            "learning_rate": learning_rate, "weight_decay": weight_decay,
+            "class_weight": class_weight, "label_smoothing": label_smoothing,
+            "early_stopping": early_stopping, "monitor": monitor,
+            "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
         },
         "precision": {"asked": precision, "used": used_precision},
         "model": {
@@ -213,15 +215,15 @@ def fine_tune(
             folder.write_manifest(manifest)
     if status == "diverged":
         raise FloatingPointError(
-            f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from before it are restored. "
+            f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from "
+            "before it are restored. "
             f"Lower `learning_rate` (it was {learning_rate:g})."
         )
     return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
 
 
 def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
-    """Return how far training moved each layer of the backbone: |after - before| / |before| over its
-    weights."""
+    """Return |after - before| / |before| over the weights of each layer of the backbone."""
     old = {id(variable): value for variable, value in zip(model.weights, before, strict=True)}
     moved = {}
     for layer in model.backbone.layers:

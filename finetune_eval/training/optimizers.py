@@ -1,5 +1,4 @@
-"""AdamW for fine-tuning: one fused pass over the weights, decay where it belongs, warm-up then decay of the
-rate."""
+"""AdamW for fine-tuning: a fused pass over the weights, decay where it belongs, a warm-up."""
 
 from __future__ import annotations
 

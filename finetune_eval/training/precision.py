@@ -1,5 +1,4 @@
-"""bfloat16 matrix multiplications where the processor has them, float32 everywhere else, and all put back
-afterwards."""
+"""bfloat16 matrix multiplications where the processor has them; what is set is put back."""
 
 from __future__ import annotations
 
@@ -27,7 +26,8 @@ def resolve(precision: str) -> str:
         return "bfloat16" if able else "float32"
     if precision == "bfloat16" and not able:
         raise ValueError(
-            "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or amx_bf16; "
+            "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or "
+            "amx_bf16; "
             "use 'auto' or 'float32'."
         )
     return precision
