@@ -78,11 +78,16 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
             chunk = tf.constant(texts[start : start + _CHUNK])
             batch = {name: value.numpy() for name, value in traced(chunk).items()}
             mask = batch["padding_mask"].astype(bool)
-            # The last token that is not padding ends the row, whichever side a family of models pads on.
-            length = mask.shape[1] - np.argmax(mask[:, ::-1], axis=1)
+            # A row begins at its first token that is not padding and ends at its last: families of models differ in the
+            # side they pad on. A row of nothing but padding, an empty text without special tokens, keeps one token.
+            first = np.argmax(mask, axis=1)[:, np.newaxis]
+            last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)[:, np.newaxis]
+            last = np.where(mask.any(axis=1, keepdims=True), last, first)
+            length = (last - first + 1)[:, 0]
             lengths.append(length)
             at_limit += int((length == mask.shape[1]).sum())
-            kept = np.arange(mask.shape[1]) < length[:, np.newaxis]
+            position = np.arange(mask.shape[1])
+            kept = (first <= position) & (position <= last)
             for name, values in batch.items():
                 parts.setdefault(name, []).append(values[kept].astype(np.int32))
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
@@ -118,6 +123,7 @@ class Batches(keras.utils.PyDataset):
         self.sample_weight, self.seed = sample_weight, seed
         self.epoch = 0
         self.order = self._plan()
+        self._begun = False
 
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.rows.lengths, self.batch_size
@@ -137,7 +143,9 @@ class Batches(keras.utils.PyDataset):
         return len(self.order)
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
-        rows = self.order[index]
+        return self._batch(self.order[index])
+
+    def _batch(self, rows: np.ndarray) -> tuple[Any, ...]:
         x = self.rows.take(rows)
         features: Any = x if self.rows.offsets is not None or len(x) > 1 else next(iter(x.values()))
         if self.y is None:
@@ -155,7 +163,15 @@ class Batches(keras.utils.PyDataset):
     @property
     def spec(self) -> Any:
         """What TensorFlow needs to know of a batch's features, rows and tokens left open."""
-        return tf.nest.map_structure(_spec, self[0][0])
+        return self._specs()[0]
+
+    def _specs(self) -> tuple[Any, ...]:
+        features, *rest = self[0]
+        ragged = self.rows.offsets is not None
+        return (
+            tf.nest.map_structure(lambda array: _spec(array, ragged), features),
+            *(_spec(array, False) for array in rest),
+        )
 
     @property
     def padding(self) -> float:
@@ -170,11 +186,15 @@ class Batches(keras.utils.PyDataset):
             return self
 
         def epoch() -> Iterator[tuple[Any, ...]]:
-            for index in range(len(self)):
-                yield self[index]
-            self.on_epoch_end()
+            # The next order is drawn where an epoch begins: Keras leaves an epoch after its last batch without asking
+            # for the end, so code after the loop would run too late, or not at all.
+            if self._begun:
+                self.on_epoch_end()
+            self._begun = True
+            for rows in self.order:
+                yield self._batch(rows)
 
-        data = tf.data.Dataset.from_generator(epoch, output_signature=tf.nest.map_structure(_spec, self[0]))
+        data = tf.data.Dataset.from_generator(epoch, output_signature=self._specs())
         data = data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
         options = tf.data.Options()
         # With autotune on, the end of every epoch can wait seconds for tf.data's own optimiser thread.
@@ -183,9 +203,7 @@ class Batches(keras.utils.PyDataset):
         return data.with_options(options)
 
 
-def _spec(array: np.ndarray) -> tf.TensorSpec:
-    # Rows and tokens vary from batch to batch: one graph of unknown sizes serves them all without a retrace.
-    shape = [None] * min(array.ndim, 2) + list(array.shape[2:])
-    if array.dtype.kind == "f" and array.ndim == 2:
-        shape[1] = array.shape[1]
-    return tf.TensorSpec(shape, array.dtype)
+def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:
+    # Rows, and tokens, vary from batch to batch: one graph of unknown sizes serves them all without a retrace.
+    fixed = 2 if ragged else 1
+    return tf.TensorSpec([None] * fixed + list(array.shape[fixed:]), array.dtype)

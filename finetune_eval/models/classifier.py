@@ -416,7 +416,7 @@ class Classifier(keras_hub.models.Task):
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
         if self.threshold is None:
-            return np.argmax(probabilities, axis=1)
+            return np.asarray(probabilities.argmax(axis=1))
         return np.where(probabilities[:, 1] >= self.threshold, 1, 0)
 
 
