@@ -51,13 +51,13 @@ class EpochRecord:
         """Return the record as one line of strict JSON; a value that is not finite becomes a string."""
         return json.dumps(
             {
-                "epoch": self.epoch,
+                "epoch": int(self.epoch),
                 "metrics": {name: _to_json(value) for name, value in self.metrics.items()},
                 "learning_rate": _to_json(self.learning_rate),
                 "seconds": _to_json(self.seconds),
                 "observation": self.observation,
-                "rows": self.rows,
-                "val_rows": self.val_rows,
+                "rows": None if self.rows is None else int(self.rows),
+                "val_rows": None if self.val_rows is None else int(self.val_rows),
             },
             ensure_ascii=False,
             allow_nan=False,

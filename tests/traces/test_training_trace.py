@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -347,6 +348,11 @@ def test_trace_comes_back_from_jsonl(tmp_path):
     assert math.isnan(read.epochs[1].metrics["val_loss"])
     assert str(read) == str(trace)
     assert read.best_epoch == 1
+
+
+def test_numbers_of_numpy_are_written_as_json():
+    record = EpochRecord(np.int64(1), {"loss": np.float32(0.5)}, np.float32(0.25), 1.0, "", np.int64(10))
+    assert EpochRecord.from_json(record.to_json()) == EpochRecord(1, {"loss": 0.5}, 0.25, 1.0, "", 10)
 
 
 def test_line_cut_by_a_crash_is_left_out_but_a_wrong_line_is_not(tmp_path):
