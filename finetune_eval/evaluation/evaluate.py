@@ -16,6 +16,13 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval.evaluation import _outputs
+from finetune_eval.evaluation._inputs import (
+    default_labels,
+    holds_names,
+    label_names,
+    read_probabilities,
+    true_labels,
+)
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._scorer import Options, Scorer
 from finetune_eval.evaluation.metrics import resolve_average
@@ -23,8 +30,6 @@ from finetune_eval.evaluation.metrics import resolve_average
 __all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
 
 TASKS = ("classification", "multilabel")
-_SUM_TOLERANCE = 1e-3  # a float32 softmax stays within; logits do not
-_HALF_SUM_TOLERANCE = 1e-2  # float16
 
 
 def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
@@ -77,13 +82,13 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
     labels = options.get("labels") or getattr(model, "labels", None)
     columns = _outputs.output_columns(model)
     if labels is None and columns is not None:
-        labels = _default_labels(2 if columns == 1 and task == "classification" else columns)
+        labels = default_labels(2 if columns == 1 and task == "classification" else columns)
     rows = _rows(x)
     _checks.not_empty("x", rows)
     _checks.same_length("x", rows, "y", y)
     if labels is not None:
-        options["labels"] = labels = _label_names(labels)
-        _true_labels("y", y, labels, task)
+        options["labels"] = labels = label_names(labels)
+        true_labels("y", y, labels, task)
     texts = _texts(x)
     if texts is not None:
         options.setdefault("texts", texts)
@@ -100,7 +105,7 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
     if texts is None and not isinstance(x, dict):
         from finetune_eval.data.ledger import rows_hash
 
-        changes["rows_hash"] = rows_hash(np.asarray(x), _true_labels("y", y, result.labels, task))
+        changes["rows_hash"] = rows_hash(np.asarray(x), true_labels("y", y, result.labels, task))
     note = _outputs.loss_note(model)
     if note is not None:
         changes["warnings"] = (*result.warnings, note)
@@ -205,22 +210,22 @@ def evaluate_predictions(
         "texts": texts,
         "threshold": threshold,
     }
-    p, named = _probabilities(probabilities, task)
+    p, named = read_probabilities(probabilities, task)
     if labels is None:
-        if named is None and _holds_names(y_true):
+        if named is None and holds_names(y_true):
             raise ValueError(
                 "`labels` is needed when `y_true` holds class names: which column of `probabilities` is "
                 "which class? Pass labels=[...] in the order of the columns."
             )
-        labels = named or _default_labels(p.shape[1])
-    names = _label_names(labels)
+        labels = named or default_labels(p.shape[1])
+    names = label_names(labels)
     if len(names) != p.shape[1]:
         raise ValueError(
             f"`probabilities` must have one column for each of the {len(names)} labels "
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); got shape {p.shape}."
         )
     _checks.not_empty("y_true", y_true if y_true is not None else [0])
-    y = _true_labels("y_true", y_true, names, task)
+    y = true_labels("y_true", y_true, names, task)
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
     return Scorer(y, p, names, checked).evaluation()
@@ -292,90 +297,3 @@ def _weights(values: Any) -> NDArray[np.float64] | None:
     if weights.sum() == 0:
         raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
     return weights
-
-
-def _default_labels(classes: int) -> tuple[str, ...]:
-    return tuple(str(index) for index in range(classes))
-
-
-def _label_names(labels: Sequence[str]) -> tuple[str, ...]:
-    if isinstance(labels, (str, bytes)):
-        raise TypeError(f"`labels` must be a list of class names; got the single text {labels!r}.")
-    names = tuple(str(label) for label in labels)
-    if len(names) < 2 and names != ():
-        raise ValueError(f"`labels` must name at least two classes; got {list(names)}.")
-    if len(set(names)) != len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"`labels` must differ from each other; {twice!r} is there twice.")
-    return names
-
-
-def _holds_names(y: Any) -> bool:
-    array = np.asarray(y)
-    if array.dtype.kind in "UST":
-        return True
-    return array.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in array.ravel()[:100])
-
-
-def _true_labels(name: str, y: Any, labels: tuple[str, ...], task: str) -> NDArray[np.int64]:
-    """Return (n,) class indices, or (n, K) zeros and ones for multilabel rows."""
-    if task != "multilabel" or y is None:
-        return _checks.label_indices(name, y, labels)
-    array = np.asarray(y)
-    if array.ndim != 2 or array.shape[1] != len(labels) or array.dtype.kind not in "biuf":
-        raise ValueError(
-            f"`{name}` must be zeros and ones of shape (rows, {len(labels)}) where task='multilabel'; "
-            f"got shape {array.shape}, dtype {array.dtype}."
-        )
-    bad = np.flatnonzero(~((array == 0) | (array == 1)).all(axis=1))
-    if bad.size:
-        raise ValueError(f"`{name}` must be zeros and ones; row {bad[0]} is {array[bad[0]].tolist()}.")
-    return array.astype(np.int64)
-
-
-def _probabilities(values: Any, task: str) -> tuple[NDArray[Any], tuple[str, ...] | None]:
-    """Return (n, K) float probabilities, and the labels where the columns name them."""
-    named = None
-    if hasattr(values, "columns"):
-        named = tuple(str(name).removeprefix("p_") for name in values.columns)
-        values = values.to_numpy()
-    try:
-        p = np.asarray(values)
-        if p.dtype.kind != "f":
-            p = p.astype(np.float64)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`probabilities` must be numbers of shape (rows, classes): {error}.") from None
-    _checks.not_empty("probabilities", p if p.ndim else [0])
-    if p.ndim not in (1, 2):
-        raise ValueError(f"`probabilities` must have shape (rows, classes) or (rows,); got {p.shape}.")
-    half = p.dtype.itemsize < 4
-    if half:
-        p = p.astype(np.float32)
-    flat = p[:, None] if p.ndim == 1 else p
-    low, high = flat.min(axis=1), flat.max(axis=1)
-    with np.errstate(invalid="ignore"):
-        bad = np.flatnonzero(~((low >= 0) & (high <= 1 + _SUM_TOLERANCE)))
-    if bad.size:
-        row = flat[bad[0]]
-        raise ValueError(
-            f"`probabilities` must lie in [0, 1]; row {bad[0]} is {_shown(row)}."
-            + ("" if np.isnan(row).any() else " Are these logits? Take their softmax first.")
-        )
-    if flat.shape[1] == 1 and task != "multilabel":
-        return _outputs.two_columns(flat[:, 0]), named if named and len(named) == 2 else None
-    if task != "multilabel":
-        tolerance = _HALF_SUM_TOLERANCE if half else _SUM_TOLERANCE
-        sums = p.sum(axis=1, dtype=np.float64)
-        bad = np.flatnonzero(np.abs(sums - 1) > tolerance)
-        if bad.size:
-            raise ValueError(
-                f"`probabilities` must sum to 1 in each row; row {bad[0]}, {_shown(p[bad[0]])}, sums to "
-                f"{sums[bad[0]]:.4g}. Take the softmax of logits first, or pass task='multilabel' for "
-                "labels that do not exclude each other."
-            )
-    return p, named
-
-
-def _shown(row: NDArray[Any]) -> str:
-    values = ", ".join(f"{value:.4g}" for value in row[:6])
-    return f"[{values}{', ...' if len(row) > 6 else ''}]"
