@@ -10,7 +10,9 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from finetune_eval import _checks
 from finetune_eval.data.ledger import write_text_atomically
+from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _drawings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
@@ -68,6 +70,7 @@ def _render(
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     single = evaluation.task == "classification"
+    calibration = _calibration(evaluation)
     return template.render(
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         verdict=_words.verdict(evaluation),
@@ -81,9 +84,10 @@ def _render(
         confusion_figure=_figure(plots.confusion(evaluation), "confusion")
         if single and len(evaluation.labels) > _MOST_CELLS
         else None,
-        reliability=_figure(plots.reliability(evaluation), "reliability")
-        if single and "weight" not in evaluation.predictions
-        else None,
+        calibration=calibration,
+        reliability=None
+        if calibration is None
+        else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
         worst=_worst(evaluation),
         limits=_words.limits(evaluation),
         comparison=comparison,
@@ -153,6 +157,16 @@ def _confusion(evaluation: Evaluation) -> list[dict[str, Any]]:
         }
         for i, label in enumerate(evaluation.labels)
     ]
+
+
+def _calibration(evaluation: Evaluation) -> Calibration | None:
+    """How far the probabilities can be believed: of one label a row, and rows that count the same."""
+    table = evaluation.predictions
+    if evaluation.task != "classification" or "weight" in table:
+        return None
+    truth = _checks.label_indices("predictions", table["label"].to_numpy(), evaluation.labels)
+    probabilities = table[[f"p_{label}" for label in evaluation.labels]].to_numpy(dtype=np.float64)
+    return calibrate(truth, probabilities, confidence=evaluation.confidence)
 
 
 def _worst(evaluation: Evaluation) -> list[dict[str, str]]:

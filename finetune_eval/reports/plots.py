@@ -19,21 +19,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import NDArray
 
-from finetune_eval import _checks
 from finetune_eval.evaluation.intervals import wilson
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
+    from finetune_eval.evaluation.calibration import Calibration
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.traces.training import TrainingTrace
 
 # Okabe and Ito's blue and vermilion: told apart by colour-blind readers too (jfly.uni-koeln.de/color).
 INK, FAINT, BLUE, RED = "#1f2933", "#c9d1d9", "#0072b2", "#d55e00"
 _SIZE = (4.4, 3.1)  # inches; small, so that the letters stay legible on a phone
-_BINS = 10
-_ROWS_A_BIN = 20  # fewer, and a bin's interval says nothing
 _STYLE: Any = {
     "axes.edgecolor": FAINT,
     "axes.labelcolor": INK,
@@ -134,43 +131,28 @@ def confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def reliability(evaluation: Evaluation) -> Figure:
-    """Draw how often predictions of a given probability are right.
-
-    Two classes: the probability of the second one against how often it is the truth. More: the largest
-    probability against how often it is right. Bins hold about equally many rows.
+def reliability(calibration: Calibration, *, positive: str = "the second class") -> Figure:
+    """Draw how often what was given a probability came true.
 
     Args:
-        evaluation: An evaluation of one label a row, of rows that count the same.
+        calibration: What `finetune_eval.evaluation.calibration.calibrate` returns.
+        positive: The name of the second class, where the probabilities are of that.
 
     Returns:
-        The figure: a dot a bin with its 95 % Wilson interval; on the diagonal, probabilities are what they
-        say.
-
-    Raises:
-        ValueError: The rows are weighted or have several labels each.
+        The figure: a dot a bin with its interval; on the diagonal, probabilities are what they say.
 
     Reference:
         J. Bröcker and L. Smith, "Increasing the reliability of reliability diagrams", Weather and
         Forecasting 22, 2007.
     """
-    if evaluation.task != "classification" or "weight" in evaluation.predictions:
-        raise ValueError(
-            "`evaluation` must be of one label a row and of rows without weights for a reliability diagram."
-        )
-    said, happened, what = _stated_probabilities(evaluation)
-    bins = max(1, min(_BINS, len(said) // _ROWS_A_BIN))
-    edges = np.unique(np.quantile(said, np.linspace(0, 1, bins + 1)[1:-1]))
-    index = np.searchsorted(edges, said, side="right")
-    with _figure("are the probabilities right?", f"probability of {what}") as (figure, axes):
+    shown = repr(clip(printable(positive), 24)) if calibration.event == "positive" else "the predicted class"
+    with _figure("are the probabilities right?", f"probability of {shown}") as (figure, axes):
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, zorder=1)
-        for k in np.unique(index):
-            inside = index == k
-            hits, rows = int(happened[inside].sum()), int(inside.sum())
-            bounds, mean = wilson(hits, rows), float(said[inside].mean())
-            axes.plot([mean] * 2, [bounds.low, bounds.high], color=BLUE, alpha=0.4, linewidth=2.5)
-            axes.plot([mean], [hits / rows], "o", color=BLUE, markersize=4.5)
-        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="how often it is so")
+        for one in calibration.bins:
+            bounds = [one.observed.low, one.observed.high]
+            axes.plot([one.predicted] * 2, bounds, color=BLUE, alpha=0.4, linewidth=2.5)
+            axes.plot([one.predicted], [one.observed.value], "o", color=BLUE, markersize=4.5)
+        axes.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), ylabel="how often it came true")
     return figure
 
 
@@ -280,14 +262,3 @@ def _finish_epochs(axes: Axes, trace: TrainingTrace) -> None:
         )
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
-
-
-def _stated_probabilities(evaluation: Evaluation) -> tuple[NDArray[Any], NDArray[Any], str]:
-    """Return what was said (probability), whether it happened, and of what."""
-    table = evaluation.predictions
-    columns = [f"p_{label}" for label in evaluation.labels]
-    probabilities = table[columns].to_numpy(dtype=np.float64)
-    truth = _checks.label_indices("predictions", table["label"].to_numpy(), evaluation.labels)
-    if len(columns) == 2:
-        return probabilities[:, 1], truth == 1, repr(clip(printable(evaluation.labels[1]), 24))
-    return probabilities.max(axis=1), truth == probabilities.argmax(axis=1), "the most probable class"
