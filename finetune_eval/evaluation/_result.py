@@ -51,6 +51,7 @@ class Evaluation:
         n: How many rows.
         threshold: Probability of the second class from which it was predicted, or None for the most
             probable class. Multilabel: that of every label.
+        threshold_origin: What the threshold was chosen for and on how many rows, where that is known.
         estimates: Metric name to value and interval; also `evaluation["f1"]`.
         confusion_matrix: (K, K) rows true, columns predicted: counts, or sums of weights. Multilabel:
             (K, 2, 2), one two-class matrix for each label.
@@ -68,6 +69,7 @@ class Evaluation:
     confidence: float
     n: int
     threshold: float | None
+    threshold_origin: str | None
     estimates: dict[str, Estimate]
     confusion_matrix: NDArray[Any]
     per_class: tuple[ClassScore, ...]

@@ -29,6 +29,7 @@ from finetune_eval.evaluation.metrics import (
     row_brier,
     row_loss,
 )
+from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,6 +44,7 @@ class Options:
     """Checked options of `evaluate_predictions`."""
 
     average: str
+    chosen: Threshold | None
     confidence: float
     groups: NDArray[np.int64] | None
     ids: Any
@@ -224,6 +226,7 @@ class Scorer:
         per_class = self._per_class()
         support = self.tables[:, 1].sum(axis=-1) if self.multilabel else self.tables.sum(axis=1)
         most = int(support.argmax())
+        chosen = self.options.chosen
         return Evaluation(
             labels=self.labels,
             task=self.options.task,
@@ -231,6 +234,7 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
+            threshold_origin=None if chosen is None else f"chosen for {chosen.goal} on {chosen.n:,} rows",
             estimates=self._estimates(per_class),
             confusion_matrix=self.tables,
             per_class=per_class,
@@ -280,6 +284,12 @@ class Scorer:
                         f"{ties} of {len(self.p)} rows have two equally probable classes; "
                         "the first was taken."
                     )
+        chosen = self.options.chosen
+        if chosen is not None and chosen.rows_hash == decided_rows_hash(self.y, self.p):
+            out.append(
+                "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
+                "validation rows."
+            )
         capped = int(self._too_small().sum())
         if capped:
             out.append(

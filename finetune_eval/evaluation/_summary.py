@@ -76,7 +76,10 @@ def _scope(result: Evaluation) -> str:
         "randomness of training and not drift."
     )
     if result.threshold is not None and result.task == "classification":
-        lines.append(f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on.")
+        origin = f", {result.threshold_origin}" if result.threshold_origin else ""
+        lines.append(
+            f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on{origin}."
+        )
     return "\n".join(_fill(line) for line in lines)
 
 

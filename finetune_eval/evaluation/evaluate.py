@@ -26,6 +26,7 @@ from finetune_eval.evaluation._inputs import (
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._scorer import Options, Scorer
 from finetune_eval.evaluation.metrics import resolve_average
+from finetune_eval.evaluation.thresholds import Threshold
 
 __all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
 
@@ -158,7 +159,7 @@ def evaluate_predictions(
     sample_weight: Any = None,
     average: str = "auto",
     confidence: float = 0.95,
-    threshold: float | None = None,
+    threshold: float | Threshold | None = None,
     task: str = "classification",
     n_resamples: int = 2000,
     seed: int = 0,
@@ -180,9 +181,9 @@ def evaluate_predictions(
         average: Of precision, recall and F1: "auto" (two classes: the second one; more: macro), "binary",
             "macro", "micro" or "weighted".
         confidence: Nominal coverage of the intervals, in (0, 1).
-        threshold: Predict the second of two classes from this probability on, in (0, 1); choose it on
-            validation data. None: the most probable class; of equal ones the first. Multilabel: every label
-            from this probability on; None is 0.5.
+        threshold: Predict the second of two classes from this probability on, in (0, 1), or what
+            `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
+            first. Multilabel: every label from this probability on; None is 0.5.
         task: "classification" or "multilabel".
         n_resamples: Bootstrap resamples, at least 100.
         seed: Their seed.
@@ -243,7 +244,9 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         else:
             average = resolve_average(average, len(labels))
     threshold = options.get("threshold")
+    chosen = threshold if isinstance(threshold, Threshold) else None
     if threshold is not None:
+        threshold = threshold.value if chosen else threshold
         threshold = _checks.number("threshold", threshold, above=0, below=1)
         if task == "classification" and labels is not None and len(labels) != 2:
             raise ValueError(
@@ -273,6 +276,7 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
                 raise ValueError(f"`texts` must be texts; row {row} is {text!r} ({type(text).__name__}).")
     return Options(
         average=average,
+        chosen=chosen,
         confidence=_checks.number("confidence", options.get("confidence", 0.95), above=0, below=1),
         groups=groups,
         ids=per_row["ids"],
