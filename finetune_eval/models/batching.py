@@ -78,8 +78,8 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
             chunk = tf.constant(texts[start : start + _CHUNK])
             batch = {name: value.numpy() for name, value in traced(chunk).items()}
             mask = batch["padding_mask"].astype(bool)
-            # A row begins at its first token that is not padding and ends at its last: families of models differ in the
-            # side they pad on. A row of nothing but padding, an empty text without special tokens, keeps one token.
+            # A row begins at its first token that is not padding and ends at its last: families of models
+            # differ in the side they pad on. A row of nothing but padding keeps one token.
             first = np.argmax(mask, axis=1)[:, np.newaxis]
             last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)[:, np.newaxis]
             last = np.where(mask.any(axis=1, keepdims=True), last, first)
@@ -186,8 +186,8 @@ class Batches(keras.utils.PyDataset):
             return self
 
         def epoch() -> Iterator[tuple[Any, ...]]:
-            # The next order is drawn where an epoch begins: Keras leaves an epoch after its last batch without asking
-            # for the end, so code after the loop would run too late, or not at all.
+            # The next order is drawn where an epoch begins: Keras leaves one after its last batch without
+            # asking for the end, so code after the loop would run too late, or not at all.
             if self._begun:
                 self.on_epoch_end()
             self._begun = True
@@ -204,6 +204,6 @@ class Batches(keras.utils.PyDataset):
 
 
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:
-    # Rows, and tokens, vary from batch to batch: one graph of unknown sizes serves them all without a retrace.
+    # Rows and tokens vary from batch to batch: one graph of unknown sizes serves all without a retrace.
     fixed = 2 if ragged else 1
     return tf.TensorSpec([None] * fixed + list(array.shape[fixed:]), array.dtype)

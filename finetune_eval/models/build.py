@@ -63,6 +63,7 @@ def build_model(
         found = pretrained.load_pretrained(backbone, sequence_length=sequence_length, dropout=dropout)
         source: Any = found
     elif isinstance(backbone, keras.Model):
+        backbone = _functional(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
         if sequence_length is not None and preprocessor is not None:
             preprocessor.sequence_length = sequence_length
@@ -166,6 +167,18 @@ def _label_names(labels: Any) -> list[str]:
     if double is not None:
         raise ValueError(f"`labels` must be different from each other; {double!r} is there twice.")
     return names
+
+
+def _functional(backbone: keras.Model) -> keras.Model:
+    """Return a backbone whose inputs and outputs are known, of the same layers with the same weights."""
+    if not getattr(backbone, "inputs", None) or not getattr(backbone, "outputs", None):
+        raise ValueError(
+            f"`backbone` {type(backbone).__name__} has no known inputs and outputs; build it with "
+            "`keras.Input` (a functional model, or a Sequential that begins with one)."
+        )
+    if isinstance(backbone, keras.Sequential):
+        return keras.Model(backbone.inputs[0], backbone.outputs[0], name=backbone.name)
+    return backbone
 
 
 def _pooling(asked: str, source: pretrained.Pretrained) -> str | None:

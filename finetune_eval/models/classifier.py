@@ -46,8 +46,11 @@ class CrossEntropy(keras.losses.Loss):
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return (rows,) losses in nats."""
         nats = -ops.log(ops.maximum(y_pred, _TINY))
-        target = ops.cast(_as_indices(y_true, y_pred), "int32")
-        loss = ops.take_along_axis(nats, target[:, None], axis=-1)[:, 0]
+        if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
+            loss = ops.sum(ops.cast(y_true, nats.dtype) * nats, axis=-1)
+        else:
+            target = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+            loss = ops.take_along_axis(nats, target, axis=-1)[:, 0]
         if self.label_smoothing:
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ops.mean(nats, axis=-1)
         return loss
@@ -55,12 +58,6 @@ class CrossEntropy(keras.losses.Loss):
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the loss."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
-def _as_indices(y_true: Any, y_pred: Any) -> Any:
-    if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
-        return ops.argmax(y_true, axis=-1)
-    return ops.reshape(y_true, (-1,))
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -173,6 +170,7 @@ class Classifier(keras_hub.models.Task):
         self.threshold = threshold
         self._encoder: Any = None
         self._forward: Any = None
+        self._refused: Exception | None = None
         super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
 
     # --- what it is
@@ -235,9 +233,7 @@ class Classifier(keras_hub.models.Task):
             optimizer.build(self.trainable_variables)
 
     def get_compile_config(self) -> dict[str, Any]:
-        """Return what recompiles the model; nothing for a model saved without its optimizer."""
-        if self.optimizer is None:
-            return {}
+        """Return what recompiles the model as it is."""
         return {**super().get_compile_config(), "optimizer_built": self.optimizer.built}
 
     @classmethod
@@ -245,15 +241,6 @@ class Classifier(keras_hub.models.Task):
         """Recreate the model, not yet compiled: Keras compiles it next, as it was."""
         model: Classifier = super().from_config({"compile": False, **config})
         return model
-
-    def save_for_inference(self, path: Any) -> None:
-        """Write a `.keras` file a third of the size: without the optimizer's state."""
-        model: Any = self
-        optimizer, model.optimizer = model.optimizer, None
-        try:
-            model.save(path)
-        finally:
-            model.optimizer = optimizer
 
     # --- raw rows in
     # ------------------------------------------------------------------------------------------------
@@ -297,22 +284,79 @@ class Classifier(keras_hub.models.Task):
             weights = _weights(sample_weight, len(x))
         return Batches(self.encode(x, name=name), indices, batch_size, sample_weight=weights, seed=seed)
 
-    def _fed(self, data: Any) -> Any:
-        """Tokenise a `tf.data` pipeline of string batches; return any other pipeline as it is."""
+    def _fed(self, data: Any, *, labelled: bool) -> Any:
+        """Tokenise and check a `tf.data` pipeline of batches, as `encode` and `batches` do rows."""
         spec = data.element_spec
+        parts = len(spec) if isinstance(spec, tuple) else 1
         x_spec = spec[0] if isinstance(spec, tuple) else spec
-        if not (self.takes_text and isinstance(x_spec, tf.TensorSpec) and x_spec.dtype == tf.string):
-            return data
-        if x_spec.shape.rank == 0:
+        if labelled and parts == 1:
+            raise ValueError("`x` is a tf.data pipeline without labels; each element must be `(x, y)`.")
+        if isinstance(x_spec, tf.TensorSpec) and x_spec.shape.rank in (0, len(self._row_shape()) - 1):
             raise ValueError("`x` is a tf.data pipeline of single rows; batch it first: `x.batch(32)`.")
+        raw = isinstance(x_spec, tf.TensorSpec)  # not tokens already
+        if raw and (x_spec.dtype == tf.string) is not self.takes_text:
+            raise TypeError(
+                f"`x` is a tf.data pipeline of {x_spec.dtype.name}; this model takes "
+                f"{'strings' if self.takes_text else f'{self.input_shape[1:]} numbers a row'}."
+            )
+        self._refused = None
 
-        def tokenise(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-            features = self.preprocessor(x)
-            longest = tf.reduce_max(tf.reduce_sum(tf.cast(features["padding_mask"], tf.int32), axis=1))
-            features = {name: value[:, :longest] for name, value in features.items()}
-            return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+        def ready(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+            if raw:
+                x = self._tokens(x) if self.takes_text else self._checked(x, self._numbers, tf.float32)
+            if not labelled:
+                return (x,)
+            y = self._checked(y, self._indices, tf.int32)
+            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
-        return data.map(tokenise, num_parallel_calls=tf.data.AUTOTUNE).prefetch(2)
+        if parts > 1:
+            data = data.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
+        else:
+            data = data.map(lambda x: ready(x), num_parallel_calls=tf.data.AUTOTUNE)
+        return data.prefetch(2)
+
+    def _row_shape(self) -> tuple[Any, ...]:
+        return (None,) if self.takes_text else self.input_shape
+
+    def _tokens(self, texts: Any) -> dict[str, Any]:
+        """Tokenise a batch, its rows moved to the left and trimmed to the longest."""
+        features = self.preprocessor(texts)
+        mask = tf.cast(features["padding_mask"], tf.int32)
+        width = tf.shape(mask)[1]
+        first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
+        moved = (tf.range(width) + first) % width
+        longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
+        return {name: tf.gather(value, moved[:, :longest], batch_dims=1) for name, value in features.items()}
+
+    def _indices(self, y: np.ndarray) -> np.ndarray:
+        return _checks.label_indices("y", y, self.labels).astype(np.int32)
+
+    def _numbers(self, x: np.ndarray) -> np.ndarray:
+        return _numeric_rows("x", x, self.input_shape)
+
+    def _checked(self, values: Any, check: Any, dtype: Any) -> Any:
+        """Pass a batch through a check that may refuse it; what it says is kept for `_plainly`."""
+
+        def run(array: np.ndarray) -> np.ndarray:
+            try:
+                return np.asarray(check(array))
+            except (ValueError, TypeError) as error:
+                self._refused = error
+                raise
+
+        checked = tf.numpy_function(run, [values], dtype, stateful=False)
+        checked.set_shape([None] if dtype == tf.int32 else self.input_shape)
+        return checked
+
+    def _plainly(self, run: Any) -> Any:
+        """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
+        try:
+            return run()
+        except tf.errors.OpError:
+            if self._refused is None:
+                raise
+            refused, self._refused = self._refused, None
+            raise type(refused)(f"{refused} (Rows are counted within the batch.)") from None
 
     def fit(
         self,
@@ -330,6 +374,13 @@ class Classifier(keras_hub.models.Task):
         **kwargs: Any,
     ) -> Any:
         """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
+        if self.optimizer is not None and self.optimizer.built:
+            known = {id(variable) for variable in self.optimizer._trainable_variables}
+            if known != {id(variable) for variable in self.trainable_variables}:
+                raise ValueError(
+                    "`trainable` was changed since the model was compiled, and would not take effect; "
+                    "call `model.compile()` again, then `fit`."
+                )
         size = batch_size or _EVALUATION_BATCH
         if not _is_pipeline(x):
             if y is None:
@@ -346,8 +397,11 @@ class Classifier(keras_hub.models.Task):
                 )
                 _checks.same_length("x", x, "y", y)
                 validation_data = (x[cut:], y[cut:])
+                if sample_weight is not None:
+                    _checks.same_length("x", x, "sample_weight", sample_weight)
+                    validation_data = (*validation_data, sample_weight[cut:])
+                    sample_weight = sample_weight[:cut]
                 x, y = x[:cut], y[:cut]
-                sample_weight = None if sample_weight is None else sample_weight[:cut]
             weights = _class_weights(class_weight, y, self.labels, sample_weight)
             # NumPy's global generator is what `keras.utils.set_random_seed` seeds.
             seed = int(np.random.randint(2**31)) if shuffle else None
@@ -355,9 +409,10 @@ class Classifier(keras_hub.models.Task):
             sample_weight = batch_size = class_weight = None
             shuffle = False  # done by the batches
         elif isinstance(x, tf.data.Dataset):
-            x = self._fed(x)
+            x = self._fed(x, labelled=True)
+            shuffle = False  # the pipeline's own business; Keras warns of anything else
         if isinstance(validation_data, tf.data.Dataset):
-            validation_data = self._fed(validation_data)
+            validation_data = self._fed(validation_data, labelled=True)
         elif validation_data is not None and not _is_pipeline(validation_data):
             held_out = kwargs.pop("validation_batch_size", None) or size
             validation_data = self.batches(
@@ -380,7 +435,7 @@ class Classifier(keras_hub.models.Task):
     ) -> Any:
         """Return `[loss, accuracy]` on raw rows, as `keras.Model.evaluate` does."""
         if isinstance(x, tf.data.Dataset):
-            x = self._fed(x)
+            x = self._fed(x, labelled=True)
         elif not _is_pipeline(x):
             if y is None:
                 raise ValueError(
@@ -388,8 +443,10 @@ class Classifier(keras_hub.models.Task):
                 )
             x = self.batches(x, y, sample_weight, batch_size=batch_size or _EVALUATION_BATCH).dataset()
             y = batch_size = sample_weight = None
-        return keras.Model.evaluate(
-            self, x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight, **kwargs
+        return self._plainly(
+            lambda: keras.Model.evaluate(
+                self, x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight, **kwargs
+            )
         )
 
     def predict(
@@ -397,8 +454,12 @@ class Classifier(keras_hub.models.Task):
     ) -> np.ndarray:
         """Return (rows, classes) softmax probabilities, float32, in the order of the rows."""
         if _is_pipeline(x):
-            x = self._fed(x) if isinstance(x, tf.data.Dataset) else x
-            return np.asarray(keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs))
+            x = self._fed(x, labelled=False) if isinstance(x, tf.data.Dataset) else x
+            return np.asarray(
+                self._plainly(
+                    lambda: keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
+                )
+            )
         batches = self.batches(x, batch_size=batch_size or _EVALUATION_BATCH)
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
@@ -452,6 +513,11 @@ def _text_rows(name: str, x: Any) -> np.ndarray:
             raise TypeError(
                 f"`{name}` must hold strings; row {row} is {value!r} ({type(value).__name__}). "
                 "Drop the row, or write what is missing as ''."
+            )
+        elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
+            raise ValueError(
+                f"`{name}` must hold valid Unicode; row {row} is {value[:40]!r}, with half a surrogate pair. "
+                "Write it as `text.encode('utf-8', 'replace').decode()`."
             )
     return rows
 

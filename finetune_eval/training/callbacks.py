@@ -123,6 +123,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
         self._detach()
 
     def _detach(self) -> None:
+        if self._model is None:  # `fit` was refused before it began
+            return
         if "compute_metrics" in vars(self.model):
             object.__delattr__(self.model, "compute_metrics")
         for metric in [m for m in self.model._metrics if isinstance(m, _Counts)]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.models.classifier import Classifier, CrossEntropy, class_weight_vector
+from finetune_eval.models.classifier import Classifier, CrossEntropy, _class_weights, _is_pipeline
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
@@ -25,6 +25,7 @@ from finetune_eval.training.run import RunFolder, environment
 # up).
 _SMALL_MODEL = 50_000_000
 _RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
+_MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,11 @@ def fine_tune(
             f"`model` must come from `build_model`; got {type(model).__name__}. "
             "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
         )
+    if _is_pipeline(x):
+        raise TypeError(
+            f"`x` must be rows (list, array or Series), with their labels in `y`; got {type(x).__name__}. "
+            "Train on a tf.data pipeline with `model.fit`."
+        )
     _checks.positive_int("epochs", epochs)
     _checks.positive_int("seed", seed, minimum=0)
     _checks.number("weight_decay", weight_decay, at_least=0, below=1)
@@ -121,16 +127,14 @@ def fine_tune(
         _checks.positive_int("early_stopping", early_stopping)
     if validation_data is None and (early_stopping is not None or monitor is not None):
         raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
+    if monitor is not None:
+        _checks.one_of("monitor", monitor, _MONITORS)
     mode = "min" if (monitor or "val_loss").endswith("loss") else "max"
     used_precision = precisions.resolve(precision)
 
-    weights = sample_weight
     _checks.same_length("x", x, "y", y) if y is not None else _checks.label_indices("y", y, model.labels)
     indices = _checks.label_indices("y", y, model.labels)
-    if class_weight is not None:
-        weights = class_weight_vector(class_weight, indices, model.labels)[indices]
-        if sample_weight is not None:
-            weights = weights * np.asarray(sample_weight, dtype="float64")
+    weights = _class_weights(class_weight, indices, model.labels, sample_weight)
     train = model.batches(x, indices, weights, batch_size=batch_size, seed=seed)
     validation = None
     if validation_data is not None:
@@ -178,7 +182,7 @@ def fine_tune(
         path=None if folder is None else folder.trace, show=print if verbose else None,
         monitor=monitor if validation is not None else None, mode=mode,
     )  # fmt: skip
-    guard = StopOnDivergence()
+    guard, counts = StopOnDivergence(), ClassificationMetrics()
     best = (
         None if validation is None else BestEpoch(monitor or "val_loss", mode=mode, patience=early_stopping)
     )
@@ -190,13 +194,17 @@ def fine_tune(
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
-               
-                callbacks=[ClassificationMetrics(), guard, tracer, *([best] if best else []), *callbacks],
+                callbacks=[counts, guard, tracer, *([best] if best else []), *callbacks],
             )  # fmt: skip
-        status = "diverged" if guard.diverged else "complete"
+        # The last step's loss was computed before its update: look at what that left.
+        finite = all(np.isfinite(weight).all() for weight in model.get_weights())
+        status = "complete" if finite and not guard.diverged else "diverged"
     finally:
-        # The graphs were made for this precision and these metrics; the next user makes their own.
-        model.train_function = model.test_function = None
+        counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
+        # The graphs were made for this precision, and the rate has run down to 0: the next user starts
+        # afresh, `evaluate` tells the plain loss without label smoothing, and no optimizer state is saved.
+        model.compile()
+        model._forward = None
         if status == "diverged":
             model.set_weights(before)
         elif status == "interrupted" and best is not None:
@@ -237,11 +245,14 @@ def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
 
 
 def _seed_dropout(model: Classifier, seed: int) -> None:
-    """Start every dropout of the model at a state that depends on `seed` alone."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.Dropout)]
+    """Start every dropout, and any other layer that draws, at a state that depends on `seed` alone."""
+    layers = [
+        layer
+        for layer in model._flatten_layers()
+        if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator)
+    ]
     for index, layer in enumerate(layers):
-        if getattr(layer, "seed_generator", None) is not None:
-            layer.seed_generator.state.assign(np.array([seed, index], dtype="uint32"))
+        layer.seed_generator.state.assign(np.array([seed, index], dtype="uint32"))
 
 
 __all__ = ["FineTuneResult", "fine_tune"]

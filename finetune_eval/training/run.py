@@ -53,12 +53,12 @@ class RunFolder:
         )
 
     def save_model(self, model: Classifier) -> None:
-        """Write the model, without the optimizer's state, to `model/model.keras`."""
+        """Write the model to `model/model.keras`."""
         folder = self.path / "model"
         folder.mkdir(exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".writing.") as temporary:
             written = Path(temporary) / "model.keras"
-            model.save_for_inference(written)
+            model.save(written)
             os.replace(written, folder / "model.keras")
 
 
