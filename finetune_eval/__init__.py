@@ -26,6 +26,8 @@ _HOME = {
     "evaluate_predictions": "evaluation.evaluate",
     "Evaluation": "evaluation.evaluate",
     "compare": "evaluation.comparison",
+    "report": "reports.html",
+    "write_card": "reports.card",
 }
 
 __all__ = sorted(_HOME)

@@ -294,24 +294,24 @@ def _run(
     out("")
     if not as_json:
         _show(str(result))
-    if example is not None:
-        from finetune_eval.models.tracing import trace_prediction
+    from finetune_eval.models.tracing import trace_prediction
 
-        out("\nOne prediction, step by step:\n\n" + str(trace_prediction(model, example)))
+    prediction = trace_prediction(model, example or dataset.test.x[0])
+    out("\nOne prediction, step by step:\n\n" + str(prediction))
 
     _stage(5, str(run_dir))
+    from finetune_eval.reports.card import write_card
+    from finetune_eval.reports.html import report as write_report
+
     result.save(run_dir)
+    rows = result.predictions
     flow.add(
-        Step(
-            "reports",
-            "predictions.parquet",
-            len(dataset.test),
-            classes,
-            len(result.predictions),
-            result.predictions.shape[1],
-        )
+        Step("reports", "predictions.parquet", len(rows), classes, len(rows), rows.shape[1]),
+        Step("reports", "report.html, MODEL_CARD.md", len(rows), rows.shape[1], 1, 1),
     )
     flow.trace.save(run_dir / "data.json")
+    write_report(result, run_dir / "report.html", training=run.trace, data=flow.trace, prediction=prediction)
+    write_card(result, run_dir / "MODEL_CARD.md", name=run_dir.name, training=run.trace, data=flow.trace)
     seconds = time.perf_counter() - began
     accuracy = result["accuracy"]
     if as_json:
@@ -322,7 +322,7 @@ def _run(
                           "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}))  # fmt: skip
         return
     out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {result.n} rows")
-    out(f"everything is in {run_dir}")
+    out(f"everything is in {run_dir}; open {run_dir / 'report.html'} in a browser")
 
 
 class _Flow:

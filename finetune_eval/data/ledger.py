@@ -9,8 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 import textwrap
+import threading
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -82,16 +82,27 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
+def counted(n: int, noun: str) -> str:
+    """Return "1 row", "2 rows"; the first word of the noun takes the s.
+
+    Example:
+        >>> counted(1_200, "row of values")
+        '1,200 rows of values'
+    """
+    first, space, rest = noun.partition(" ")
+    return f"{n:,} {first}{'' if n == 1 else 's'}{space}{rest}"
+
+
 def write_text_atomically(path: Path, text: str) -> None:
     """Write a file so that a reader sees the old one or the new one, never half of one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    # Not `tempfile`: its files are readable by their owner only, and so would be the one that it becomes.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 
