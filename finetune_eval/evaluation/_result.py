@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval.evaluation import _records, _summary
+from finetune_eval.evaluation.calibration import Calibration
 from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.slices import Slice, worst_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -60,6 +62,8 @@ class Evaluation:
         predictions: A row for each row scored: id, label, prediction, p_<class>..., loss, and text_hash and
             text where texts were given.
         rows_hash: Hash of the rows and their labels; two evaluations of the same rows share it.
+        calibration: How far the probabilities can be taken at their word; None for multilabel rows.
+        slices: Parts of the rows, weakest first, where texts or metadata were given.
         warnings: What to know before believing the numbers, in sentences.
     """
 
@@ -76,6 +80,8 @@ class Evaluation:
     majority: tuple[str, float]
     rows_hash: str
     warnings: tuple[str, ...]
+    calibration: Calibration | None
+    slices: tuple[Slice, ...]
     predictions: pd.DataFrame = field(repr=False)
 
     @property
@@ -107,6 +113,11 @@ class Evaluation:
     def right(self) -> int:
         """How many rows are right."""
         return int((self.predictions["label"] == self.predictions["prediction"]).sum())
+
+    @property
+    def worst_rows(self) -> pd.DataFrame:
+        """The twenty rows with the highest loss, worst first."""
+        return worst_rows(self)
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""

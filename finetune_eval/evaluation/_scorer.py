@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
+from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.intervals import (
     Estimate,
     auc_influence,
@@ -29,6 +30,7 @@ from finetune_eval.evaluation.metrics import (
     row_brier,
     row_loss,
 )
+from finetune_eval.evaluation.slices import Slice, find_slices
 from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Options:
     confidence: float
     groups: NDArray[np.int64] | None
     ids: Any
+    metadata: Any
     n_resamples: int
     seed: int
     task: str
@@ -241,7 +244,26 @@ class Scorer:
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings(hashes)),
+            calibration=self._calibration(),
+            slices=self._slices(),
             predictions=self._predictions(hashes),
+        )
+
+    def _calibration(self) -> Calibration | None:
+        if self.multilabel:
+            return None
+        return calibrate(self.y, self.p, confidence=self.options.confidence, seed=self.options.seed)
+
+    def _slices(self) -> tuple[Slice, ...]:
+        texts, metadata = self.options.texts, self.options.metadata
+        if texts is None and metadata is None:
+            return ()
+        return find_slices(
+            self.correct,
+            texts=texts,
+            metadata=metadata,
+            confidence=self.options.confidence,
+            seed=self.options.seed,
         )
 
     def _hashes(self) -> list[str] | None:

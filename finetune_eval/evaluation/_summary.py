@@ -27,6 +27,8 @@ def text(result: Evaluation) -> str:
         _metrics(result),
         _confusion(result) if result.task == "classification" else "",
         _classes(result) if len(result.labels) > 2 or result.task == "multilabel" else "",
+        _calibration(result),
+        _slices(result),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -164,3 +166,34 @@ def _classes(result: Evaluation) -> str:
     if len(ranked) > len(shown):
         lines.append(f"... and {len(ranked) - len(shown)} classes with a higher recall")
     return "\n".join(lines)
+
+
+def _calibration(result: Evaluation) -> str:
+    if result.calibration is None:
+        return ""
+    parts = result.calibration.brier
+    return "\n".join(
+        [
+            _fill(f"Calibration. {result.calibration.verdict}"),
+            _fill(
+                f"Brier {parts.brier:.3f} = reliability {parts.reliability:.3f} - resolution "
+                f"{parts.resolution:.3f} + uncertainty {parts.uncertainty:.3f} + within bins "
+                f"{parts.within:.3f}"
+            ),
+        ]
+    )
+
+
+def _slices(result: Evaluation) -> str:
+    if not result.slices:
+        return ""
+    weak = [one for one in result.slices if one.weak][:10]
+    if not weak:
+        return _fill("No part of the rows was found that does worse than the rest.")
+    return "\n".join(
+        [
+            "Weaker than the rest (false discovery rate 5 %)",
+            f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest",
+            *(str(one) for one in weak),
+        ]
+    )

@@ -156,6 +156,7 @@ def evaluate_predictions(
     ids: Any = None,
     texts: Any = None,
     groups: Any = None,
+    metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
     confidence: float = 0.95,
@@ -176,6 +177,8 @@ def evaluate_predictions(
         ids: (n,) names of the rows; the default is 0 to n - 1.
         texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
         groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
+        metadata: DataFrame (or dictionary of columns) of n rows: what else is known of them, to look for
+            weak slices in.
         sample_weight: (n,) weights, not negative; every metric becomes the weighted one (the loss divided by
             the sum of the weights).
         average: Of precision, recall and F1: "auto" (two classes: the second one; more: macro), "binary",
@@ -204,6 +207,7 @@ def evaluate_predictions(
         "confidence": confidence,
         "groups": groups,
         "ids": ids,
+        "metadata": metadata,
         "n_resamples": n_resamples,
         "sample_weight": sample_weight,
         "seed": seed,
@@ -280,6 +284,7 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         confidence=_checks.number("confidence", options.get("confidence", 0.95), above=0, below=1),
         groups=groups,
         ids=per_row["ids"],
+        metadata=_metadata(options.get("metadata"), n),
         n_resamples=_checks.positive_int("n_resamples", options.get("n_resamples", 2000), minimum=100),
         seed=_checks.positive_int("seed", options.get("seed", 0), minimum=0),
         task=task,
@@ -287,6 +292,23 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         threshold=threshold,
         weights=_weights(per_row["sample_weight"]),
     )
+
+
+def _metadata(values: Any, n: int) -> Any:
+    if values is None:
+        return None
+    columns = values if isinstance(values, dict) or hasattr(values, "columns") else None
+    if columns is None:
+        raise TypeError(
+            f"`metadata` must be a DataFrame or a dictionary of columns; got {type(values).__name__}."
+        )
+    for name in columns:
+        if len(columns[name]) != n:
+            raise ValueError(
+                f"`metadata` must have one value for each of the {n} rows; column {name!r} has "
+                f"{len(columns[name])}."
+            )
+    return values
 
 
 def _weights(values: Any) -> NDArray[np.float64] | None:

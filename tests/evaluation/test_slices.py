@@ -1,0 +1,128 @@
+"""Weak spots, against planted ones, Fisher's test and confident learning by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy.stats import false_discovery_control, fisher_exact
+
+from finetune_eval.evaluation.evaluate import evaluate_predictions
+from finetune_eval.evaluation.intervals import wilson
+from finetune_eval.evaluation.slices import confused_pairs, find_slices, possible_label_errors, worst_rows
+
+
+def planted(n=2000, seed=0):
+    """Rows right with probability .9; those with the word "not" or from "forum" with .6."""
+    random = np.random.default_rng(seed)
+    words = np.array(["film", "plot", "actor", "scene", "music", "end"])
+    texts = [" ".join(random.choice(words, random.integers(1, 12))) for _ in range(n)]
+    has_not = random.random(n) < 0.1
+    # "not" takes the place of a word, so that it says nothing about the length
+    texts = [
+        " ".join(["Not", *text.split()[1:]]) if flag else text
+        for text, flag in zip(texts, has_not, strict=True)
+    ]
+    source = random.choice(["press", "blog", "forum"], n, p=[0.5, 0.4, 0.1])
+    correct = random.random(n) < np.where(has_not | (source == "forum"), 0.6, 0.9)
+    return correct, texts, pd.DataFrame({"source": source, "stars": random.normal(size=n)})
+
+
+def test_planted_weak_slices_are_found_and_no_others():
+    correct, texts, metadata = planted()
+    slices = find_slices(correct, texts=texts, metadata=metadata)
+    assert {(one.column, one.value) for one in slices if one.weak} == {("word", "not"), ("source", "forum")}
+    of_column = {
+        column: [s for s in slices if s.column == column] for column in ("length", "source", "stars")
+    }
+    assert [len(of_column[name]) for name in ("source", "stars")] == [3, 4]
+    for column in of_column.values():
+        assert sum(one.n for one in column) == 2000
+    assert [one.p_value for one in slices] == sorted(one.p_value for one in slices)
+
+
+def test_numbers_of_a_slice():
+    correct = np.array([True] * 70 + [False] * 30)
+    where = ["x"] * 50 + ["y"] * 20 + ["x"] * 10 + ["y"] * 20
+    slices = {one.value: one for one in find_slices(correct, metadata={"where": where})}
+    one = slices["y"]  # 20 right of 40; the rest: 50 of 60
+    assert (one.n, one.accuracy, one.rest) == (40, wilson(20, 40), 50 / 60)
+    p = {
+        "y": fisher_exact([[20, 20], [50, 10]], alternative="less").pvalue,
+        "x": fisher_exact([[50, 10], [20, 20]], alternative="less").pvalue,
+    }
+    q = dict(zip(p, false_discovery_control(list(p.values())), strict=True))
+    for value in p:
+        assert slices[value].p_value == pytest.approx(p[value])
+        assert slices[value].q_value == pytest.approx(q[value])
+    assert not one.small and str(one).startswith("where: y   ")
+
+
+def test_no_false_alarms_on_even_rows():
+    weak = 0
+    for seed in range(40):
+        random = np.random.default_rng(seed)
+        metadata = {"a": random.integers(0, 5, 300).astype(str), "b": random.normal(size=300)}
+        weak += any(one.weak for one in find_slices(random.random(300) < 0.8, metadata=metadata))
+    assert weak <= 7  # at a false discovery rate of 5 %: at most 2 of 40 expected, plus three standard errors
+
+
+def test_small_and_missing_values():
+    metadata = {"kind": ["a"] * 10 + ["b"] * 50 + [None] * 10, "age": [np.nan] * 10 + list(range(60))}
+    slices = find_slices([True, False] * 35, metadata=metadata)
+    assert {one.value: one.small for one in slices if one.column == "kind"}["a"] is True
+    assert {one.value: one.small for one in slices if one.column == "kind"}["b"] is False
+    assert sum(one.n for one in slices if one.column == "age") == 60
+    assert find_slices([True]) == () and find_slices([True, False], metadata={"same": [1, 1]}) == ()
+    with pytest.raises(ValueError, match="`metadata` must have one row for each of the 2 rows; got 1."):
+        find_slices([True, False], metadata={"a": [1]})
+
+
+def test_evaluation_carries_slices_and_the_text_shows_the_weak_ones(tmp_path):
+    correct, texts, metadata = planted()
+    result = evaluate_predictions(
+        np.ones(2000), np.where(correct, 0.9, 0.1), texts=texts, metadata=metadata, labels=["no", "yes"]
+    )
+    assert result.slices == find_slices(correct, texts=texts, metadata=metadata)
+    assert "word: not" in str(result) and "word: film" not in str(result)
+    assert type(result).load(result.save(tmp_path)) == result
+
+
+def test_worst_rows_come_by_loss():
+    result = evaluate_predictions([1, 1, 0, 0], [0.1, 0.9, 0.8, 0.3], texts=list("abcd"))
+    worst = worst_rows(result, n=2)
+    assert worst["text"].tolist() == ["a", "c"]  # -ln .1 = 2.30, -ln .2 = 1.61, -ln .7, -ln .9
+    assert result.worst_rows["text"].tolist() == ["a", "c", "d", "b"]
+
+
+def test_confused_pairs():
+    p = np.eye(3)[[0, 1, 1, 1, 2, 0, 0]]
+    pairs = confused_pairs(evaluate_predictions([0, 0, 0, 1, 2, 2, 1], p, labels=["a", "b", "c"]))
+    assert [(one.label, one.prediction, one.n) for one in pairs] == [
+        ("a", "b", 2),
+        ("b", "a", 1),
+        ("c", "a", 1),
+    ]
+    assert pairs[0].share == wilson(2, 3)
+
+
+def test_possible_label_errors_by_hand():
+    # Class a: mean p_a = (.9 + .8 + .1) / 3 = .6; class b: mean p_b = (.9 + .7 + .35) / 3 = .65.
+    # Row 2 (a) has p_b = .9 >= .65: listed. Row 5 (b) has p_a = .65 >= .6: listed. Margins -.8, -.3.
+    p_b = [0.1, 0.2, 0.9, 0.9, 0.7, 0.35]
+    result = evaluate_predictions([0, 0, 0, 1, 1, 1], p_b, labels=["a", "b"], texts=list("uvwxyz"))
+    found = possible_label_errors(result)
+    assert found["id"].tolist() == [2, 5]
+    assert found["suggested"].tolist() == ["b", "a"] and found["text"].tolist() == ["w", "z"]
+    assert found["p_label"].tolist() == pytest.approx([0.1, 0.35])
+
+
+def test_planted_label_errors_are_found():
+    random = np.random.default_rng(0)
+    y = random.integers(0, 3, 600)
+    p = np.full((600, 3), 0.05)
+    p[np.arange(600), y] = 0.9
+    given = y.copy()
+    flipped = random.choice(600, 30, replace=False)
+    given[flipped] = (given[flipped] + 1) % 3
+    found = possible_label_errors(evaluate_predictions(given, p), n=100)
+    assert set(found["id"]) == set(flipped.tolist())
+    assert len(possible_label_errors(evaluate_predictions(y, p))) == 0
