@@ -290,7 +290,7 @@ def losses(runs: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Simulated coverage of nominal 95 % intervals.")
-    parser.add_argument("--runs", type=int, default=400, help="simulated test sets for each design")
+    parser.add_argument("--runs", type=int, default=300, help="simulated test sets for each design")
     runs = parser.parse_args().runs
     start = time.perf_counter()
     print(

@@ -218,8 +218,8 @@ def test_totals_alone():
     assert (found.differences[1].low, found.differences[1].high) == pytest.approx((0.018, 0.087), abs=5e-4)
     assert found.verdict == (
         "These totals cannot tell whether the difference is more than chance: accuracy 0.900 against 0.850 "
-        "on 200 rows; p may be anything from 0.002 to 0.203, and is at most 0.05 only if at least 15 rows are "
-        "wrong in both."
+        "on 200 rows; p may be anything from 0.002 to 0.203, and is at most 0.05 only if at least 15 rows "
+        "are wrong in both."
     )
     assert any("B is better calibrated" in note for note in found.notes)
     assert max(map(len, str(found).splitlines())) <= 80
@@ -330,8 +330,8 @@ def test_different_rows_are_refused():
     other = scored(y, y == y, ids=[f"r{i}" for i in [1, 0, *range(2, 50)]])
     with pytest.raises(
         ValueError,
-        match=r"^A and B were not scored on the same rows in the same order: row 0 has id 'r0' in A and 'r1' in "
-        r"B\. The rows are the same, their order is not: sort both alike\.$",
+        match=r"^A and B were not scored on the same rows in the same order: row 0 has id 'r0' in A and "
+        r"'r1' in B\. The rows are the same, their order is not: sort both alike\.$",
     ):
         compare(a, other)
     with pytest.raises(

@@ -5,7 +5,9 @@ import math
 import numpy as np
 import pytest
 
+from finetune_eval.data.leakage import lsh_probability
 from finetune_eval.evaluation import comparison, intervals, metrics
+from finetune_eval.evaluation.calibration import expected_calibration_error
 from finetune_eval.evaluation.intervals import clopper_pearson, wilson
 from finetune_eval.evaluation.seeds import expected_best_of
 
@@ -200,3 +202,29 @@ def test_two_of_three_normals_by_arithmetic():
     # Closed forms: E max of 2 is 1 / sqrt(pi), of 3 is 3 / (2 sqrt(pi))
     assert expected_best_of(2) == pytest.approx(1 / math.sqrt(math.pi), abs=1e-9)
     assert expected_best_of(3) == pytest.approx(1.5 / math.sqrt(math.pi), abs=1e-9)
+
+
+@pytest.mark.parametrize(("norm", "error"), [("l1", 0.29), ("l2", 0.2918), ("max", 0.3167)])
+def test_calibration_error(norm, error):
+    # torchmetrics 1.9.0 binary_calibration_error docstring: P(positive) in two bins of equal width
+    p = np.array([0.25, 0.25, 0.55, 0.75, 0.75])
+    found = expected_calibration_error([0, 0, 1, 1, 1], p, bins=2, norm=norm, binning="width")
+    assert found == pytest.approx(error, abs=6e-05)
+
+
+def test_calibration_error_does_not_mix_conventions():
+    # Pavlovic 2023, first version, scored P(positive) against "prediction correct": .23778, which is wrong.
+    # By hand, P(positive) against y in three bins: 2/9 |.185 - .5| + 3/9 |.4333 - 0| + 4/9 |.7725 - .75|
+    p = np.array([0.22, 0.64, 0.92, 0.42, 0.51, 0.15, 0.7, 0.37, 0.83])
+    found = expected_calibration_error([0, 1, 0, 0, 0, 1, 1, 0, 1], p, bins=3, norm="l1", binning="width")
+    assert found == pytest.approx(0.22444, abs=6e-06)
+    assert abs(found - 0.23778) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("s", "p"),
+    # Leskovec, Rajaraman and Ullman, MMDS, example 3.11 and figure 3.8: 20 bands of 5 rows
+    [(0.2, 0.006), (0.3, 0.047), (0.4, 0.186), (0.5, 0.47), (0.6, 0.802), (0.7, 0.975), (0.8, 0.9996)],
+)
+def test_lsh_probability(s, p):
+    assert lsh_probability(s, 20, 5) == pytest.approx(p, abs=0.00051)
