@@ -32,8 +32,13 @@ _SURE = 0.995
 _SLACK = 4.0
 _CHUNK_CHARACTERS = 1 << 19
 _CHUNK_PAIRS = 50_000
-# Of the proposals of one band for one row the most similar are kept: boilerplate cannot fill the memory.
+# Boilerplate puts thousands of rows into one bucket, and comparing them all would take time quadratic in
+# their number. A bucket of more rows is divided by further MinHash values, which only closer copies share.
+_CROWD = 500
+# Of the proposals of one band for one row the most similar are kept, and of all its proposals so many are
+# verified.
 _KEPT_A_BAND = 16
+_VERIFIED = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +54,8 @@ class Leaks:
         n_train: Training rows looked at.
         n_test: Test rows looked at.
         threshold: The smallest similarity that counts.
+        crowded: Test rows that resemble hundreds of training rows each (boilerplate): of these a copy that is
+            only just similar enough may have been missed.
         examples: Up to three of each kind: kind, similarity, test row, its text, training row, its text.
     """
 
@@ -59,6 +66,7 @@ class Leaks:
     n_train: int
     n_test: int
     threshold: float
+    crowded: int
     examples: tuple[tuple[str, float, int, str, int, str], ...]
 
     @property
@@ -75,15 +83,19 @@ class Leaks:
         return len(self.test_rows)
 
     def __str__(self) -> str:
+        crowd = textwrap.wrap(
+            f"{self.crowded:,} test rows resemble hundreds of training rows each; looser copies among these "
+            "may have been missed.",
+            80,
+        )
         looked = f"{self.n_test:,} test rows against {self.n_train:,} training rows"
         if not len(self):
-            return "\n".join(
-                textwrap.wrap(
-                    f"No possible leak found: {looked}, similarity from {self.threshold:g}. A paraphrase "
-                    "would not be noticed.",
-                    80,
-                )
+            lines = textwrap.wrap(
+                f"No possible leak found: {looked}, similarity from {self.threshold:g}. A paraphrase would "
+                "not be noticed.",
+                80,
             )
+            return "\n".join([*lines, *(crowd if self.crowded else [])])
         lines = textwrap.wrap(
             f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.2g} %).", 80
         )
@@ -93,6 +105,7 @@ class Leaks:
             "near": f"at least {self.threshold:g} of their character {_SHINGLE}-grams in common",
         }
         lines += [f"  {kind:<10} {count:>9,}  {meaning[kind]}" for kind, count in self.counts.items()]
+        lines += crowd if self.crowded else []
         for kind, similarity, test_row, test_text, train_row, train_text in self.examples:
             lines.append(f"{kind}, similarity {similarity:.2f}")
             for name, row, text in (("test", test_row, test_text), ("train", train_row, train_text)):
@@ -123,13 +136,14 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
     if isinstance(x_train[0], str) != isinstance(x_test[0], str):
         raise ValueError("`train` and `test` must both hold texts or both hold numbers; got one of each.")
     found: dict[int, tuple[int, str, float]] = {}
+    crowded = 0
     _same(x_train, x_test, "exact", found)
     if isinstance(x_train[0], str):
         normal_train = [normalise(text) for text in x_train]
         normal_test = [normalise(text) for text in x_test]
         _same(normal_train, normal_test, "normalised", found)
         left = [row for row in range(len(x_test)) if row not in found]
-        _near(normal_train, normal_test, left, threshold, found)
+        crowded = _near(normal_train, normal_test, left, threshold, found)
 
     rows = sorted(found)
     examples = []
@@ -145,25 +159,37 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
         n_train=len(x_train),
         n_test=len(x_test),
         threshold=threshold,
+        crowded=crowded,
         examples=tuple(examples),
     )
 
 
-def near_duplicate_pairs(texts: Sequence[str], threshold: float) -> np.ndarray:
-    """Return (m, 2) int64 pairs of rows whose character 5-grams have at least this Jaccard similarity.
+def near_duplicate_clusters(texts: Sequence[str], threshold: float) -> tuple[np.ndarray, int]:
+    """Number the clusters of texts that are near-duplicates, directly or through others.
 
     Args:
         texts: Normalised texts, no two alike.
-        threshold: In [0.5, 1].
+        threshold: The Jaccard similarity of character 5-grams from which two texts belong together, [0.5, 1].
+
+    Returns:
+        (n,) int64 cluster numbers, and how many texts resemble hundreds of others, so that not all their
+        pairs were looked at.
     """
     signatures = _signatures(texts)
-    rows, others, _ = _proposals(signatures, signatures, threshold, same=True)
-    pairs = [
-        (row, other)
-        for row, other in zip(rows.tolist(), others.tolist(), strict=True)
-        if jaccard(texts[row], texts[other]) >= threshold
-    ]
-    return np.array(pairs, dtype=np.int64).reshape(-1, 2)
+    rows, others, crowded = _proposals(signatures, signatures, threshold, same=True)
+    parent = list(range(len(texts)))
+
+    def root(row: int) -> int:
+        while parent[row] != row:
+            parent[row] = row = parent[parent[row]]
+        return row
+
+    for row, other in zip(rows.tolist(), others.tolist(), strict=True):
+        a, b = root(row), root(other)
+        if a != b and jaccard(texts[row], texts[other]) >= threshold:
+            parent[max(a, b)] = min(a, b)
+    clusters = np.fromiter((root(row) for row in range(len(texts))), np.int64, len(texts))
+    return clusters, int(np.count_nonzero(crowded))
 
 
 def jaccard(a: str, b: str) -> float:
@@ -249,8 +275,8 @@ def _near(
     left: list[int],
     threshold: float,
     found: dict[int, tuple[int, str, float]],
-) -> None:
-    """Add to `found` the near-duplicates among the test rows `left`."""
+) -> int:
+    """Add to `found` the near-duplicates among the test rows `left`; return how many rows were crowded."""
     rows_of: dict[str, list[int]] = {}
     for row in left:
         rows_of.setdefault(test[row], []).append(row)
@@ -258,9 +284,9 @@ def _near(
     for row, text in enumerate(train):
         first.setdefault(text, row)
     if not rows_of:
-        return
+        return 0
     queries, known = list(rows_of), list(first)
-    rows, others, _ = _proposals(_signatures(queries), _signatures(known), threshold, same=False)
+    rows, others, crowded = _proposals(_signatures(queries), _signatures(known), threshold, same=False)
     edges = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
     for start, end in zip(edges[:-1], edges[1:], strict=True):
         text = queries[rows[start]]
@@ -269,12 +295,16 @@ def _near(
         for i, other in enumerate(others[start:end].tolist()):
             if i >= _KEPT_A_BAND and best >= threshold:
                 break  # the proposals come most similar first
+            if i >= _VERIFIED:
+                crowded[rows[start]] = True
+                break
             similarity = _overlap(mine, _shingles(known[other]))
             if similarity > best:
                 best, best_other = similarity, known[other]
         if best >= threshold:
             for row in rows_of[text]:
                 found[row] = (first[best_other], "near", best)
+    return sum(len(rows_of[queries[i]]) for i in np.flatnonzero(crowded))
 
 
 def _shingles(text: str) -> set[str]:
@@ -333,18 +363,19 @@ def _sign(texts: Sequence[str], out: np.ndarray) -> None:
 def _proposals(
     queries: np.ndarray, known: np.ndarray, threshold: float, *, same: bool
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows of `queries`, rows of `known` and estimated similarities worth verifying.
+    """Return rows of `queries` with rows of `known` worth verifying, and which query rows are crowded.
 
-    Sorted by query row, the most similar first. With `same` both sides are the same texts, and only pairs
-    with the first row before the second are returned.
+    The pairs are sorted by query row, the most similar first. With `same` both sides are the same texts, and
+    only pairs with the first row before the second are returned.
     """
     bands, length = _bands(threshold)
     least = threshold - _SLACK * np.sqrt(threshold * (1.0 - threshold) / _HASHES)
     kept_pairs = [np.empty(0, dtype=np.int64)]
     kept_similarity = [np.empty(0)]
+    divided = np.zeros(len(queries), dtype=np.int64)
     for band in range(bands):
-        columns = slice(band * length, (band + 1) * length)
-        keys, query_keys = _band_keys(known[:, columns]), _band_keys(queries[:, columns])
+        keys, query_keys, crowded = _band_keys(known, queries, band * length, length)
+        divided += crowded
         order = np.argsort(keys, kind="stable")
         keys = keys[order]
         left, right = np.searchsorted(keys, query_keys, "left"), np.searchsorted(keys, query_keys, "right")
@@ -365,15 +396,35 @@ def _proposals(
     similarity = np.concatenate(kept_similarity)[first]
     rows, others = np.divmod(pairs, len(known))
     rank = np.lexsort((-similarity, rows))
-    return rows[rank], others[rank], similarity[rank]
+    # A row crowded in few of its bands has enough others left.
+    return rows[rank], others[rank], divided > bands // 4
 
 
-def _band_keys(band: np.ndarray) -> np.ndarray:
-    keys = np.zeros(len(band), dtype=np.uint64)
-    for column in band.T:
-        keys = (keys ^ column) * np.uint64(0x9E3779B97F4A7C15)
-        keys ^= keys >> np.uint64(32)
-    return keys
+def _band_keys(
+    known: np.ndarray, queries: np.ndarray, start: int, length: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the bucket of each known row and of each query, and which queries fell into a crowded one."""
+    keys, query_keys = np.zeros(len(known), dtype=np.uint64), np.zeros(len(queries), dtype=np.uint64)
+    deeper, query_deeper = np.ones(len(known), dtype=bool), np.ones(len(queries), dtype=bool)
+    crowded = np.zeros(len(queries), dtype=bool)
+    for used in range(0, _HASHES, length):
+        for column in range(start + used, start + min(used + length, _HASHES)):
+            column %= _HASHES
+            keys[deeper] = _mix(keys[deeper], known[deeper, column])
+            query_keys[query_deeper] = _mix(query_keys[query_deeper], queries[query_deeper, column])
+        distinct, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
+        deeper = (counts > _CROWD)[place]
+        query_deeper = np.isin(query_keys, distinct[counts > _CROWD])
+        crowded |= query_deeper
+        if not query_deeper.any():
+            break
+    return keys, query_keys, crowded
+
+
+def _mix(keys: np.ndarray, values: np.ndarray) -> np.ndarray:
+    mixed: np.ndarray = (keys ^ values) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(32)
+    return mixed
 
 
 def _expand(left: np.ndarray, right: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:

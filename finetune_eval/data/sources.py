@@ -21,14 +21,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
+from finetune_eval.data.ledger import DataTrace, Step, counted, normalise, rows_hash
 from finetune_eval.data.splits import (
     DEFAULT_TEST,
     DEFAULT_VALIDATION,
     Dataset,
     Rows,
     class_indices,
-    counted,
     is_missing,
     split,
 )

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks
-from finetune_eval.data.leakage import NEAR, near_duplicate_pairs
-from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
+from finetune_eval.data.leakage import NEAR, near_duplicate_clusters
+from finetune_eval.data.ledger import DataTrace, Step, counted, normalise, rows_hash
 
 _PARTS = ("train", "validation", "test")
 DEFAULT_VALIDATION = 0.1
@@ -156,9 +156,11 @@ def split(
     row_ids = np.arange(n, dtype=np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
 
     same = _codes([normalise(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
+    crowd_warnings: list[str] = []
     units, together = same, ["text" if x.ndim == 1 else "values"]
     if near_duplicates:
-        units = _connected(same, _near_codes(x, same))
+        near, crowd_warnings = _near_codes(x, same)
+        units = _connected(same, near)
         together = ["text", "nearly the same text"]
     if groups is not None:
         units = _connected(units, _group_codes(groups))
@@ -170,7 +172,7 @@ def split(
 
     order = np.lexsort((row_ids, y, places))
     chosen = [order[part[order] == i] for i in range(len(_PARTS))]
-    warnings = [*label_warnings(names), *_duplicate_warnings(x, y, names, same, row_ids)]
+    warnings = [*label_warnings(names), *crowd_warnings, *_duplicate_warnings(x, y, names, same, row_ids)]
     for name, rows in zip(_PARTS, chosen, strict=True):
         warnings += _part_warnings(name, sizes[name], y[rows], names, reason)
 
@@ -375,16 +377,16 @@ def _codes(values: list[Any]) -> np.ndarray:
     return np.fromiter((seen.setdefault(value, len(seen)) for value in values), np.int64, len(values))
 
 
-def _near_codes(x: np.ndarray, same: np.ndarray) -> np.ndarray:
+def _near_codes(x: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, list[str]]:
     if x.ndim != 1:
         raise ValueError("`near_duplicates` is for texts; the rows are numbers. Leave it out.")
     _, first = np.unique(same, return_index=True)
-    pairs = near_duplicate_pairs([normalise(x[row]) for row in first.tolist()], NEAR)
-    from scipy.sparse import coo_array
-    from scipy.sparse.csgraph import connected_components
-
-    graph = coo_array((np.ones(len(pairs), dtype=np.int8), tuple(pairs.T)), shape=(len(first), len(first)))
-    return np.asarray(connected_components(graph, directed=False)[1][same], dtype=np.int64)
+    clusters, crowded = near_duplicate_clusters([normalise(x[row]) for row in first.tolist()], NEAR)
+    sentence = (
+        f"{crowded:,} texts resemble hundreds of others each; some near-duplicates among these may have been "
+        "parted."
+    )
+    return clusters[same], [sentence] if crowded else []
 
 
 def _group_codes(groups: Any) -> np.ndarray:
@@ -538,17 +540,6 @@ def _duplicate_warnings(
             f"{_excerpt(x[a])} is {labels[y[a]]!r} in row {ids[a]} and {labels[y[b]]!r} in row {ids[b]}."
         )
     return sentences
-
-
-def counted(n: int, noun: str) -> str:
-    """Return "1 row", "2 rows"; the first word of the noun takes the s.
-
-    Example:
-        >>> counted(1_200, "row of values")
-        '1,200 rows of values'
-    """
-    first, space, rest = noun.partition(" ")
-    return f"{n:,} {first}{'' if n == 1 else 's'}{space}{rest}"
 
 
 def _excerpt(row: Any) -> str:

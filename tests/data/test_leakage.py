@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_eval.data.leakage import find_leaks, jaccard, lsh_probability, near_duplicate_pairs
+from finetune_eval.data.leakage import find_leaks, jaccard, lsh_probability, near_duplicate_clusters
 from finetune_eval.data.ledger import normalise
 from finetune_eval.data.splits import Rows, split
 
@@ -140,6 +140,19 @@ def test_boilerplate_does_not_hide_the_copy():
     assert leaks.train_rows.tolist() == [1_234]
 
 
+def test_what_boilerplate_may_hide_is_said():
+    common = sentences(1, 30, seed=8)[0]
+    train = [f"{common} {tail}" for tail in sentences(3_000, 6, seed=9)]
+    test = [train[1_234] + " x", *(f"{common} {tail}" for tail in sentences(5, 6, seed=10))]
+    leaks = find_leaks(train, test)
+    assert 0 in leaks.test_rows.tolist() and leaks.train_rows[0] == 1_234
+    assert leaks.crowded == 6
+    assert "6 test rows resemble hundreds of training rows each; looser copies among these" in str(leaks)
+    texts = [*train[:1_500], *sentences(1_500, 30, seed=11)]
+    made = split(texts, [0, 1] * 1_500, near_duplicates=True, validation=0, test=300)
+    assert any("texts resemble hundreds of others each; some near-duplicates" in w for w in made.warnings)
+
+
 def test_printed():
     train = sentences(200, 30, seed=1)
     leaks = find_leaks(train, [train[3], "nothing like it at all", *sentences(8, 30, seed=2)])
@@ -209,14 +222,20 @@ def test_near_duplicates_stay_on_one_side_when_asked():
         split(np.arange(20.0).reshape(10, 2), [0, 1] * 5, near_duplicates=True)
 
 
-def test_pairs_within_one_set():
+def test_clusters_are_the_connected_pairs():
     texts = sentences(40, 40, seed=12)
-    texts += [f"{texts[0]} end", f"{texts[0]} end of it"]
-    pairs = {tuple(pair) for pair in near_duplicate_pairs(texts, 0.8).tolist()}
-    everything = {
-        (i, j) for i in range(42) for j in range(i + 1, 42) if set_similarity(texts[i], texts[j]) >= 0.8
-    }
-    assert pairs == everything == {(0, 40), (0, 41), (40, 41)}
+    # 40 is near 0, and 41 near 40 but not near 0: one cluster all the same.
+    words = texts[0].split()
+    texts.append(" ".join(["first", *words[1:5], "sixth", *words[6:]]))
+    texts.append(
+        " ".join(["first", *words[1:5], "sixth", *words[6:20], "there", *words[21:30], "here", *words[31:]])
+    )
+    assert set_similarity(texts[0], texts[40]) >= 0.8 and set_similarity(texts[40], texts[41]) >= 0.8
+    assert set_similarity(texts[0], texts[41]) < 0.8
+    clusters, crowded = near_duplicate_clusters(texts, 0.8)
+    assert crowded == 0
+    assert len(set(clusters.tolist())) == 40
+    assert clusters[0] == clusters[40] == clusters[41]
 
 
 @pytest.mark.real

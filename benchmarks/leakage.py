@@ -1,0 +1,165 @@
+"""How well, how fast and in how much memory find_leaks finds planted near-duplicates.
+
+    python benchmarks/leakage.py             three sizes, the largest 200,000 + 50,000 rows
+    python benchmarks/leakage.py --engines   our MinHash beside rensa and datasketch, where they are installed
+
+Both print a Markdown table. Rows are made of 20,000 words with Zipf frequencies, 15 to 60 words each. One
+test row in a hundred is a training row with words changed so that the true Jaccard similarity of their
+character 5-grams is 0.85 or more; another in a hundred is a decoy between 0.5 and 0.78. Every size runs in a
+process of its own. CPU seconds stand beside wall seconds: a shared machine stretches only the latter.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import resource
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from finetune_eval.data import leakage
+from finetune_eval.data.ledger import normalise
+
+SIZES = ((50_000, 12_500), (100_000, 25_000), (200_000, 50_000))
+VOCABULARY = 20_000
+
+
+def similarity(a: str, b: str) -> float:
+    """The definition, written independently of the library."""
+    first, second = ({text[i : i + 5] for i in range(len(text) - 4)} for text in (normalise(a), normalise(b)))
+    return len(first & second) / len(first | second)
+
+
+def vocabulary(rng: np.random.Generator) -> np.ndarray:
+    letters = np.array(list("etaoinshrdlucmfwypvbgk"))
+    return np.array(
+        ["".join(rng.choice(letters, rng.integers(2, 10))) for _ in range(VOCABULARY)], dtype=object
+    )
+
+
+def rows(n: int, words: np.ndarray, rng: np.random.Generator) -> list[str]:
+    frequency = 1 / np.arange(1, len(words) + 1)
+    lengths = rng.integers(15, 61, n)
+    drawn = words[rng.choice(len(words), lengths.sum(), p=frequency / frequency.sum())]
+    ends = np.cumsum(lengths)
+    return [" ".join(drawn[end - length : end]) for end, length in zip(ends, lengths, strict=True)]
+
+
+def edited(text: str, low: float, high: float, words: np.ndarray, rng: np.random.Generator) -> str:
+    """Change words of a text until its similarity to the original is in [low, high)."""
+    while True:
+        new = text.split()
+        share = rng.uniform(0, 1.2 * (1 - low) / (1 + low))
+        for place in rng.choice(len(new), max(1, round(share * len(new))), replace=False):
+            new[place] = words[rng.integers(len(words))]
+        if low <= similarity(text, " ".join(new)) < high:
+            return " ".join(new)
+
+
+def run(n_train: int, n_test: int, seed: int) -> dict[str, float]:
+    rng = np.random.default_rng(seed)
+    words = vocabulary(rng)
+    train, test = rows(n_train, words, rng), rows(n_test, words, rng)
+    planted, decoys = np.split(rng.choice(n_test, 2 * (n_test // 100), replace=False), 2)
+    for places, low, high in ((planted, 0.85, 1.0), (decoys, 0.5, 0.78)):
+        for place in places:
+            test[place] = edited(train[rng.integers(n_train)], low, high, words, rng)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    started, worked = time.perf_counter(), time.process_time()
+    leaks = leakage.find_leaks(train, test)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    right = [
+        similarity(test[row], train[other]) >= leaks.threshold
+        for row, other in zip(leaks.test_rows, leaks.train_rows, strict=True)
+    ]
+    return {
+        "train": n_train,
+        "test": n_test,
+        "planted": len(planted),
+        "found": len(leaks),
+        "recall": float(np.isin(planted, leaks.test_rows).mean()),
+        "precision": float(np.mean(right)),
+        "decoys": int(np.isin(decoys, leaks.test_rows).sum()),
+        "seconds": seconds,
+        "cpu": cpu,
+        "before": before / 1e6,
+        "peak": peak / 1e6,
+    }
+
+
+def growth(seed: int) -> None:
+    print(
+        "| training + test | planted | found | recall | precision | decoys taken | seconds (CPU) | peak RSS |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    for n_train, n_test in SIZES:
+        command = [sys.executable, __file__, "--one", str(n_train), str(n_test), "--seed", str(seed)]
+        got = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(
+            f"| {n_train:,} + {n_test:,} | {got['planted']:.0f} | {got['found']:.0f} | {got['recall']:.4f} | "
+            f"{got['precision']:.4f} | {got['decoys']:.0f} | {got['seconds']:.1f} ({got['cpu']:.1f}) | "
+            f"{got['peak']:.2f} GB ({got['before']:.2f} before) |",
+            flush=True,
+        )
+
+
+def engines(seed: int, n: int = 20_000) -> None:
+    """Time the signatures of n rows (128 values) and measure the error of the similarity they estimate."""
+    rng = np.random.default_rng(seed)
+    words = vocabulary(rng)
+    texts = [normalise(text) for text in rows(n, words, rng)]
+    pairs = [edited(text, 0.5, 1.0, words, rng) for text in texts[:1_000]]
+    truth = np.array([similarity(a, b) for a, b in zip(texts, pairs, strict=False)])
+    theory = np.sqrt((truth * (1 - truth) / 128).mean())
+
+    def grams(rows_: list[str]) -> list[list[str]]:
+        return [[text[i : i + 5] for i in range(len(text) - 4)] for text in rows_]
+
+    def ours(rows_: list[str]) -> np.ndarray:
+        return leakage._signatures(rows_)
+
+    def rensa(rows_: list[str]) -> np.ndarray:
+        from rensa import RMinHash
+
+        return np.array(RMinHash.digest_matrix_from_token_sets(grams(rows_), 128, 42).to_rows())
+
+    def datasketch(rows_: list[str]) -> np.ndarray:
+        from datasketch import MinHash
+
+        tokens = [[gram.encode() for gram in row] for row in grams(rows_)]
+        return np.array([sketch.hashvalues for sketch in MinHash.bulk(tokens, num_perm=128)])
+
+    print(f"| MinHash | rows a second | error of the similarity, RMS (theory {theory:.4f}) |\n|---|---|---|")
+    for engine in (ours, rensa, datasketch):
+        if engine is not ours and importlib.util.find_spec(engine.__name__) is None:
+            continue
+        timed = texts if engine is not datasketch else texts[: n // 10]
+        best = float("inf")
+        for _ in range(3):
+            started = time.perf_counter()
+            signatures = engine(timed)
+            best = min(best, time.perf_counter() - started)
+        estimate = (signatures[:1_000] == engine(pairs)).mean(axis=1)
+        error = np.sqrt(((estimate - truth) ** 2).mean())
+        print(f"| {engine.__name__} | {len(timed) / best:,.0f} | {error:.4f} |", flush=True)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--one", nargs=2, type=int, metavar=("TRAIN", "TEST"), help="one size, as JSON")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    if options.one:
+        print(json.dumps(run(*options.one, options.seed)))
+    elif options.engines:
+        engines(options.seed)
+    else:
+        growth(options.seed)
