@@ -48,6 +48,9 @@ MATTERS = 0.02
 MATTERS_OF_LOSS = 0.05
 
 
+_MOST_UNSEEN = 2000
+
+
 @dataclass(frozen=True)
 class PairedTest:
     """The outcome of a significance test.
@@ -221,21 +224,44 @@ def randomisation_test(
 class _Triples:
     """Two models' predictions on the same rows, as counts of the distinct (label, a, b)."""
 
-    def __init__(
-        self, y: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64], classes: int
-    ) -> None:
-        self.classes, self.n = classes, len(y)
-        cells = (y * classes + a) * classes + b
-        self.cells, self.counts = np.unique(cells, return_counts=True)
-        self.label, rest = np.divmod(self.cells, classes**2)
+    def __init__(self, cells: NDArray[np.int64], counts: NDArray[np.int64], classes: int) -> None:
+        self.cells, self.counts, self.classes, self.n = cells, counts, classes, int(counts.sum())
+        self.label, rest = np.divmod(cells, classes**2)
         self.a, self.b = np.divmod(rest, classes)
+
+    @classmethod
+    def of_rows(
+        cls, y: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64], classes: int
+    ) -> _Triples:
+        cells, counts = np.unique((y * classes + a) * classes + b, return_counts=True)
+        return cls(cells, counts, classes)
+
+    def with_unseen(self, seed: int) -> _Triples:
+        """Add triples that could have occurred but did not, with count 0; at most 2,000, at random."""
+        every = self.classes**3
+        if every > _MOST_UNSEEN:
+            unseen = np.unique(np.random.default_rng(seed).integers(0, every, _MOST_UNSEEN))
+        else:
+            unseen = np.arange(every)
+        cells = np.union1d(self.cells, unseen)
+        counts = np.zeros(len(cells), dtype=np.int64)
+        counts[np.searchsorted(cells, self.cells)] = self.counts
+        return _Triples(cells, counts, self.classes)
+
+    def _chunks(self, n_resamples: int) -> list[int]:
+        """Split the resamples so that no array of them takes more than 32 MB."""
+        step = max(1, 4_000_000 // max(len(self.cells), self.classes**2))
+        return [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
 
     def tables(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
         """Add counts (..., triples) up to confusion tables (..., K, K) of one of the models."""
-        k = self.classes
-        gather = np.zeros((len(self.cells), k * k))
-        gather[np.arange(len(self.cells)), self.label * k + column] = 1.0
-        return np.asarray(counts @ gather).reshape(*counts.shape[:-1], k, k)
+        from scipy.sparse import csr_matrix
+
+        k, triples = self.classes, np.arange(len(self.cells))
+        gather = csr_matrix(
+            (np.ones(len(triples)), (self.label * k + column, triples)), (k * k, len(triples))
+        )
+        return np.asarray((gather @ np.atleast_2d(counts).T).T).reshape(*counts.shape[:-1], k, k)
 
     def difference(self, counts: NDArray[Any], score: Callable[[Floats], Floats]) -> Floats:
         """Return score(a) - score(b) for counts (..., triples)."""
@@ -246,22 +272,27 @@ class _Triples:
         self, score: Callable[[Floats], Floats], bound: float, confidence: float, n_resamples: int, seed: int
     ) -> Estimate:
         value = float(self.difference(self.counts, score))
-        draws = np.random.default_rng(seed).multinomial(self.n, self.counts / self.n, size=n_resamples)
-        resampled = self.difference(draws, score)
+        random = np.random.default_rng(seed)
+        resampled = np.concatenate(
+            [
+                self.difference(random.multinomial(self.n, self.counts / self.n, size=size), score)
+                for size in self._chunks(n_resamples)
+            ]
+        )
         low, high = bias_corrected(value, resampled, confidence)
         method = "paired bootstrap, bias-corrected"
         support = np.bincount(self.label, weights=self.counts)
         few = float(support[support > 0].min())
         same = bool(np.ptp(resampled) <= 1e-12)
         if same or few < FEW_ROWS:
-            # Every cell of the cube can occur, also those that did not: spread one row over all of them.
-            cube = np.zeros(self.classes**3)
-            cube[self.cells] = self.counts
-            every = _Triples.__new__(_Triples)
-            every.classes, every.cells = self.classes, np.arange(self.classes**3)
-            every.label, rest = np.divmod(every.cells, self.classes**2)
-            every.a, every.b = np.divmod(rest, self.classes)
-            other = dirichlet(lambda drawn: every.difference(drawn, score), cube, confidence, 1000, seed)
+            every = self.with_unseen(seed)
+            other = dirichlet(
+                lambda drawn: every.difference(drawn, score),
+                every.counts.astype(np.float64),
+                confidence,
+                max(100, every._chunks(1000)[0]),
+                seed,
+            )
             low, high = min(low, other[0]), max(high, other[1])
             why = "resamples do not vary" if same else f"unreliable: a class has {few:.0f} rows"
             method = f"wider of paired bootstrap and Dirichlet posterior ({why})"
@@ -270,11 +301,13 @@ class _Triples:
     def randomise(self, score: Callable[[Floats], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random rows: each row keeps its pair, not whose is whose."""
         observed = float(self.difference(self.counts, score))
-        swapped = np.random.default_rng(seed).binomial(self.counts, 0.5, size=(n_resamples, len(self.counts)))
-        kept = self.counts - swapped
-        of_a = self.tables(kept, self.a) + self.tables(swapped, self.b)
-        of_b = self.tables(kept, self.b) + self.tables(swapped, self.a)
-        far = int((np.abs(score(of_a) - score(of_b)) >= abs(observed) - 1e-12).sum())
+        random, far = np.random.default_rng(seed), 0
+        for size in self._chunks(n_resamples):
+            swapped = random.binomial(self.counts, 0.5, size=(size, len(self.counts)))
+            kept = self.counts - swapped
+            of_a = self.tables(kept, self.a) + self.tables(swapped, self.b)
+            of_b = self.tables(kept, self.b) + self.tables(swapped, self.a)
+            far += int((np.abs(score(of_a) - score(of_b)) >= abs(observed) - 1e-12).sum())
         return PairedTest("approximate randomisation", observed, (far + 1) / (n_resamples + 1))
 
 
@@ -333,7 +366,7 @@ def paired_bootstrap(
     y, a, b = (array.astype(np.int64) for array in arrays)
     classes = max(2, int(max(y.max(), a.max(), b.max())) + 1)
     score, bound = _scorer(metric, average, classes)
-    return _Triples(y, a, b, classes).bootstrap(score, bound, confidence, n_resamples, seed)
+    return _Triples.of_rows(y, a, b, classes).bootstrap(score, bound, confidence, n_resamples, seed)
 
 
 def _scorer(metric: str, average: str, classes: int) -> tuple[Callable[[Floats], Floats], float]:
@@ -649,7 +682,9 @@ def _in_points(metric: str) -> bool:
 
 
 def _amount(metric: str, value: float) -> str:
-    return f"{100 * value:.1f} points" if _in_points(metric) else f"{value:.4f}"
+    if not _in_points(metric):
+        return f"{value:.4f}"
+    return f"{100 * value:.1f} points" if value >= 0.0005 else f"{100 * value:.2g} points"
 
 
 def _signed(metric: str, value: float) -> str:
@@ -668,6 +703,7 @@ class _Rows:
     def __init__(self, evaluation: Evaluation, name: str) -> None:
         frame = evaluation.predictions
         self.name, self.labels, self.frame = name, tuple(evaluation.labels), frame
+        self._ranking: list[tuple[float, Floats, float] | None] = []
         self.average = evaluation.average
         self.multilabel = evaluation.task == "multilabel"
         self.correct = (frame["label"].to_numpy() == frame["prediction"].to_numpy()).astype(np.int64)
@@ -690,6 +726,15 @@ class _Rows:
         if metric == "loss":
             return self.loss
         return row_brier(self.codes("label"), self.probabilities)
+
+    def ranking(self, settings: _Settings) -> tuple[float, Floats, float] | None:
+        """Return the AUC, the influence of each row and the smallest side; computed once."""
+        if not self._ranking:
+            y = self.codes("label")
+            self._ranking.append(
+                ranking_influence(settings.metric, y, self.probabilities, settings.average, self.weights)
+            )
+        return self._ranking[0]
 
 
 _ROW_METRICS = ("accuracy", "loss", "brier")
@@ -778,7 +823,9 @@ def _compare_pair(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Estimate, Pa
         difference, test = _difference_of_rankings(a, b, settings)
     else:
         score, bound = _scorer(metric, settings.average, len(a.labels))
-        triples = _Triples(a.codes("label"), a.codes("prediction"), b.codes("prediction"), len(a.labels))
+        triples = _Triples.of_rows(
+            a.codes("label"), a.codes("prediction"), b.codes("prediction"), len(a.labels)
+        )
         difference = triples.bootstrap(score, bound, confidence, settings.n_resamples, settings.seed)
         test = triples.randomise(score, 9999, settings.seed)
     return difference, test, _detectable_from(difference, settings.alpha)
@@ -803,10 +850,7 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
     from scipy.special import ndtr
 
     y = a.codes("label")
-    found = [
-        ranking_influence(settings.metric, y, rows.probabilities, settings.average, a.weights)
-        for rows in (a, b)
-    ]
+    found = [rows.ranking(settings) for rows in (a, b)]
     if found[0] is None or found[1] is None:
         raise ValueError(f"`metric` {settings.metric!r} needs rows of at least two classes; there is one.")
     (value_a, moves_a, smallest), (value_b, moves_b, _) = found[0], found[1]
@@ -969,10 +1013,10 @@ def _value(rows: _Rows, settings: _Settings) -> float:
     metric = settings.metric
     if metric in _ROW_METRICS:
         return float(np.average(rows.of_rows(metric), weights=rows.weights))
-    y = rows.codes("label")
     if METRICS[metric].source == "ranking":
-        found = ranking_influence(metric, y, rows.probabilities, settings.average, rows.weights)
+        found = rows.ranking(settings)
         return math.nan if found is None else found[0]
+    y = rows.codes("label")
     table = confusion_matrix(y, rows.codes("prediction"), len(rows.labels))
     return float(from_confusion(metric, table, settings.average))
 
