@@ -2,9 +2,10 @@
 
     python benchmarks/leakage.py             three sizes, the largest 200,000 + 50,000 rows
     python benchmarks/leakage.py --engines   our MinHash beside rensa and datasketch, where they are installed
+    python benchmarks/leakage.py --boilerplate   the worst case: rows that share 40 of their 48 words
 
-Both print a Markdown table. Rows are made of 20,000 words with Zipf frequencies, 15 to 60 words each. One
-test row in a hundred is a training row with words changed so that the true Jaccard similarity of their
+The first two print a Markdown table. Rows are made of 20,000 words with Zipf frequencies, 15 to 60 each.
+One test row in a hundred is a training row with words changed so that the true Jaccard similarity of their
 character 5-grams is 0.85 or more; another in a hundred is a decoy between 0.5 and 0.78. Every size runs in a
 process of its own. CPU seconds stand beside wall seconds: a shared machine stretches only the latter.
 """
@@ -108,6 +109,28 @@ def growth(seed: int) -> None:
         )
 
 
+def boilerplate(seed: int, n_train: int = 40_000, n_test: int = 10_000) -> None:
+    rng = np.random.default_rng(seed)
+    words = vocabulary(rng)
+    common = " ".join(rng.choice(words, 40))
+    train, test = (
+        [f"{common} {' '.join(tail)}" for tail in rng.choice(words, (n, 8))] for n in (n_train, n_test)
+    )
+    planted = rng.choice(n_test, n_test // 100, replace=False)
+    for place in planted:
+        test[place] = edited(train[rng.integers(n_train)], 0.85, 1.0, words, rng)
+    typical = np.mean([similarity(a, b) for a, b in zip(train[:1_000], test, strict=False)])
+    started, worked = time.perf_counter(), time.process_time()
+    leaks = leakage.find_leaks(train, test)
+    seconds, cpu = time.perf_counter() - started, time.process_time() - worked
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(
+        f"{n_train:,} + {n_test:,} rows of mean similarity {typical:.2f}: {seconds:.0f} s ({cpu:.0f} s "
+        f"of CPU), {peak:.2f} GB; planted copies of 0.85 and more found: "
+        f"{np.isin(planted, leaks.test_rows).mean():.2f}; {leaks.crowded:,} rows reported as crowded."
+    )
+
+
 def engines(seed: int, n: int = 20_000) -> None:
     """Time the signatures of n rows (128 values) and measure the error of the similarity they estimate."""
     rng = np.random.default_rng(seed)
@@ -154,11 +177,14 @@ if __name__ == "__main__":
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--engines", action="store_true")
+    parser.add_argument("--boilerplate", action="store_true")
     parser.add_argument("--one", nargs=2, type=int, metavar=("TRAIN", "TEST"), help="one size, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     if options.one:
         print(json.dumps(run(*options.one, options.seed)))
+    elif options.boilerplate:
+        boilerplate(options.seed)
     elif options.engines:
         engines(options.seed)
     else:

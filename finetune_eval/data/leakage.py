@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import normalise
+from finetune_eval.data.ledger import counted, normalise
 
 NEAR = 0.8  # Lee et al. 2022
 KINDS = ("exact", "normalised", "near")
@@ -53,7 +53,7 @@ class Leaks:
         similarity: (m,) Jaccard similarity of their character 5-grams in [0, 1]; 1.0 for the first two kinds.
         n_train: Training rows looked at.
         n_test: Test rows looked at.
-        threshold: The smallest similarity that counts.
+        threshold: The smallest similarity that counts; None where the rows are numbers and must be equal.
         crowded: Test rows that resemble hundreds of training rows each (boilerplate): of these a copy that is
             only just similar enough may have been missed.
         examples: Up to three of each kind: kind, similarity, test row, its text, training row, its text.
@@ -65,7 +65,7 @@ class Leaks:
     similarity: np.ndarray
     n_train: int
     n_test: int
-    threshold: float
+    threshold: float | None
     crowded: int
     examples: tuple[tuple[str, float, int, str, int, str], ...]
 
@@ -88,23 +88,26 @@ class Leaks:
             "may have been missed.",
             80,
         )
-        looked = f"{self.n_test:,} test rows against {self.n_train:,} training rows"
+        looked = f"{counted(self.n_test, 'test row')} against {self.n_train:,} training rows"
         if not len(self):
-            lines = textwrap.wrap(
-                f"No possible leak found: {looked}, similarity from {self.threshold:g}. A paraphrase would "
-                "not be noticed.",
-                80,
+            limits = (
+                "equal values only."
+                if self.threshold is None
+                else f"similarity from {self.threshold:g}. A paraphrase would not be noticed."
             )
+            lines = textwrap.wrap(f"No possible leak found: {looked}, {limits}", 80)
             return "\n".join([*lines, *(crowd if self.crowded else [])])
         lines = textwrap.wrap(
             f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.2g} %).", 80
         )
-        meaning = {
-            "exact": "the same text",
-            "normalised": "the same but for case, white space or Unicode form",
-            "near": f"at least {self.threshold:g} of their character {_SHINGLE}-grams in common",
-        }
-        lines += [f"  {kind:<10} {count:>9,}  {meaning[kind]}" for kind, count in self.counts.items()]
+        meaning = {"exact": "the same values"}
+        if self.threshold is not None:
+            meaning = {
+                "exact": "the same text",
+                "normalised": "the same but for case, white space or Unicode form",
+                "near": f"at least {self.threshold:g} of their character {_SHINGLE}-grams in common",
+            }
+        lines += [f"  {kind:<10} {self.counts[kind]:>9,}  {what}" for kind, what in meaning.items()]
         lines += crowd if self.crowded else []
         for kind, similarity, test_row, test_text, train_row, train_text in self.examples:
             lines.append(f"{kind}, similarity {similarity:.2f}")
@@ -158,7 +161,7 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
         similarity=np.array([found[row][2] for row in rows], dtype=np.float64),
         n_train=len(x_train),
         n_test=len(x_test),
-        threshold=threshold,
+        threshold=threshold if isinstance(x_train[0], str) else None,
         crowded=crowded,
         examples=tuple(examples),
     )

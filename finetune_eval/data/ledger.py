@@ -83,14 +83,14 @@ def normalise(text: str) -> str:
 
 
 def counted(n: int, noun: str) -> str:
-    """Return "1 row", "2 rows"; the first word of the noun takes the s.
+    """Return "1 row", "2 rows", "2 rows of values".
 
     Example:
-        >>> counted(1_200, "row of values")
-        '1,200 rows of values'
+        >>> counted(1_200, "row of values"), counted(1, "test row")
+        ('1,200 rows of values', '1 test row')
     """
-    first, space, rest = noun.partition(" ")
-    return f"{n:,} {first}{'' if n == 1 else 's'}{space}{rest}"
+    head, of, rest = noun.partition(" of ")
+    return f"{n:,} {head}{'' if n == 1 else 's'}{of}{rest}"
 
 
 def write_text_atomically(path: Path, text: str) -> None:

@@ -114,9 +114,9 @@ def load_dataset(
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"review": [f"film {i}" for i in range(40)], "stars": [1, 5] * 20})
         >>> print(load_dataset(frame, text="review", label="stars", test=10))
-        train      26 rows: 13 1, 13 5
-        validation 4 rows: 2 1, 2 5
-        test       10 rows: 5 1, 5 5
+        train      26 rows: 13 '1', 13 '5'
+        validation 4 rows: 2 '1', 2 '5'
+        test       10 rows: 5 '1', 5 '5'
     """
     if features is not None and text is not None:
         raise ValueError(

@@ -61,8 +61,9 @@ class Rows:
 
     def __str__(self) -> str:
         counts = np.bincount(self.y, minlength=len(self.labels))
-        listed = [f"{count:,} {name}" for name, count in zip(self.labels, counts.tolist(), strict=True)]
-        return textwrap.shorten(f"{len(self):,} rows: " + ", ".join(listed), 69, placeholder=" ...")
+        names = [repr(name) if name.lstrip("-").isdigit() else name for name in self.labels]
+        listed = [f"{count:,} {name}" for name, count in zip(names, counts.tolist(), strict=True)]
+        return textwrap.shorten(f"{counted(len(self), 'row')}: " + ", ".join(listed), 69, placeholder=" ...")
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,6 +122,16 @@ def test_numbers_leak_when_they_are_equal():
     train, test = np.arange(20.0).reshape(10, 2), np.array([[4.0, 5.0], [4.0, 5.5]], np.float32)
     leaks = find_leaks(train, test)
     assert (leaks.test_rows.tolist(), leaks.train_rows.tolist(), leaks.kind.tolist()) == ([0], [2], ["exact"])
+    assert str(leaks) == (
+        "Possible leak: 1 of 2 test rows against 10 training rows (50 %).\n"
+        "  exact              1  the same values\n"
+        "exact, similarity 1.00\n"
+        "  test  row 0: [4. 5.]\n"
+        "  train row 2: [4. 5.]"
+    )
+    assert str(find_leaks(train, test[1:])) == (
+        "No possible leak found: 1 test row against 10 training rows, equal values only."
+    )
 
 
 def test_rows_are_taken_as_they_are():
