@@ -391,6 +391,17 @@ def test_a_tiny_class_is_called_unreliable():
     assert "unreliable: a class has 0 rows" in f1_interval([[9, 0, 1], [1, 8, 0], [0, 0, 0]]).method
 
 
+@pytest.mark.parametrize(("wrong", "said"), [(4, "only 4 rows wrong"), (12, None)])
+def test_few_errors_widen_the_interval_and_say_so(wrong, said):
+    table = [[100 - wrong // 2, wrong // 2], [wrong // 2, 100 - wrong // 2]]
+    found, plain = (f1_interval(table, average="macro", method=m) for m in ("bootstrap", "percentile"))
+    if said is None:
+        assert found.method == "bias-corrected bootstrap of confusion matrix"
+    else:
+        assert found.method == f"wider of bootstrap and Wilson limits of the classes, combined ({said})"
+        assert found.high - found.low > plain.high - plain.low
+
+
 def test_the_same_seed_gives_the_same_interval():
     table = [[50, 6, 2], [5, 60, 9], [3, 4, 40]]
     assert f1_interval(table, seed=3) == f1_interval(table, seed=3) != f1_interval(table, seed=4)
