@@ -10,8 +10,11 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval.evaluation import _records, _summary
+from finetune_eval.evaluation._trust import LeakScores
+from finetune_eval.evaluation.baselines import Baseline
 from finetune_eval.evaluation.calibration import Calibration
 from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.lockbox import Looks
 from finetune_eval.evaluation.slices import Slice, worst_rows
 
 if TYPE_CHECKING:
@@ -63,7 +66,11 @@ class Evaluation:
             text where texts were given.
         rows_hash: Hash of the rows and their labels; two evaluations of the same rows share it.
         calibration: How far the probabilities can be taken at their word; None for multilabel rows.
+        baselines: Simple models on the same rows, each compared with this one.
+        leaks: Possible leaks from the training rows, and the scores without them, where those were given.
+        looks: How often these rows were looked at, where that is counted.
         slices: Parts of the rows, weakest first, where texts or metadata were given.
+        identified: Whether the rows are known by texts, ids or contents, and not by their labels alone.
         warnings: What to know before believing the numbers, in sentences.
     """
 
@@ -81,7 +88,11 @@ class Evaluation:
     rows_hash: str
     warnings: tuple[str, ...]
     calibration: Calibration | None
+    baselines: tuple[Baseline, ...]
+    leaks: LeakScores | None
+    looks: Looks | None
     slices: tuple[Slice, ...]
+    identified: bool
     predictions: pd.DataFrame = field(repr=False)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
+from finetune_eval.evaluation._trust import repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.intervals import (
     Estimate,
@@ -55,8 +57,20 @@ class Options:
     seed: int
     task: str
     texts: list[str] | None
+    train: tuple[Any, NDArray[np.int64]] | None
+    features: tuple[Any, Any] | None
     threshold: float | None
     weights: NDArray[np.float64] | None
+
+    def of(self, rows: NDArray[np.int64]) -> Options:
+        """Return the options for some of the rows."""
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        if groups is not None and groups.max() == 0:
+            groups = None
+        weights = None if self.weights is None else self.weights[rows]
+        return dataclasses.replace(
+            self, ids=None, texts=None, metadata=None, chosen=None, groups=groups, weights=weights
+        )
 
 
 def ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
@@ -133,6 +147,10 @@ class Scorer:
         if self.options.weights is None and self.options.groups is None:
             return wilson(int(self.correct.sum()), len(self.correct), confidence=self.options.confidence)
         return self.resampler.mean(self.correct.astype(np.float64), high=1.0)
+
+    def estimates(self) -> dict[str, Estimate]:
+        """Return every metric with its interval, and nothing else."""
+        return self._estimates(self._per_class())
 
     def _estimates(self, per_class: tuple[ClassScore, ...]) -> dict[str, Estimate]:
         out = {
@@ -223,6 +241,10 @@ class Scorer:
             return self.resampler.interval(lambda tables: from_confusion(name, tables, "binary"), of_class=k)
         return wilson(int(hits), int(rows), confidence=confidence)
 
+    def of(self, rows: NDArray[np.int64]) -> Scorer:
+        """Return the scorer of some of the rows."""
+        return Scorer(self.y[rows], self.p[rows], self.labels, self.options.of(rows))
+
     def evaluation(self) -> Evaluation:
         """Put the evaluation together."""
         hashes = self._hashes()
@@ -245,7 +267,11 @@ class Scorer:
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings(hashes)),
             calibration=self._calibration(),
+            baselines=(),
+            leaks=None,
+            looks=None,
             slices=self._slices(),
+            identified=hashes is not None or self.options.ids is not None,
             predictions=self._predictions(hashes),
         )
 
@@ -319,7 +345,7 @@ class Scorer:
                 "their loss is counted as large as float32 can tell, and may be larger."
             )
         if hashes is not None:
-            out += _duplicates(hashes, self.y)
+            out += repeats(hashes, self.y)
         return out
 
     def _too_small(self) -> NDArray[np.bool_]:
@@ -356,20 +382,3 @@ class Scorer:
 
 def _listed(words: list[str]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
-
-
-def _duplicates(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
-    """Say how many rows are there more than once, and how many of them contradict each other."""
-    labels_of: dict[str, set[bytes]] = {}
-    for key, label in zip(hashes, y, strict=True):
-        labels_of.setdefault(key, set()).add(label.tobytes())
-    extra = len(hashes) - len(labels_of)
-    if not extra:
-        return []
-    out = [f"{extra} of {len(hashes)} rows repeat the text of another row: they count twice."]
-    conflicts = sum(len(labels) > 1 for labels in labels_of.values())
-    if conflicts:
-        out.append(
-            f"{conflicts} of the repeated texts stand there with different labels: no model gets both right."
-        )
-    return out

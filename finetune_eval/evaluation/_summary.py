@@ -22,13 +22,17 @@ def text(result: Evaluation) -> str:
     """Return the evaluation as text: verdict, how sure, metrics, confusion matrix, classes, warnings."""
     blocks = [
         headline(result),
+        _trust(result),
         _scope(result),
-        *([_bullets(result.warnings)] if result.warnings else []),
         _metrics(result),
         _confusion(result) if result.task == "classification" else "",
         _classes(result) if len(result.labels) > 2 or result.task == "multilabel" else "",
+        _baselines(result),
+        _detectable(result),
         _calibration(result),
+        _threshold(result),
         _slices(result),
+        _limits(result),
     ]
     return "\n\n".join(block for block in blocks if block)
 
@@ -48,16 +52,29 @@ def _fill(sentence: str, indent: str = "") -> str:
     return textwrap.fill(sentence, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent))
 
 
-def _bullets(sentences: tuple[str, ...]) -> str:
-    return "\n".join(_fill(sentence, "! ") for sentence in sentences)
+def _trust(result: Evaluation) -> str:
+    """Say what speaks against the numbers, before they are read."""
+    sentences = list(result.warnings)
+    if result.looks is not None and result.looks.count > 1:
+        sentences.append(result.looks.verdict)
+    if result.leaks is not None and result.leaks.rows:
+        sentences.insert(0, result.leaks.verdict)
+    lines = [_fill(sentence, "! ") for sentence in sentences]
+    if result.leaks is not None and not result.leaks.rows:
+        lines.append(_fill(result.leaks.verdict))
+    lines.append(f"Test rows {result.rows_hash}")
+    return "\n".join(lines)
 
 
 def _scope(result: Evaluation) -> str:
-    """Say what always answering the commonest class gives, and why the interval is as wide as it is."""
+    """Say how many rows there are, what the commonest class gives, and why the interval is so wide."""
     lines = []
     if result.task == "classification":
         label, most = result.majority
         total = float(result.confusion_matrix.sum())
+        counts = [f"{_count(score.support)} {score.label!r}" for score in result.per_class]
+        if len(counts) <= 6:
+            lines.append(f"Rows: {', '.join(counts)}.")
         lines.append(
             f"Always answering {label!r} would be right on {_count(most)} of {_count(total)} "
             f"({most / total:.3f})."
@@ -73,16 +90,44 @@ def _scope(result: Evaluation) -> str:
         needed = z**2 * accuracy.value * (1 - accuracy.value) / target**2
         sentence += f"; +-{target * 100:g} would take about {_round(needed):,}"
     lines.append(sentence + ".")
-    lines.append(
+    return "\n".join(_fill(line) for line in lines)
+
+
+def _baselines(result: Evaluation) -> str:
+    if not result.baselines:
+        return ""
+    return "\n".join(["Against simple models on the same rows", *map(str, result.baselines)])
+
+
+def _detectable(result: Evaluation) -> str:
+    """Say which difference to another model these rows could show."""
+    if result.task != "classification" or "weight" in result.predictions:
+        return ""
+    from finetune_eval.evaluation.comparison import minimum_detectable_difference
+
+    # As many rows as this one gets wrong: two models of the same accuracy, half of whose errors are shared.
+    disagreement = max(1 - result.accuracy, 1 / result.n)
+    points = 100 * minimum_detectable_difference(min(1.0, disagreement), result.n)
+    return _fill(
+        f"Another model would have to be about {points:.1f} points better or worse for these {result.n:,} "
+        f"rows to show it (80 % power, if the two disagree on {disagreement:.0%} of the rows)."
+    )
+
+
+def _threshold(result: Evaluation) -> str:
+    if result.threshold is None or result.task != "classification":
+        return ""
+    origin = f", {result.threshold_origin}" if result.threshold_origin else ""
+    return _fill(
+        f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on{origin}."
+    )
+
+
+def _limits(result: Evaluation) -> str:
+    return _fill(
         f"Intervals: {result.confidence * 100:g} %; they cover the choice of these rows only, not the "
         "randomness of training and not drift."
     )
-    if result.threshold is not None and result.task == "classification":
-        origin = f", {result.threshold_origin}" if result.threshold_origin else ""
-        lines.append(
-            f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on{origin}."
-        )
-    return "\n".join(_fill(line) for line in lines)
 
 
 def _round(value: float) -> int:

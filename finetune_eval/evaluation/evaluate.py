@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,18 @@ from finetune_eval.evaluation._inputs import (
 )
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._scorer import Options, Scorer
+from finetune_eval.evaluation._trust import LeakScores, pair_of_rows
+from finetune_eval.evaluation.baselines import (
+    FROZEN,
+    MAJORITY,
+    TFIDF,
+    Baseline,
+    compare_with_baseline,
+    feature_probabilities,
+    majority_probabilities,
+    tfidf_probabilities,
+)
+from finetune_eval.evaluation.lockbox import look
 from finetune_eval.evaluation.metrics import resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 
@@ -101,16 +114,9 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
     if isinstance(output, np.ndarray) and len(output) != len(rows):
         raise ValueError(f"`model.predict` gave {len(output)} rows for {len(rows)} rows of `x`.")
     probabilities = _outputs.probabilities_of(model, output, task=task)
-    result = evaluate_predictions(y, probabilities, **options)
-    changes: dict[str, Any] = {}
-    if texts is None and not isinstance(x, dict):
-        from finetune_eval.data.ledger import rows_hash
-
-        changes["rows_hash"] = rows_hash(np.asarray(x), true_labels("y", y, result.labels, task))
+    contents = rows if texts is None and not isinstance(x, dict) else None
     note = _outputs.loss_note(model)
-    if note is not None:
-        changes["warnings"] = (*result.warnings, note)
-    return dataclasses.replace(result, **changes)
+    return _evaluate(y, probabilities, options, contents=contents, note=note)
 
 
 def _predict(model: Any, x: Any, batch_size: int | None) -> Any:
@@ -162,6 +168,10 @@ def evaluate_predictions(
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str = "classification",
+    train: Any = None,
+    features: Any = None,
+    baselines: bool = True,
+    lockbox: bool | str | Path | None = None,
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
@@ -188,6 +198,14 @@ def evaluate_predictions(
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
             first. Multilabel: every label from this probability on; None is 0.5.
         task: "classification" or "multilabel".
+        train: The training rows as a pair (x, y), such as `dataset.train`. Test rows that may be among them
+            are looked for, and the scores are given without them too; TF-IDF + logistic regression is fitted
+            on them as a baseline. `texts` must be given for either.
+        features: A pair of arrays, (m, d) of the training rows and (n, d) of these: such as embeddings of the
+            backbone before it was fine-tuned. A logistic regression on them is one more baseline.
+        baselines: Compare with simple models, of which the majority class is always one.
+        lockbox: Count this look at the rows: True (in the folder FINETUNE_EVAL_HOME, or
+            ~/.cache/finetune_eval), or a folder. None: nothing is written.
         n_resamples: Bootstrap resamples, at least 100.
         seed: Their seed.
 
@@ -202,20 +220,26 @@ def evaluate_predictions(
         >>> result.accuracy, round(result.loss, 4), result["recall"].value
         (0.75, 0.4004, 0.5)
     """
-    options = {
-        "average": average,
-        "confidence": confidence,
-        "groups": groups,
-        "ids": ids,
-        "metadata": metadata,
-        "n_resamples": n_resamples,
-        "sample_weight": sample_weight,
-        "seed": seed,
-        "task": task,
-        "texts": texts,
-        "threshold": threshold,
-    }
-    p, named = read_probabilities(probabilities, task)
+    options = dict(locals())
+    del options["y_true"], options["probabilities"]
+    return _evaluate(y_true, probabilities, options)
+
+
+def _evaluate(
+    y_true: Any, probabilities: Any, options: dict[str, Any], *, contents: Any = None, note: str | None = None
+) -> Evaluation:
+    """Check everything, score, and add what needs more than the probabilities.
+
+    Args:
+        y_true: As in `evaluate_predictions`.
+        probabilities: As in `evaluate_predictions`.
+        options: Its keywords.
+        contents: (n, ...) the rows as numbers, where they are no texts; they are hashed and looked for in the
+            training rows.
+        note: One more warning.
+    """
+    p, named = read_probabilities(probabilities, options.get("task", "classification"))
+    labels = options.get("labels")
     if labels is None:
         if named is None and holds_names(y_true):
             raise ValueError(
@@ -230,10 +254,73 @@ def evaluate_predictions(
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); got shape {p.shape}."
         )
     _checks.not_empty("y_true", y_true if y_true is not None else [0])
-    y = true_labels("y_true", y_true, names, task)
+    y = true_labels("y_true", y_true, names, options.get("task", "classification"))
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
-    return Scorer(y, p, names, checked).evaluation()
+    scorer = Scorer(y, p, names, checked)
+    result = scorer.evaluation()
+    changes: dict[str, Any] = {}
+    if contents is not None:
+        from finetune_eval.data.ledger import rows_hash
+
+        changes["rows_hash"] = rows_hash(np.asarray(contents), y)
+        changes["identified"] = True
+    if note is not None:
+        changes["warnings"] = (*result.warnings, note)
+    result = dataclasses.replace(result, **changes)
+    changes = {}
+    if checked.train is not None:
+        changes["leaks"] = _leaks(scorer, checked.texts if contents is None else contents)
+    if options.get("baselines", True) and checked.task == "classification":
+        changes["baselines"] = tuple(_baselines(result, scorer))
+    lockbox = options.get("lockbox")
+    if lockbox is not None and lockbox is not False:
+        changes["looks"] = look(result, None if lockbox is True else lockbox)
+    return dataclasses.replace(result, **changes)
+
+
+def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
+    """Look for the test rows among the training rows; score without those that are there."""
+    if rows is None:
+        return None
+    from finetune_eval.data.leakage import find_leaks
+
+    assert scorer.options.train is not None
+    found = find_leaks(scorer.options.train[0], rows)
+    clean = np.asarray(found.clean_rows)
+    return LeakScores(
+        n_train=found.n_train,
+        n_test=found.n_test,
+        counts=found.counts,
+        rows=tuple(np.asarray(found.test_rows).tolist()),
+        examples=tuple(found.examples),
+        without=scorer.of(clean).estimates() if len(found) and len(clean) else {},
+    )
+
+
+def _baselines(result: Evaluation, scorer: Scorer) -> Iterator[Baseline]:
+    options, classes = scorer.options, len(result.labels)
+
+    def compared(name: str, probabilities: Any) -> Baseline:
+        return compare_with_baseline(
+            result,
+            name,
+            probabilities,
+            groups=options.groups,
+            n_resamples=options.n_resamples,
+            seed=options.seed,
+        )
+
+    if options.train is None:
+        yield compared(MAJORITY, majority_probabilities(scorer.y, result.n, classes))
+        return
+    x_train, y_train = options.train
+    yield compared(MAJORITY, majority_probabilities(y_train, result.n, classes))
+    if options.texts is not None:
+        yield compared(TFIDF, tfidf_probabilities(x_train, y_train, options.texts, classes=classes))
+    if options.features is not None:
+        train_features, features = options.features
+        yield compared(FROZEN, feature_probabilities(train_features, y_train, features, classes=classes))
 
 
 def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, Any]) -> Options:
@@ -267,6 +354,7 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
             if len(values) != n:
                 raise ValueError(f"`{name}` must have one value for each of the {n} rows; got {len(values)}.")
         per_row[name] = values
+    train, features = _training_rows(options.get("train"), options.get("features"), labels, n)
     groups = per_row["groups"]
     if groups is not None:
         groups = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
@@ -281,6 +369,8 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
     return Options(
         average=average,
         chosen=chosen,
+        train=train,
+        features=features,
         confidence=_checks.number("confidence", options.get("confidence", 0.95), above=0, below=1),
         groups=groups,
         ids=per_row["ids"],
@@ -309,6 +399,27 @@ def _metadata(values: Any, n: int) -> Any:
                 f"{len(columns[name])}."
             )
     return values
+
+
+def _training_rows(
+    train: Any, features: Any, labels: tuple[str, ...] | None, n: int
+) -> tuple[tuple[Any, NDArray[np.int64]] | None, tuple[Any, Any] | None]:
+    if train is None:
+        if features is not None:
+            raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
+        return None, None
+    x, y = pair_of_rows(train)
+    indices = np.empty(0, dtype=np.int64) if labels is None else _checks.label_indices("train", y, labels)
+    if features is not None:
+        if not isinstance(features, (tuple, list)) or len(features) != 2:
+            raise ValueError("`features` must be a pair of arrays: of the training rows, and of these rows.")
+        for name, part, rows in (("training", features[0], len(x)), ("test", features[1], n)):
+            if len(part) != rows:
+                raise ValueError(
+                    f"`features` must have one row for each {name} row; got {len(part)} for {rows}."
+                )
+        features = (features[0], features[1])
+    return (x, indices), features
 
 
 def _weights(values: Any) -> NDArray[np.float64] | None:

@@ -1,0 +1,77 @@
+"""Whether the rows can be trusted: repeats, contradictions, and what leaked from the training rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval.evaluation.intervals import Estimate
+
+
+@dataclass(frozen=True)
+class LeakScores:
+    """What a model is worth with and without the test rows that may be in the training rows too.
+
+    Attributes:
+        n_train: Training rows looked at.
+        n_test: Test rows looked at.
+        counts: Possible leaks of each kind: "exact", "normalised", "near".
+        rows: Which test rows.
+        examples: Kind, similarity, test row, its text, training row, its text.
+        without: The estimates on the other test rows; empty where there are none, or nothing leaked.
+    """
+
+    n_train: int
+    n_test: int
+    counts: dict[str, int]
+    rows: tuple[int, ...]
+    examples: tuple[tuple[str, float, int, str, int, str], ...]
+    without: dict[str, Estimate]
+
+    @property
+    def verdict(self) -> str:
+        """Say in one sentence how much leaked, and what is left of the accuracy without."""
+        looked = f"{self.n_test:,} test rows against {self.n_train:,} training rows"
+        if not self.rows:
+            return f"No possible leak found: {looked}."
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
+        start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
+        if not self.without:
+            return f"{start} No test row is left without them."
+        return f"{start} Without them: accuracy {self.without['accuracy']}."
+
+
+def repeats(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
+    """Say how many rows are there more than once, and how many of them contradict each other."""
+    labels_of: dict[str, set[bytes]] = {}
+    for key, label in zip(hashes, y, strict=True):
+        labels_of.setdefault(key, set()).add(label.tobytes())
+    extra = len(hashes) - len(labels_of)
+    if not extra:
+        return []
+    out = [f"{extra} of {len(hashes)} rows repeat the text of another row: they count twice."]
+    conflicts = sum(len(labels) > 1 for labels in labels_of.values())
+    if conflicts:
+        out.append(
+            f"{conflicts} of the repeated texts stand there with different labels: no model gets both right."
+        )
+    return out
+
+
+def pair_of_rows(train: Any) -> tuple[Any, Any]:
+    """Return the x and y of `train`, a pair or anything that unpacks into one."""
+    try:
+        x, y = train
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`train` must be the training rows as a pair (x, y), such as `dataset.train`; got "
+            f"{type(train).__name__}."
+        ) from None
+    if len(x) != len(y):
+        raise ValueError(f"`train` must have as many labels as rows; got {len(x)} rows and {len(y)} labels.")
+    if len(x) == 0:
+        raise ValueError("`train` has no rows; at least one is needed.")
+    return x, y

@@ -1,0 +1,195 @@
+"""How often a test set has been looked at, and whether it chose the model.
+
+Every look is a line in a file that all processes append to. Only hashes and scores are written, no text.
+Nothing is counted unless it is asked for: `evaluate(..., lockbox=True)`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import json
+import os
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation._result import Evaluation
+
+__all__ = ["Looks", "home", "look"]
+
+_FILE = "looks.jsonl"
+_DIGITS = 4  # of the probabilities that tell models apart: the same model on other hardware stays the same
+
+
+@dataclass(frozen=True)
+class Looks:
+    """How often these test rows were looked at, this time included.
+
+    Attributes:
+        rows: Hash of the rows and their labels, whatever their order.
+        count: Looks so far.
+        models: How many different models (told apart by their probabilities) were scored.
+        best: Whether no other of them has a higher accuracy.
+        first: When the rows were first looked at (UTC).
+        luck: By how much the best of so many equally good models would look better than it is, on average.
+    """
+
+    rows: str
+    count: int
+    models: int
+    best: bool
+    first: str
+    luck: float
+
+    @property
+    def optimistic(self) -> bool:
+        """Whether the test set may have chosen the model: the best of several that it scored."""
+        return self.best and self.models > 1
+
+    @property
+    def verdict(self) -> str:
+        """Say in one or two sentences what the count means."""
+        if self.count == 1:
+            return "First recorded look at these test rows."
+        times = f"These test rows were looked at {self.count} times since {self.first[:10]}"
+        if self.models == 1:
+            return f"{times}, always with the same model."
+        if not self.optimistic:
+            return f"{times}, with {self.models} models; others scored as well or better than this one."
+        return (
+            f"{times}, with {self.models} models, and this is the best of them: if it was chosen for that, "
+            f"its accuracy is optimistic. Were all {self.models} equally good, the best would look about "
+            f"{100 * self.luck:.1f} points too good."
+        )
+
+    def __str__(self) -> str:
+        return textwrap.fill(self.verdict, 80)
+
+
+def home() -> Path:
+    """Return where looks are kept: the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval."""
+    named = os.environ.get("FINETUNE_EVAL_HOME")
+    return Path(named) if named else Path.home() / ".cache" / "finetune_eval"
+
+
+def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
+    """Record a look at the rows of an evaluation, and say how many there were.
+
+    A result is called optimistic where the test set may have chosen the model: several different models
+    were scored on the same rows, and this one has the highest accuracy of them.
+
+    Args:
+        evaluation: Its rows must be known by their texts or ids: labels alone do not tell test sets apart.
+        folder: Where looks are kept; None: `home()`. Made if it is not there.
+
+    Returns:
+        The looks so far, this one included.
+
+    Raises:
+        ValueError: The rows have neither texts nor ids.
+        OSError: The folder cannot be written.
+
+    Reference:
+        Roelofs et al. 2019, NeurIPS: re-used test sets seldom mislead much, so this warns, no more.
+    """
+    rows, model = _rows_key(evaluation), _model_key(evaluation)
+    accuracy = evaluation.accuracy
+    mine = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "rows": rows,
+        "model": model,
+        "n": evaluation.n,
+        "accuracy": accuracy,
+        "loss": evaluation.loss,
+    }
+    looks = [entry for entry in _append((home() if folder is None else Path(folder)) / _FILE, mine)]
+    looks = [entry for entry in looks if entry.get("rows") == rows]
+    best_of = {str(entry["model"]): float(entry["accuracy"]) for entry in looks}
+    others = [value for name, value in best_of.items() if name != model]
+    return Looks(
+        rows=rows,
+        count=len(looks),
+        models=len(best_of),
+        best=all(accuracy > other for other in others),
+        first=str(looks[0]["time"]),
+        luck=_luck(len(best_of), evaluation),
+    )
+
+
+def _luck(models: int, evaluation: Evaluation) -> float:
+    """Return the expected best of k equal models, in accuracy: k-th order statistic times standard error."""
+    from finetune_eval.evaluation.seeds import expected_best_of
+
+    accuracy = evaluation.accuracy
+    return expected_best_of(models) * float(np.sqrt(accuracy * (1 - accuracy) / evaluation.n))
+
+
+def _rows_key(evaluation: Evaluation) -> str:
+    frame = evaluation.predictions
+    if "text_hash" in frame:
+        names = frame["text_hash"]
+    elif evaluation.identified:
+        return evaluation.rows_hash
+    else:
+        raise ValueError(
+            "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."
+        )
+    lines = sorted(f"{name}\t{label}" for name, label in zip(names, frame["label"], strict=True))
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _model_key(evaluation: Evaluation) -> str:
+    frame = evaluation.predictions
+    columns = [f"p_{label}" for label in evaluation.labels]
+    order = (
+        np.argsort(frame["text_hash"].to_numpy(dtype=str), kind="stable")
+        if "text_hash" in frame
+        else slice(None)
+    )
+    p = np.round(frame[columns].to_numpy(dtype=np.float64)[order], _DIGITS) + 0.0
+    return hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()[:16]
+
+
+def _append(path: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Append a line and return all lines; writers in other processes wait for each other, none is lost."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+    try:
+        with _locked(handle):
+            with os.fdopen(os.dup(handle), "rb") as file:
+                file.seek(0)
+                written = file.read()
+            line = (json.dumps(entry) + "\n").encode()
+            if written and not written.endswith(b"\n"):
+                line = b"\n" + line  # somebody died half-way through a line: that line is lost, not this one
+            if os.write(handle, line) != len(line):
+                raise OSError(f"{str(path)!r} could not be written whole: is the disk full?")
+            os.fsync(handle)
+    finally:
+        os.close(handle)
+    out = []
+    for text in (written + line).splitlines():
+        with contextlib.suppress(ValueError):
+            out.append(json.loads(text))
+    return out
+
+
+@contextlib.contextmanager
+def _locked(handle: int) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:  # Windows: appends are whole there, though two counts may come out the same
+        yield
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX)
+    try:
+        yield
+    finally:
+        fcntl.flock(handle, fcntl.LOCK_UN)

@@ -1,0 +1,168 @@
+"""Baselines on the same rows, and what leaked from the training rows."""
+
+import numpy as np
+import pytest
+from sklearn.dummy import DummyClassifier
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from finetune_eval.evaluation.baselines import (
+    compare_with_baseline,
+    feature_probabilities,
+    majority_probabilities,
+    tfidf_probabilities,
+)
+from finetune_eval.evaluation.comparison import mcnemar
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+
+GOOD, BAD = ["warm", "funny", "honest", "superb"], ["dull", "flat", "tired", "awful"]
+PLAIN = ["film", "plot", "actor", "scene", "music"]
+
+
+def reviews(n, seed):
+    random = np.random.default_rng(seed)
+    y = random.integers(0, 2, n)
+    texts = [
+        " ".join(
+            [
+                *random.choice(PLAIN, 6),
+                random.choice(GOOD if random.random() < (0.85 if k else 0.15) else BAD),
+            ]
+        )
+        for k in y
+    ]
+    return [f"{text} {seed}{i}" for i, text in enumerate(texts)], y
+
+
+def test_majority_is_scikit_learns_prior():
+    y = np.array([0, 2, 2, 2, 1, 2])
+    expected = DummyClassifier(strategy="prior").fit(np.zeros((6, 1)), y).predict_proba(np.zeros((4, 1)))
+    np.testing.assert_allclose(majority_probabilities(y, 4, 3), expected)
+
+
+def test_tfidf_is_the_pipeline_it_says_it_is():
+    (train, y), (test, _) = reviews(200, 0), reviews(50, 1)
+    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    model = make_pipeline(vectorizer, LogisticRegression(C=2.0, max_iter=1000)).fit(train, y)
+    np.testing.assert_allclose(tfidf_probabilities(train, y, test, classes=2), model.predict_proba(test))
+
+
+def test_features_are_standardised_on_the_training_rows():
+    random = np.random.default_rng(0)
+    x, y = random.normal(3, 10, (100, 4)), random.integers(0, 2, 100)
+    x[:, 3] = 7.0
+    model = make_pipeline(StandardScaler(), LogisticRegression(C=2.0, max_iter=1000)).fit(x, y)
+    np.testing.assert_allclose(
+        feature_probabilities(x, y, x[:9], classes=2), model.predict_proba(x[:9]), rtol=1e-6
+    )
+    with pytest.raises(ValueError, match="must have the same columns; got 4 and 3"):
+        feature_probabilities(x, y, x[:, :3], classes=2)
+
+
+def test_classes_without_training_rows_get_probability_zero():
+    p = tfidf_probabilities(["a b", "c d", "a b", "c d"], [0, 2, 0, 2], ["a", "d"], classes=3)
+    assert p[:, 1].tolist() == [0, 0] and p.sum(axis=1) == pytest.approx([1, 1])
+    assert p.argmax(axis=1).tolist() == [0, 2]
+    assert tfidf_probabilities(["a", "b"], [1, 1], ["c"], classes=2).tolist() == [[0, 1]]
+    assert tfidf_probabilities(["", "!"], [0, 1], ["c"], classes=2).tolist() == [[0.5, 0.5]]
+
+
+def test_the_comparison_is_mcnemars():
+    y = np.array([0] * 60 + [1] * 40)
+    p = np.where(np.arange(100) < 90, y * 0.8 + 0.1, 0.9 - y * 0.8)
+    result = evaluate_predictions(y, p)
+    majority = result.baselines[0]
+    assert [one.name for one in result.baselines] == ["the majority class"]
+    assert majority.estimates["accuracy"].value == 0.6
+    # right: the model rows 0-89, the majority rows 0-59: 30 only the model, 0 only the majority
+    assert majority.p_value == pytest.approx(mcnemar(30, 0).p_value)
+    assert (majority.outcome, majority.difference.value) == ("better", pytest.approx(0.3))
+    assert "This model is better than the majority class" in str(result)
+    assert evaluate_predictions(y, p, baselines=False).baselines == ()
+
+
+def test_training_rows_give_tfidf_and_leaks(tmp_path):
+    train, test = reviews(400, 0), reviews(200, 1)
+    test[0][:20] = train[0][:20]
+    test[1][:20] = train[1][:20]
+    test[0][20] = train[0][30].upper()
+    features = [
+        np.array([[sum(word in text for word in GOOD)] for text in part], float)
+        for part in (train[0], test[0])
+    ]
+    # a model that has learned the training rows by heart and guesses otherwise
+    p = np.where(np.arange(200) < 20, 0.98 * test[1] + 0.01, np.random.default_rng(0).uniform(0.3, 0.7, 200))
+    result = evaluate_predictions(
+        test[1], p, labels=["no", "yes"], texts=test[0], train=train, features=features
+    )
+    assert [one.name for one in result.baselines] == [
+        "the majority class",
+        "TF-IDF + logistic regression",
+        "logistic regression on frozen features",
+    ]
+    tfidf = result.baselines[1]
+    assert 0.75 < tfidf.estimates["accuracy"].value < 0.95
+    assert tfidf.outcome == "worse"  # the evaluated model is worse than TF-IDF
+    assert result.leaks.counts["exact"] == 20 and result.leaks.counts["normalised"] == 1
+    assert set(range(21)) <= set(result.leaks.rows)
+    clean = [i for i in range(200) if i not in result.leaks.rows]
+    without = evaluate_predictions(test[1][clean], p[clean], labels=["no", "yes"])
+    assert result.leaks.without == without.estimates
+    assert result.leaks.without["accuracy"].value < result.accuracy
+    assert f"! Possible leak: {len(result.leaks.rows)} of 200 test rows" in str(result)
+    assert Evaluation.load(result.save(tmp_path)) == result
+    assert max(map(len, str(result).splitlines())) <= 80
+
+
+def test_clean_rows_say_so():
+    result = evaluate_predictions(
+        [0, 1], [0.1, 0.9], texts=["a b c", "d e f"], train=(["x y z", "u v w"], [0, 1])
+    )
+    assert result.leaks.without == {} and result.leaks.rows == ()
+    assert "No possible leak found: 2 test rows against 2 training rows." in str(result)
+
+
+def test_leaks_of_numbers():
+    class Model:
+        labels = ("a", "b")
+
+        def predict(self, x):
+            return np.full((len(x), 2), 0.5)
+
+    x = np.random.default_rng(0).random((30, 4))
+    result = evaluate(Model(), x[:10], [0, 1] * 5, train=(x[5:], [0] * 25))
+    assert result.leaks.rows == (5, 6, 7, 8, 9)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        (
+            {"train": 5},
+            "`train` must be the training rows as a pair (x, y), such as `dataset.train`; got int.",
+        ),
+        ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 rows and 2 labels."),
+        ({"train": (["a"], [7])}, "`train` must be class indices from 0 to 1 (0, 1); row 0 is 7."),
+        (
+            {"features": ([[1]], [[1]])},
+            "`features` needs `train`, the labels of the training rows: pass train=(x, y).",
+        ),
+        (
+            {"train": (["a"], [0]), "features": ([[1]], [[1]])},
+            "`features` must have one row for each test row; got 1 for 2.",
+        ),
+    ],
+)
+def test_bad_training_rows(keywords, message):
+    with pytest.raises(ValueError) as error:
+        evaluate_predictions([0, 1], [0.2, 0.8], texts=["a", "b"], **keywords)
+    assert str(error.value) == message
+
+
+def test_compare_with_any_probabilities():
+    y = np.array([0, 1] * 50)
+    result = evaluate_predictions(y, np.where(y == 1, 0.9, 0.1))
+    found = compare_with_baseline(result, "a coin", np.full((100, 2), 0.5), metric="f1")
+    assert (found.name, found.metric, found.outcome) == ("a coin", "f1", "better")

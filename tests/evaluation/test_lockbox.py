@@ -1,0 +1,119 @@
+"""The count of looks at a test set: across processes, and what it calls optimistic."""
+
+import json
+import math
+import os
+import stat
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+from finetune_eval.evaluation.lockbox import home, look
+
+TEXTS = [f"text {i}" for i in range(100)]
+Y = np.arange(100) % 2
+
+
+def scored(right, texts=TEXTS, order=None, shift=0.0):
+    """An evaluation with the first `right` rows right."""
+    p = np.where((np.arange(100) < right) == (Y == 1), 0.9, 0.1) + shift
+    order = np.arange(100) if order is None else order
+    return evaluate_predictions(Y[order], p[order], texts=[texts[i] for i in order], baselines=False)
+
+
+def test_looks_are_counted_and_the_best_of_several_is_optimistic(tmp_path):
+    first = look(scored(80), tmp_path)
+    assert (first.count, first.models, first.optimistic) == (1, 1, False)
+    assert first.verdict == "First recorded look at these test rows."
+    again = look(scored(80), tmp_path)
+    assert (again.count, again.models, again.optimistic) == (2, 1, False)
+    assert again.verdict.endswith("always with the same model.")
+    worse = look(scored(70), tmp_path)
+    assert (worse.count, worse.models, worse.optimistic) == (3, 2, False)
+    best = look(scored(90), tmp_path)
+    assert (best.count, best.models, best.optimistic) == (4, 3, True)
+    # expected best of three equal models: 0.84628 standard deviations (3 / (2 sqrt(pi)))
+    assert best.luck == pytest.approx(3 / (2 * math.sqrt(math.pi)) * math.sqrt(0.9 * 0.1 / 100), rel=1e-4)
+    assert (
+        "4 times" in best.verdict
+        and "with 3 models" in best.verdict
+        and "2.5 points too good" in best.verdict
+    )
+    assert max(map(len, str(best).splitlines())) <= 80
+
+
+def test_the_order_of_rows_and_rounding_do_not_make_another_test_set_or_model(tmp_path):
+    look(scored(80), tmp_path)
+    order = np.random.default_rng(0).permutation(100)
+    assert (looks := look(scored(80, order=order), tmp_path)).count == 2 and looks.models == 1
+    assert look(scored(80, shift=1e-7), tmp_path).models == 1
+    assert look(scored(80, shift=1e-2), tmp_path).models == 2
+    assert look(scored(80, texts=[text + "!" for text in TEXTS]), tmp_path).count == 1
+
+
+def test_writers_in_several_processes_lose_nothing(tmp_path):
+    code = (
+        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); from test_lockbox import scored, look\n"
+        "result = scored(int(sys.argv[1]))\n"
+        "for i in range(25): look(result, sys.argv[2])"
+    )
+    workers = [
+        subprocess.Popen([sys.executable, "-c", code, str(50 + k), str(tmp_path)], stderr=subprocess.PIPE)
+        for k in range(4)
+    ]
+    for worker in workers:
+        assert worker.communicate()[1] == b"" and worker.returncode == 0
+    lines = (tmp_path / "looks.jsonl").read_text().splitlines()
+    assert len([json.loads(line) for line in lines]) == 100
+    looks = look(scored(50), tmp_path)
+    assert (looks.count, looks.models) == (101, 4)
+
+
+def test_a_torn_line_costs_only_itself(tmp_path):
+    look(scored(80), tmp_path)
+    with open(tmp_path / "looks.jsonl", "a") as file:
+        file.write('{"rows": "half a li')
+    assert look(scored(80), tmp_path).count == 2
+    assert look(scored(80), tmp_path).count == 3
+
+
+def test_evaluate_counts_only_when_asked(tmp_path, monkeypatch):
+    monkeypatch.setenv("FINETUNE_EVAL_HOME", str(tmp_path / "home"))
+    assert home() == tmp_path / "home"
+    p = np.where(Y == 1, 0.9, 0.1)
+    assert evaluate_predictions(Y, p, texts=TEXTS).looks is None and not home().exists()
+    result = evaluate_predictions(Y, p, texts=TEXTS, lockbox=True)
+    assert result.looks.count == 1
+    assert evaluate_predictions(Y, p, texts=TEXTS, lockbox=True).looks.count == 2
+    assert evaluate_predictions(Y, p, texts=TEXTS, lockbox=tmp_path / "other").looks.count == 1
+    assert stat.S_IMODE((home() / "looks.jsonl").stat().st_mode) == 0o600
+    assert not any(text in (home() / "looks.jsonl").read_text() for text in ("text 1", "text 99"))
+    assert Evaluation.load(result.save(tmp_path / "saved")) == result
+
+
+def test_the_text_says_optimistic(tmp_path):
+    for right in (60, 70, 80):
+        result = evaluate_predictions(
+            Y, np.where((np.arange(100) < right) == (Y == 1), 0.9, 0.1), texts=TEXTS, lockbox=tmp_path
+        )
+    assert "! These test rows were looked at 3 times since" in str(result)
+    assert "optimistic" in str(result)
+
+
+def test_numbers_are_known_by_their_contents_and_labels_alone_are_refused(tmp_path):
+    class Model:
+        labels = ("a", "b")
+
+        def predict(self, x):
+            return np.column_stack([1 - x[:, 0], x[:, 0]])
+
+    x = np.random.default_rng(0).random((100, 3))
+    assert evaluate(Model(), x, Y, lockbox=tmp_path).looks.count == 1
+    assert evaluate(Model(), x, Y, lockbox=tmp_path).looks.count == 2
+    assert evaluate(Model(), x[::-1], Y[::-1], lockbox=tmp_path).looks.count == 1
+    with pytest.raises(ValueError, match="`lockbox` needs `texts` or `ids`"):
+        evaluate_predictions(Y, x[:, 0], lockbox=tmp_path)
+    assert evaluate_predictions(Y, x[:, 0], ids=np.arange(100) + 7, lockbox=tmp_path).looks.count == 1
