@@ -266,21 +266,23 @@ class Scorer:
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings(hashes)),
-            calibration=self._calibration(),
+            calibration=None,
             baselines=(),
             leaks=None,
             looks=None,
-            slices=self._slices(),
+            slices=(),
             identified=hashes is not None or self.options.ids is not None,
             predictions=self._predictions(hashes),
         )
 
-    def _calibration(self) -> Calibration | None:
+    def calibration(self) -> Calibration | None:
+        """Hold the probabilities against what happened; None for multilabel rows."""
         if self.multilabel:
             return None
         return calibrate(self.y, self.p, confidence=self.options.confidence, seed=self.options.seed)
 
-    def _slices(self) -> tuple[Slice, ...]:
+    def slices(self) -> tuple[Slice, ...]:
+        """Look for weak parts of the rows, where texts or metadata were given."""
         texts, metadata = self.options.texts, self.options.metadata
         if texts is None and metadata is None:
             return ()

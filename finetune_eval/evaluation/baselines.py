@@ -183,12 +183,14 @@ def compare_with_baseline(
     Raises:
         ValueError: The probabilities do not fit the rows.
     """
+    import pandas as pd
+
     from finetune_eval.evaluation.comparison import compare
-    from finetune_eval.evaluation.evaluate import evaluate_predictions
+    from finetune_eval.evaluation.evaluate import score_only
 
     frame = evaluation.predictions
-    simple = evaluate_predictions(
-        frame["label"],
+    simple = score_only(
+        pd.Categorical(frame["label"], categories=evaluation.labels).codes,
         probabilities,
         labels=evaluation.labels,
         ids=frame["id"],
@@ -198,7 +200,6 @@ def compare_with_baseline(
         confidence=evaluation.confidence,
         n_resamples=n_resamples,
         seed=seed,
-        baselines=False,
     )
     found = compare(
         evaluation,

@@ -41,7 +41,7 @@ from finetune_eval.evaluation.lockbox import look
 from finetune_eval.evaluation.metrics import resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 
-__all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
+__all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions", "load_predictions"]
 
 TASKS = ("classification", "multilabel")
 
@@ -226,7 +226,13 @@ def evaluate_predictions(
 
 
 def _evaluate(
-    y_true: Any, probabilities: Any, options: dict[str, Any], *, contents: Any = None, note: str | None = None
+    y_true: Any,
+    probabilities: Any,
+    options: dict[str, Any],
+    *,
+    contents: Any = None,
+    note: str | None = None,
+    scores_only: bool = False,
 ) -> Evaluation:
     """Check everything, score, and add what needs more than the probabilities.
 
@@ -237,6 +243,7 @@ def _evaluate(
         contents: (n, ...) the rows as numbers, where they are no texts; they are hashed and looked for in the
             training rows.
         note: One more warning.
+        scores_only: Leave out calibration, slices, baselines and everything else that is not a score.
     """
     p, named = read_probabilities(probabilities, options.get("task", "classification"))
     labels = options.get("labels")
@@ -259,6 +266,9 @@ def _evaluate(
     checked = _check_options(len(p), names, options)
     scorer = Scorer(y, p, names, checked)
     result = scorer.evaluation()
+    if scores_only:
+        return result
+    result = dataclasses.replace(result, calibration=scorer.calibration(), slices=scorer.slices())
     changes: dict[str, Any] = {}
     if contents is not None:
         from finetune_eval.data.ledger import rows_hash
@@ -277,6 +287,11 @@ def _evaluate(
     if lockbox is not None and lockbox is not False:
         changes["looks"] = look(result, None if lockbox is True else lockbox)
     return dataclasses.replace(result, **changes)
+
+
+def score_only(y_true: Any, probabilities: Any, **options: Any) -> Evaluation:
+    """Score predictions and nothing else, for the inside of the library: cheap."""
+    return _evaluate(y_true, probabilities, options, scores_only=True)
 
 
 def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
@@ -434,3 +449,74 @@ def _weights(values: Any) -> NDArray[np.float64] | None:
     if weights.sum() == 0:
         raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
     return weights
+
+
+def load_predictions(path: str | Path, **options: Any) -> Evaluation:
+    """Score a file of predictions, from any framework.
+
+    A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
+    `target`), the truth as a class name or index; a probability for each class, `p_<class>`, or, for two
+    classes, one column `probability` (or `score`, `p`) of the second (`labels` is then needed where the truth
+    is class names). `id`, `text`, `group` and `weight` are
+    used where they are there. `predictions.parquet` of a run is such a file.
+
+    Args:
+        path: The file; its name ends in .csv, .tsv, .parquet or .jsonl.
+        **options: Keywords of `evaluate_predictions`; they go before what the file holds.
+
+    Returns:
+        The evaluation.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The ending is unknown, or a column is missing.
+    """
+    path = Path(path)
+    frame = _read_table(path)
+    truth = _first_column(frame, ("label", "y_true", "target"))
+    if truth is None:
+        raise ValueError(
+            f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
+            f"{', '.join(map(repr, map(str, frame.columns)))}."
+        )
+    classes = [str(name) for name in frame.columns if str(name).startswith("p_")]
+    one = _first_column(frame, ("probability", "score", "p"))
+    if classes:
+        probabilities: Any = frame[classes]
+        names: Any = tuple(name.removeprefix("p_") for name in classes)
+    elif one is not None:
+        probabilities = frame[one].to_numpy()
+        names = None  # class names then need `labels`: which of them the column is of must not be guessed
+    else:
+        raise ValueError(
+            f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
+            f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
+        )
+    y = frame[truth].to_numpy()
+    found = {"labels": names, "texts": "text", "ids": "id", "groups": "group", "sample_weight": "weight"}
+    for keyword, column in found.items():
+        if keyword == "labels":
+            options.setdefault(keyword, column)
+        elif column in frame:
+            options.setdefault(keyword, frame[column].to_numpy())
+    return evaluate_predictions(y, probabilities, **options)
+
+
+def _read_table(path: Path) -> Any:
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"{str(path)!r} does not exist; pass a file of predictions.")
+    ending = path.suffix.lower()
+    if ending == ".parquet":
+        return pd.read_parquet(path)
+    if ending == ".jsonl":
+        return pd.read_json(path, lines=True)
+    if ending in (".csv", ".tsv"):
+        # A class may be called "NA" or "null": only an empty cell is missing.
+        return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", keep_default_na=False, na_values=[""])
+    raise ValueError(f"{str(path)!r} must end in .csv, .tsv, .parquet or .jsonl.")
+
+
+def _first_column(frame: Any, names: Sequence[str]) -> str | None:
+    return next((name for name in names if name in frame), None)

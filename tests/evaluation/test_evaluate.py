@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions, load_predictions
 
 
 def rows(n, classes, seed=0, skill=1.0):
@@ -563,3 +563,71 @@ def test_nothing_heavy_is_imported():
         "print([m for m in ('tensorflow', 'keras', 'pandas', 'sklearn', 'scipy.stats') if m in sys.modules])"
     )
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+# --- files of predictions ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet", "jsonl"])
+def test_predictions_of_any_framework_are_scored_from_a_file(tmp_path, ending):
+    y, p = rows(40, 3)
+    names = np.array(["NA", "low", "high"])
+    frame = pd.DataFrame({"id": np.arange(40), "label": names[y]})
+    for k, name in enumerate(names):
+        frame[f"p_{name}"] = p[:, k].astype(np.float64)
+    frame["weight"] = 1.0 + np.arange(40) % 3
+    path = tmp_path / f"predictions.{ending}"
+    {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "parquet": lambda: frame.to_parquet(path),
+        "jsonl": lambda: frame.to_json(path, orient="records", lines=True, double_precision=15),
+    }[ending]()
+    loaded = load_predictions(path)
+    direct = evaluate_predictions(
+        y, p.astype(np.float64), labels=names, sample_weight=frame["weight"], ids=frame["id"]
+    )
+    assert loaded.labels == ("NA", "low", "high")
+    np.testing.assert_array_equal(loaded.confusion_matrix, direct.confusion_matrix)
+    assert loaded.loss == pytest.approx(direct.loss, rel=1e-12)
+    assert loaded["f1"] == direct["f1"]
+
+
+def test_one_probability_column(tmp_path):
+    path = tmp_path / "scores.csv"
+    path.write_text("target,score\nspam,0.9\nham,0.2\nspam,0.4\n")
+    with pytest.raises(ValueError, match="`labels` is needed when `y_true` holds class names"):
+        load_predictions(path)
+    result = load_predictions(path, labels=["ham", "spam"])
+    assert (result.labels, result.confusion_matrix.tolist()) == (("ham", "spam"), [[1, 0], [1, 1]])
+    path.write_text("y_true,probability\n1,0.9\n0,0.2\n1,0.4\n")
+    assert load_predictions(path, labels=["ham", "spam"]).confusion_matrix.tolist() == [[1, 0], [1, 1]]
+
+
+def test_a_saved_evaluation_is_scored_again(tmp_path):
+    result = evaluate_predictions(*rows(50, 3), labels=["a", "b", "c"], texts=[f"t {i}" for i in range(50)])
+    result.save(tmp_path)
+    assert load_predictions(tmp_path / "predictions.parquet") == result
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "kind", "message"),
+    [
+        ("no.csv", None, FileNotFoundError, "does not exist; pass a file of predictions."),
+        ("a.xls", "x", ValueError, "must end in .csv, .tsv, .parquet or .jsonl."),
+        (
+            "a.csv",
+            "p_a,p_b\n0.5,0.5\n",
+            ValueError,
+            "needs a column 'label' (or 'y_true', 'target') with the truth; it has 'p_a', 'p_b'.",
+        ),
+        ("b.csv", "label,x\na,0.5\n", ValueError, "it has 'label', 'x'."),
+        ("c.csv", "label,p_a,p_b\n,0.5,0.5\n", ValueError, "`y_true` has no label in row 0"),
+    ],
+)
+def test_files_that_cannot_be_scored(tmp_path, name, content, kind, message):
+    if content is not None:
+        (tmp_path / name).write_text(content)
+    with pytest.raises(kind) as error:
+        load_predictions(tmp_path / name)
+    assert message in str(error.value)

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import stat
 import subprocess
 import sys
@@ -55,21 +54,24 @@ def test_the_order_of_rows_and_rounding_do_not_make_another_test_set_or_model(tm
 
 
 def test_writers_in_several_processes_lose_nothing(tmp_path):
+    path = tmp_path / "looks.jsonl"
     code = (
-        f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); from test_lockbox import scored, look\n"
-        "result = scored(int(sys.argv[1]))\n"
-        "for i in range(25): look(result, sys.argv[2])"
+        "import sys, pathlib\n"
+        "from finetune_eval.evaluation.lockbox import _append\n"
+        "for i in range(100):\n"
+        "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000}\n"
+        "    print(len(_append(pathlib.Path(sys.argv[2]), entry)))"
     )
     workers = [
-        subprocess.Popen([sys.executable, "-c", code, str(50 + k), str(tmp_path)], stderr=subprocess.PIPE)
+        subprocess.Popen([sys.executable, "-c", code, str(k), str(path)], stdout=subprocess.PIPE, text=True)
         for k in range(4)
     ]
-    for worker in workers:
-        assert worker.communicate()[1] == b"" and worker.returncode == 0
-    lines = (tmp_path / "looks.jsonl").read_text().splitlines()
-    assert len([json.loads(line) for line in lines]) == 100
-    looks = look(scored(50), tmp_path)
-    assert (looks.count, looks.models) == (101, 4)
+    counts = [int(count) for worker in workers for count in worker.communicate()[0].split()]
+    entries = [json.loads(line) for line in path.read_text().splitlines()]
+    assert sorted((entry["model"], entry["i"]) for entry in entries) == [
+        (str(k), i) for k in range(4) for i in range(100)
+    ]
+    assert sorted(counts) == list(range(1, 401))  # each writer saw its own line and all before it
 
 
 def test_a_torn_line_costs_only_itself(tmp_path):
