@@ -158,8 +158,89 @@ def evaluate(
         rows = load_dataset(
             data, text=text, label=label, labels=model.labels, train=0, validation=0, test=1.0
         ).test
-        result = score(model, *rows)
+        result = score(model, *rows, metadata=rows.metadata, lockbox=True)
     _print_result(result, as_json)
+
+
+@app.command()
+def compare(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Two or more run folders, or predictions of any model.")
+    ],
+    metric: Annotated[
+        str, typer.Option("--metric", help="The metric that decides, declared beforehand.")
+    ] = "accuracy",
+    as_json: Json = False,
+) -> None:
+    """Say which of several models is better on the same rows, and whether it is more than chance.
+
+    Example: finetune-eval compare runs/small runs/large --metric f1
+    """
+    from finetune_eval.evaluation.comparison import compare as decide
+
+    if len(paths) < 2:
+        raise typer.BadParameter("give at least two run folders or files of predictions.")
+    names = [path.stem if path.is_file() else path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    result = decide(*map(_evaluation, paths), metric=metric, names=names)
+    if as_json:
+        import dataclasses
+
+        _show(json.dumps({"verdict": result.verdict, **dataclasses.asdict(result)}, default=str))
+    else:
+        _show(str(result))
+
+
+@app.command()
+def leaks(
+    train: Annotated[Path, typer.Argument(help="The training rows: .csv, .jsonl or .parquet.")],
+    test: Annotated[Path, typer.Argument(help="The test rows.")],
+    text: Text = "text",
+    as_json: Json = False,
+) -> None:
+    """Find test rows that are, exactly or nearly, also training rows.
+
+    Example: finetune-eval leaks train.csv test.csv --text review
+    """
+    from finetune_eval.data.leakage import find_leaks
+
+    found = find_leaks(_column(train, text), _column(test, text))
+    if as_json:
+        rows = zip(found.test_rows, found.train_rows, found.kind, found.similarity, strict=True)
+        pairs = [
+            {"test": int(a), "train": int(b), "kind": str(k), "similarity": float(s)} for a, b, k, s in rows
+        ]
+        _show(json.dumps({"n_train": found.n_train, "n_test": found.n_test, "possible_leaks": pairs}))
+    else:
+        _show(str(found))
+
+
+@app.command()
+def report(
+    path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The page. [default: report.html in the run]")
+    ] = None,
+) -> None:
+    """Write one self-contained page with everything the evaluation knows.
+
+    Example: finetune-eval report runs/demo
+    """
+    from finetune_eval.data.ledger import DataTrace
+    from finetune_eval.reports.html import report as write_report
+    from finetune_eval.traces.training import TrainingTrace
+
+    result = _evaluation(path)
+    epochs, data = path / "trace.jsonl", path / "data.json"
+    page = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
+    write_report(
+        result,
+        page,
+        training=TrainingTrace.load(epochs) if epochs.is_file() else None,
+        data=DataTrace.load(data) if data.is_file() else None,
+    )
+    _show(str(page))
 
 
 @app.command()
@@ -279,7 +360,8 @@ def _run(
     _stage(4, f"{len(dataset.test):,} rows the model never saw")
     from finetune_eval.evaluation.evaluate import evaluate as score
 
-    result = score(model, *dataset.test)
+    test = dataset.test
+    result = score(model, *test, train=dataset.train, metadata=test.metadata, lockbox=True)
     flow.add(
         Step(
             "evaluation",
@@ -364,9 +446,9 @@ def _print_result(result: Evaluation, as_json: bool) -> None:
 
 def _evaluation(path: Path) -> Evaluation:
     """Load an evaluation from a run folder, or score a file of predictions."""
-    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.evaluate import Evaluation, load_predictions
 
-    return Evaluation.load(path)
+    return Evaluation.load(path) if path.is_dir() else load_predictions(path)
 
 
 def _load(path: Path) -> Any:
