@@ -33,7 +33,8 @@ def main() -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     print(text.splitlines()[0])
     print(
-        f"{ROWS:,} rows x {CLASSES} classes: {seconds:.1f} s, peak {peak / 2**20:.2f} GB (inputs {before / 2**20:.2f} GB)"
+        f"{ROWS:,} rows x {CLASSES} classes: {seconds:.1f} s, peak {peak / 2**20:.2f} GB "
+        f"(of which {before / 2**20:.2f} GB were there before)"
     )
 
 
