@@ -167,6 +167,13 @@ def test_labels_give_the_order():
     )
 
 
+def test_labels_name_what_the_file_says_even_where_it_is_a_number(tmp_path):
+    path = write(tmp_path, "a.csv", csv_of([(f"t{i}", ["0.5", "1.50"][i % 2]) for i in range(20)]))
+    made = load_dataset(path, labels=["1.50", "0.5"])
+    assert made.labels == ("1.50", "0.5")
+    assert everything(made)[0] == ("t0", "0.5")
+
+
 # Rows that cannot be used.
 
 

@@ -130,12 +130,14 @@ def test_seeds():
 
 
 def test_parts_come_shuffled_though_the_rows_are_sorted_by_class():
-    y = np.repeat([0, 1], 2_000)
-    made = split([f"text {i}" for i in range(4_000)], y, train=1_000, validation=200, test=1_000)
-    for part in (made.train, made.test):
-        # Wald-Wolfowitz: 500 + 500 shuffled rows have 501 runs on average, standard deviation 15.8.
-        runs = 1 + np.count_nonzero(np.diff(part.y))
-        assert abs(runs - 501) < 5 * 15.8
+    # Wald-Wolfowitz: 100 + 100 shuffled rows have 101 runs on average with variance
+    # 2 * 100^2 * (2 * 100^2 - 200) / (200^2 * 199) = 49.7; the mean of ten then has deviation 2.2.
+    texts, y = [f"text {i}" for i in range(10_000)], np.repeat([0, 1], 5_000)
+    runs = []
+    for seed in range(10):
+        part = split(texts, y, train=3_000, validation=0, test=200, seed=seed).test
+        runs.append(1 + np.count_nonzero(np.diff(part.y)))
+    assert abs(np.mean(runs) - 101) < 4 * 2.2
 
 
 def test_sizes_by_fraction_rows_and_default():
