@@ -5,8 +5,6 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from scipy.special import ndtri
-
 from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -68,6 +66,8 @@ def _trust(result: Evaluation) -> str:
 
 def _scope(result: Evaluation) -> str:
     """Say how many rows there are, what the commonest class gives, and why the interval is so wide."""
+    from scipy.special import ndtri
+
     lines = []
     if result.task == "classification":
         label, most = result.majority

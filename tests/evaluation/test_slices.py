@@ -3,11 +3,17 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import false_discovery_control, fisher_exact
+from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
 from finetune_eval.evaluation.intervals import wilson
-from finetune_eval.evaluation.slices import confused_pairs, find_slices, possible_label_errors, worst_rows
+from finetune_eval.evaluation.slices import (
+    _fisher_lower,
+    confused_pairs,
+    find_slices,
+    possible_label_errors,
+    worst_rows,
+)
 
 
 def planted(n=2000, seed=0):
@@ -126,3 +132,12 @@ def test_planted_label_errors_are_found():
     found = possible_label_errors(evaluate_predictions(given, p), n=100)
     assert set(found["id"]) == set(flipped.tolist())
     assert len(possible_label_errors(evaluate_predictions(y, p))) == 0
+
+
+def test_the_p_value_is_the_hypergeometric_distributions():
+    random = np.random.default_rng(0)
+    total, right = 20_000, 15_000
+    n = random.integers(1, 19_999, 200)
+    hits = random.hypergeometric(right, total - right, n)
+    ours = _fisher_lower(hits, n, np.full(200, right), np.full(200, total))
+    np.testing.assert_allclose(ours, hypergeom.cdf(hits, total, right, n), rtol=1e-6, atol=1e-12)
