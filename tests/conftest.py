@@ -1,6 +1,119 @@
-"""Shared by all tests: quiet TensorFlow, no network."""
+"""Shared by all tests: quiet TensorFlow, no network, and the tiny models."""
 
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+VOCABULARY = (
+    *("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"),
+    *("a", "good", "bad", "film", "the", "was", "very", "not", "##s", "##ly", ".", ",", "!", "cafe", "warm"),
+)
+TEXTS = (
+    "a good film.",
+    "Bad, bad film!",
+    "the film was very good",
+    "not good",
+    "Warm films, very warm",
+    "the cafe was bad",
+    "good!",
+    "very, very bad film was the film, a bad film.",
+)
+SENTIMENTS = (1, 0, 1, 0, 1, 0, 1, 0)
+LABELS = ("negative", "positive")
+
+
+def tiny_bert(*, layers=2, seed=0, max_sequence_length=16, **kwargs):
+    """Return (backbone, preprocessor): a BERT whose graph is traced in a second."""
+    import keras
+    import keras_hub
+
+    from finetune_eval.models.backbones import BertBackbone
+    from finetune_eval.models.tokenizers import BertTokenizer
+
+    keras.utils.set_random_seed(seed)
+    backbone = BertBackbone(
+        vocabulary_size=len(VOCABULARY),
+        num_layers=layers,
+        num_heads=2,
+        hidden_dim=8,
+        intermediate_dim=16,
+        max_sequence_length=max_sequence_length,
+        **kwargs,
+    )
+    random = np.random.default_rng(seed)
+    # Keras' small initial weights would leave every text with nearly the same probability.
+    backbone.set_weights([w + random.normal(0, 1, w.shape) for w in backbone.get_weights()])
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(
+        BertTokenizer(VOCABULARY), sequence_length=max_sequence_length
+    )
+    return backbone, preprocessor
+
+
+def text_classifier(labels=LABELS, *, layers=1, **kwargs):
+    """Return a new classifier of texts with random weights, always the same ones."""
+    from finetune_eval import build_model
+
+    backbone, preprocessor = tiny_bert(layers=layers)
+    model = build_model(backbone, labels, preprocessor=preprocessor, **kwargs)
+    kernel = model.get_layer("logits").kernel
+    kernel.assign(np.random.default_rng(1).normal(0, 1, kernel.shape))
+    return model
+
+
+def numeric_backbone(columns=10, width=8, seed=0):
+    """Return columns -> width features: the smallest thing that can be fine-tuned."""
+    import keras
+
+    inputs = keras.Input((columns,), name="columns")
+    dense = keras.layers.Dense(
+        width, activation="relu", kernel_initializer=keras.initializers.GlorotUniform(seed=seed), name="dense"
+    )
+    return keras.Model(inputs, dense(inputs), name="features")
+
+
+def numeric_classifier(labels=LABELS, **kwargs):
+    """Return a new classifier of ten numbers a row."""
+    from finetune_eval import build_model
+
+    return build_model(numeric_backbone(), labels, **kwargs)
+
+
+def numeric_rows(rows=60, classes=2, seed=0):
+    """Return x (rows, 10) and y: which of the first `classes` columns is the largest."""
+    random = np.random.default_rng(seed)
+    x = random.normal(size=(rows, 10)).astype("float32")
+    return x, x[:, :classes].argmax(axis=1)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """The tiny rows and the functions that make tiny models."""
+    return SimpleNamespace(
+        vocabulary=VOCABULARY,
+        texts=TEXTS,
+        sentiments=SENTIMENTS,
+        labels=LABELS,
+        bert=tiny_bert,
+        text_classifier=text_classifier,
+        numeric_backbone=numeric_backbone,
+        numeric_classifier=numeric_classifier,
+        numeric_rows=numeric_rows,
+    )
+
+
+@pytest.fixture(scope="session")
+def scorer():
+    """A classifier of texts that a test may only evaluate: its graphs are traced once for all tests."""
+    return text_classifier()
+
+
+@pytest.fixture(scope="session")
+def numeric_scorer():
+    """A classifier of numbers that a test may only evaluate."""
+    return numeric_classifier()

@@ -68,7 +68,7 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
     Returns:
         A function of (rows,) strings; its graph is traced on the first call only.
     """
-    traced = tf.function(preprocess, input_signature=[tf.TensorSpec([None], tf.string)])
+    traced = tf.function(preprocess, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     def encode(texts: np.ndarray) -> Encoded:
         parts: dict[str, list[np.ndarray]] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,6 +127,7 @@ class Classifier(keras_hub.models.Task):
         dropout: Dropout rate before the head.
         seed: Of the head's initial weights and the head's dropout.
         threshold: With two classes, the probability of the second from which it is the answer; None for 0.5.
+        frozen: Names of the backbone's layers that are not trained.
         **kwargs: Of `keras_hub.models.Task`.
     """
 
@@ -139,8 +141,11 @@ class Classifier(keras_hub.models.Task):
         dropout: float = 0.1,
         seed: int = 0,
         threshold: float | None = None,
+        frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
+        for name in frozen:
+            backbone.get_layer(name).trainable = False
         inputs = backbone.input
         if pooling is not None and hasattr(backbone, "pooled_dense"):
             backbone.pooled_dense.trainable = (
@@ -199,6 +204,8 @@ class Classifier(keras_hub.models.Task):
             "dropout": self.dropout,
             "seed": self.seed,
             "threshold": self.threshold,
+            # A backbone's own config tells only whether all of it is frozen.
+            "frozen": [layer.name for layer in self.backbone.layers if not layer.trainable],
         }
 
     def compile(
@@ -303,20 +310,24 @@ class Classifier(keras_hub.models.Task):
 
         def ready(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
             if raw:
-                x = self._tokens(x) if self.takes_text else self._checked(x, self._numbers, tf.float32)
+                x = self._tokeniser(x) if self.takes_text else self._checked(x, self._numbers, tf.float32)
             if not labelled:
                 return (x,)
             y = self._checked(y, self._indices, tf.int32)
             return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
 
-        if parts > 1:
-            data = data.map(ready, num_parallel_calls=tf.data.AUTOTUNE)
-        else:
-            data = data.map(lambda x: ready(x), num_parallel_calls=tf.data.AUTOTUNE)
+        mapped: Any = ready if parts > 1 else lambda x: ready(x)  # a one-part element may be a dict
+        plain = tf.autograph.experimental.do_not_convert(mapped)
+        data = data.map(plain, num_parallel_calls=tf.data.AUTOTUNE)
         return data.prefetch(2)
 
     def _row_shape(self) -> tuple[Any, ...]:
         return (None,) if self.takes_text else self.input_shape
+
+    @functools.cached_property
+    def _tokeniser(self) -> Any:
+        """`_tokens` as one graph, traced once for all pipelines."""
+        return tf.function(self._tokens, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     def _tokens(self, texts: Any) -> dict[str, Any]:
         """Tokenise a batch, its rows moved to the left and trimmed to the longest."""
@@ -326,7 +337,10 @@ class Classifier(keras_hub.models.Task):
         first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
         moved = (tf.range(width) + first) % width
         longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
-        return {name: tf.gather(value, moved[:, :longest], batch_dims=1) for name, value in features.items()}
+        return {
+            name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
+            for name, value in features.items()
+        }
 
     def _indices(self, y: np.ndarray) -> np.ndarray:
         return _checks.label_indices("y", y, self.labels).astype(np.int32)
@@ -381,7 +395,7 @@ class Classifier(keras_hub.models.Task):
                     "`trainable` was changed since the model was compiled, and would not take effect; "
                     "call `model.compile()` again, then `fit`."
                 )
-        size = batch_size or _EVALUATION_BATCH
+        size = _EVALUATION_BATCH if batch_size is None else batch_size
         if not _is_pipeline(x):
             if y is None:
                 raise ValueError(
@@ -410,6 +424,12 @@ class Classifier(keras_hub.models.Task):
             shuffle = False  # done by the batches
         elif isinstance(x, tf.data.Dataset):
             x = self._fed(x, labelled=True)
+            if isinstance(class_weight, str):
+                raise ValueError(
+                    "`class_weight` 'balanced' needs labels that can be counted: pass arrays, or a dict."
+                )
+            if class_weight is not None:
+                class_weight = dict(enumerate(class_weight_vector(class_weight, np.zeros(0), self.labels)))
             shuffle = False  # the pipeline's own business; Keras warns of anything else
         if isinstance(validation_data, tf.data.Dataset):
             validation_data = self._fed(validation_data, labelled=True)
@@ -418,11 +438,11 @@ class Classifier(keras_hub.models.Task):
             validation_data = self.batches(
                 *validation_data, batch_size=held_out, name="validation x"
             ).dataset()
-        return keras.Model.fit(
+        return self._plainly(lambda: keras.Model.fit(
             self, x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
             validation_data=validation_data, shuffle=shuffle, class_weight=class_weight,
             sample_weight=sample_weight, **kwargs,
-        )  # fmt: skip
+        ))  # fmt: skip
 
     def evaluate(
         self,
@@ -441,7 +461,9 @@ class Classifier(keras_hub.models.Task):
                 raise ValueError(
                     "`y` is None; `evaluate` needs a label for each row: class indices or class names."
                 )
-            x = self.batches(x, y, sample_weight, batch_size=batch_size or _EVALUATION_BATCH).dataset()
+            x = self.batches(
+                x, y, sample_weight, batch_size=_EVALUATION_BATCH if batch_size is None else batch_size
+            ).dataset()
             y = batch_size = sample_weight = None
         return self._plainly(
             lambda: keras.Model.evaluate(
@@ -460,7 +482,7 @@ class Classifier(keras_hub.models.Task):
                     lambda: keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
                 )
             )
-        batches = self.batches(x, batch_size=batch_size or _EVALUATION_BATCH)
+        batches = self.batches(x, batch_size=_EVALUATION_BATCH if batch_size is None else batch_size)
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:

@@ -230,6 +230,10 @@ def _word_piece_settings(source: str) -> dict[str, Any]:
         normalizer = fast.get("normalizer") or {}
         if normalizer.get("type") == "BertNormalizer":
             vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
+            if sorted(model["vocab"].values()) != list(range(len(vocabulary))):
+                raise ValueError(
+                    f"{source!r} has a tokenizer.json whose ids are not 0 to {len(vocabulary) - 1}."
+                )
             return {
                 "vocabulary": vocabulary,
                 "lowercase": normalizer["lowercase"],
@@ -237,9 +241,10 @@ def _word_piece_settings(source: str) -> dict[str, Any]:
                 "split_on_cjk": normalizer["handle_chinese_chars"],
             }
     settings = _json(source, "tokenizer_config.json")
-    lines = Path(get_file(source, "vocab.txt")).read_text(encoding="utf-8").split("\n")
+    # A token's number is its line's, so an empty line counts, as in Hugging Face's own reader.
+    lines = Path(get_file(source, "vocab.txt")).read_text(encoding="utf-8").removesuffix("\n").split("\n")
     return {
-        "vocabulary": [line.rstrip("\r") for line in lines if line],
+        "vocabulary": lines,
         "lowercase": settings.get("do_lower_case", True),
         "strip_accents": settings.get("strip_accents"),
         "split_on_cjk": settings.get("tokenize_chinese_chars", True),

@@ -27,6 +27,8 @@ class _Counts(keras.metrics.Metric):
         self.counts = self.add_weight(
             name="counts", shape=(classes, classes), initializer="zeros", dtype="float32"
         )
+        # Rows seen, and those whose label is no class: kept until `fit` ends, so that none goes unnoticed.
+        self.seen = self.add_weight(name="seen", shape=(2,), initializer="zeros", dtype="float32")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
         """Count one batch."""
@@ -35,10 +37,25 @@ class _Counts(keras.metrics.Metric):
         else:
             predicted = ops.cast(ops.argmax(y_pred, axis=-1), "int32")
         one_hot = self.cut is None and len(y_true.shape) == 2 and y_true.shape[-1] == self.classes
-        true = ops.argmax(y_true, axis=-1) if one_hot else ops.reshape(y_true, (-1,))
+        if one_hot:
+            true = ops.argmax(y_true, axis=-1)
+            total = ops.sum(ops.cast(y_true, "float32"), axis=-1)
+            strange = ops.abs(total - 1) > 1e-3  # several labels, or none
+        else:
+            values = ops.cast(ops.reshape(y_true, (-1,)), "float32")
+            true = ops.cast(values, "int32")
+            outside = true != ops.clip(true, 0, self.classes - 1)
+            strange = ops.logical_or(ops.cast(true, "float32") != values, outside)
+        self.seen.assign_add(
+            ops.stack([ops.cast(ops.size(true), "float32"), ops.sum(ops.cast(strange, "float32"))])
+        )
         rows = ops.one_hot(ops.cast(true, "int32"), self.classes, dtype="float32")
         columns = ops.one_hot(predicted, self.classes, dtype="float32")
         self.counts.assign_add(ops.matmul(ops.transpose(rows), columns))
+
+    def reset_state(self) -> None:
+        """Forget the counts, as Keras asks before every epoch and every evaluation."""
+        self.counts.assign(ops.zeros_like(self.counts))
 
     def result(self) -> dict[str, Any]:
         """Return precision, recall and F1, as scikit-learn computes them with `zero_division=0`."""
@@ -75,11 +92,13 @@ class ClassificationMetrics(keras.callbacks.Callback):
             loss.
 
     Raises:
-        ValueError: The model has several outputs, or no known number of classes, when `fit` begins.
+        ValueError: When `fit` begins: the model has several outputs, no known number of classes, or one
+            output that may be a logit or a probability. After an epoch: a label is no class, or nothing was
+            counted.
 
     Example:
-        >>> callbacks = [ClassificationMetrics(), keras.callbacks.EarlyStopping("val_f1", mode="max",
-        patience=2)]
+        >>> stop = keras.callbacks.EarlyStopping("val_f1", mode="max", patience=2)
+        >>> callbacks = [ClassificationMetrics(), stop]
 
     Reference:
         scikit-learn 1.9, `precision_recall_fscore_support(zero_division=0)`.
@@ -118,6 +137,22 @@ class ClassificationMetrics(keras.callbacks.Callback):
         model._metrics.append(metric)
         self._forget_graphs()
 
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Refuse numbers that do not stand for the rows."""
+        if self._metric is None:  # another such callback took its place
+            return
+        rows, strange = ops.convert_to_numpy(self._metric.seen)
+        if strange:
+            raise ValueError(
+                f"`y` must be class indices from 0 to {self._metric.classes - 1} or one-hot rows, for the "
+                f"model has {self._metric.classes} classes; {strange:.0f} of {rows:.0f} labels seen are not."
+            )
+        if not rows:
+            raise ValueError(
+                "`ClassificationMetrics` counted no row: the model's own `train_step` must call "
+                "`self.compute_metrics(x, y, y_pred, sample_weight)`."
+            )
+
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the model as it was."""
         self._detach()
@@ -151,12 +186,27 @@ class ClassificationMetrics(keras.callbacks.Callback):
 
     def _cut(self) -> float:
         """Where one output means class 1: probability 0.5, or logit 0."""
+        loss = self.model.loss
+        while isinstance(loss, (list, tuple, dict)) and len(loss) == 1:
+            loss = next(iter(loss.values())) if isinstance(loss, dict) else loss[0]
+        named = getattr(loss, "name", None) or getattr(loss, "__name__", "")
+        name = loss if isinstance(loss, str) else str(named)
+        if "categorical" in name:
+            raise ValueError(
+                f"The model has one output and the loss {name!r}, whose softmax over one output is always "
+                "1; use a binary cross-entropy, or one output a class."
+            )
         logits = self.from_logits
         if logits is None:
-            logits = getattr(self.model.loss, "from_logits", None)
-            if logits is None:
-                settings = getattr(self.model.loss, "_fn_kwargs", {})
-                logits = bool(settings.get("from_logits", False))
+            settings = {**getattr(loss, "keywords", {}), **getattr(loss, "_fn_kwargs", {})}
+            logits = getattr(loss, "from_logits", settings.get("from_logits"))
+        if logits is None:
+            ending = getattr(self.model.layers[-1], "activation", None) if self.model.layers else None
+            if "binary" not in name and ending is not keras.activations.sigmoid:
+                raise ValueError(
+                    "The model's one output may be a logit or a probability; say which: "
+                    "`ClassificationMetrics(from_logits=True)` or `from_logits=False`."
+                )
         return 0.0 if logits else 0.5
 
 
@@ -218,7 +268,11 @@ class EpochTrace(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Record the epoch."""
-        metrics = {name: float(value) for name, value in (logs or {}).items() if name != "learning_rate"}
+        metrics = {
+            name: float(value)
+            for name, value in (logs or {}).items()
+            if name != "learning_rate" and np.ndim(value) == 0  # not a metric with a value for every class
+        }
         history = [record.metrics for record in self.records] + [metrics]
         record = EpochRecord(
             epoch=epoch + 1,
