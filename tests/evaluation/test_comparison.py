@@ -137,7 +137,15 @@ def test_sample_size_power_and_detectable_difference_agree(a, b, sides):
 
 def test_the_detectable_difference_of_few_rows_is_everything():
     assert minimum_detectable_difference(0.5, 1) == 1.0
-    assert minimum_detectable_difference(0.0, 200) < 0.05
+
+
+def test_a_difference_needs_at_least_as_much_disagreement():
+    # Models that agreed on all 200 rows: a difference d takes disagreement d, and Connor's formula at 80 %
+    # power is 200 d**2 = (1.95996 sqrt(d) + .84162 sqrt(d - d**2))**2.
+    found = minimum_detectable_difference(0.0, 200)
+    right = (1.95996 * math.sqrt(found) + 0.84162 * math.sqrt(found - found**2)) ** 2
+    assert 200 * found**2 == pytest.approx(right, rel=1e-4)
+    assert 0.03 < found < 0.05
 
 
 def scored(y, right, confidence=0.9, classes=2, **options):
@@ -183,6 +191,23 @@ def test_underpowered_and_no_difference_detected():
     assert large.outcome == "no difference detected"
     assert large.verdict.startswith("No difference detected between A and B: ")
     assert compare(*two_models(200, 150, 20, 18), matters=0.2).outcome == "no difference detected"
+
+
+def test_a_small_p_is_not_enough_where_the_interval_holds_zero():
+    # 12 against 4 of 100 rows: mid-p 2 (P(X <= 3) + P(X = 4) / 2) of 16 coin flips = .0490
+    found = compare(*two_models(100, 80, 12, 4))
+    assert found.p_value == pytest.approx(2 * (697 + 1820 / 2) / 2**16)
+    assert found.p_value < 0.05 and found.difference.low < 0 < found.difference.high
+    assert found.outcome == "underpowered"
+
+
+def test_holm_adjusts_every_pair():
+    # The pairs differ on 7, 12 and 5 rows, all one way: mid-p .5**7, .5**12, .5**5; Holm: times 2, 3 and 1
+    y = np.arange(100) % 2
+    found = compare(*(scored(y, np.arange(100) < right) for right in (92, 85, 80)))
+    adjusted = [2 * 0.5**7, 3 * 0.5**12, 0.5**5]
+    assert [pair.p_value for pair in found.pairs] == pytest.approx(adjusted, rel=1e-9)
+    assert [pair.test.p_value for pair in found.pairs] == pytest.approx([0.5**7, 0.5**12, 0.5**5], rel=1e-9)
 
 
 def test_loss_and_accuracy_disagree():
