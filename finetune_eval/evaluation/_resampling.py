@@ -23,9 +23,9 @@ from finetune_eval.evaluation.intervals import (
 from finetune_eval.evaluation.metrics import class_counts
 
 Floats = NDArray[np.float64]
-# Cells of all resampled matrices together: 1.6 GB. Only beyond 300 classes are there fewer resamples for it.
-_MOST_CELLS = 200_000_000
-_FEWEST_RESAMPLES = 200
+# Cells of all resampled matrices together: 0.8 GB. Only beyond 220 classes are there fewer resamples for it.
+_MOST_CELLS = 100_000_000
+_FEWEST_RESAMPLES = 100
 _NO_WIDTH = 1e-9
 
 

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 
 # Rows of a class below which its interval is not to be trusted.
 SMALL_CLASS = 5
-_CONFUSION_METRICS = ("precision", "recall", "f1", "balanced_accuracy", "mcc", "kappa")
+_AVERAGED = ("precision", "recall", "f1")
+_WHOLE = ("balanced_accuracy", "mcc", "kappa")
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,8 @@ class Scorer:
         same = y == self.predicted
         self.correct = same.all(axis=1) if self.multilabel else same
         self.tables = self._tables()
+        counts = class_counts(self.tables)
+        self._class_counts = [part[..., 1] for part in counts] if self.multilabel else list(counts)
         self.resampler = Resampler(
             self.tables,
             n_resamples=options.n_resamples,
@@ -149,26 +152,10 @@ class Scorer:
         return self.resampler.mean(self.correct.astype(np.float64), high=1.0)
 
     def estimates(self) -> dict[str, Estimate]:
-        """Return every metric with its interval, and nothing else."""
-        return self._estimates(self._per_class())
-
-    def _estimates(self, per_class: tuple[ClassScore, ...]) -> dict[str, Estimate]:
-        out = {
-            "loss": self.resampler.mean(self.losses, high=METRICS["loss"].high),
-            "accuracy": self._accuracy(),
-        }
-        average = self.options.average
-        if average == "binary":  # precision, recall and F1 of the second class, as among the classes
-            out |= {name: getattr(per_class[1], name) for name in _CONFUSION_METRICS[:3]}
-        for name in _CONFUSION_METRICS[:3] if self.multilabel else _CONFUSION_METRICS:
-            if name in out:
-                continue
-            out[name] = self.resampler.interval(
-                lambda tables, name=name: self._metric(name, tables),  # type: ignore[misc]
-                low=METRICS[name].low,
-                high=METRICS[name].high,
-                macro=name if average == "macro" and name in _CONFUSION_METRICS[:3] else None,
-            )
+        """Return every metric with its interval."""
+        out = self.main_estimates()
+        for name in () if self.multilabel else _WHOLE:
+            out[name] = self._of_tables(name, macro=name if name == "balanced_accuracy" else None)
         for name in ("roc_auc", "pr_auc"):
             estimate = self._ranking(name)
             if estimate is not None:
@@ -176,6 +163,29 @@ class Scorer:
         brier = METRICS["brier"].high if self.p.shape[1] > 2 and not self.multilabel else 1.0
         out["brier"] = self.resampler.mean(row_brier(self.y, self.p), high=brier)
         return out
+
+    def main_estimates(self) -> dict[str, Estimate]:
+        """Return loss, accuracy, precision, recall and F1 with their intervals."""
+        out = {
+            "loss": self.resampler.mean(self.losses, high=METRICS["loss"].high),
+            "accuracy": self._accuracy(),
+        }
+        average = self.options.average
+        if average == "binary":  # of the second class, as among the classes
+            second = self._class(1)
+            return out | {name: getattr(second, name) for name in _AVERAGED}
+        for name in _AVERAGED:
+            out[name] = self._of_tables(name, macro=name if average == "macro" else None)
+        return out
+
+    def _of_tables(self, name: str, *, macro: str | None) -> Estimate:
+        """Estimate a metric of the confusion matrix; `macro` names it where it is a mean over the classes."""
+        return self.resampler.interval(
+            lambda tables: self._metric(name, tables),
+            low=METRICS[name].low,
+            high=METRICS[name].high,
+            macro=macro,
+        )
 
     def _ranking(self, name: str) -> Estimate | None:
         """Estimate ROC-AUC or PR-AUC: of the second of two classes, else the mean over the classes.
@@ -214,22 +224,11 @@ class Scorer:
     def _binary(self) -> bool:
         return not self.multilabel and len(self.labels) == 2
 
-    def _per_class(self) -> tuple[ClassScore, ...]:
-        if self.multilabel:
-            hits, predicted, true = (part[..., 1] for part in class_counts(self.tables))
-        else:
-            hits, predicted, true = class_counts(self.tables)
-        union = predicted + true - hits
-        rows = {"precision": predicted, "recall": true, "f1": union}
-        return tuple(
-            ClassScore(
-                label,
-                support=float(true[k]),
-                predicted=float(predicted[k]),
-                **{name: self._class_score(name, k, hits[k], rows[name][k]) for name in rows},
-            )
-            for k, label in enumerate(self.labels)
-        )
+    def _class(self, k: int) -> ClassScore:
+        hits, predicted, true = (part[k] for part in self._class_counts)
+        rows = {"precision": predicted, "recall": true, "f1": predicted + true - hits}
+        scores = {name: self._class_score(name, k, hits, rows[name]) for name in rows}
+        return ClassScore(self.labels[k], support=float(true), predicted=float(predicted), **scores)
 
     def _class_score(self, name: str, k: int, hits: float, rows: float) -> Estimate:
         """Estimate precision, recall or F1 of class k: `hits` of the `rows` it is a share of."""
@@ -245,10 +244,9 @@ class Scorer:
         """Return the scorer of some of the rows."""
         return Scorer(self.y[rows], self.p[rows], self.labels, self.options.of(rows))
 
-    def evaluation(self) -> Evaluation:
-        """Put the evaluation together."""
+    def evaluation(self, *, full: bool = True) -> Evaluation:
+        """Put the evaluation together; where it is not `full`, the main metrics only, and no classes."""
         hashes = self._hashes()
-        per_class = self._per_class()
         support = self.tables[:, 1].sum(axis=-1) if self.multilabel else self.tables.sum(axis=1)
         most = int(support.argmax())
         chosen = self.options.chosen
@@ -260,9 +258,9 @@ class Scorer:
             n=len(self.p),
             threshold=self.options.threshold,
             threshold_origin=None if chosen is None else f"chosen for {chosen.goal} on {chosen.n:,} rows",
-            estimates=self._estimates(per_class),
+            estimates=self.estimates() if full else self.main_estimates(),
             confusion_matrix=self.tables,
-            per_class=per_class,
+            per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings(hashes)),

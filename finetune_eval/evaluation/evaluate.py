@@ -243,7 +243,7 @@ def _evaluate(
         contents: (n, ...) the rows as numbers, where they are no texts; they are hashed and looked for in the
             training rows.
         note: One more warning.
-        scores_only: Leave out calibration, slices, baselines and everything else that is not a score.
+        scores_only: The main metrics only; no calibration, slices, baselines or anything else.
     """
     p, named = read_probabilities(probabilities, options.get("task", "classification"))
     labels = options.get("labels")
@@ -265,7 +265,7 @@ def _evaluate(
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
     scorer = Scorer(y, p, names, checked)
-    result = scorer.evaluation()
+    result = scorer.evaluation(full=not scores_only)
     if scores_only:
         return result
     result = dataclasses.replace(result, calibration=scorer.calibration(), slices=scorer.slices())
