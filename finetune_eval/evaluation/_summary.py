@@ -30,6 +30,7 @@ def text(result: Evaluation) -> str:
         _calibration(result),
         _threshold(result),
         _slices(result),
+        _label_errors(result),
         _limits(result),
     ]
     return "\n\n".join(block for block in blocks if block)
@@ -242,3 +243,21 @@ def _slices(result: Evaluation) -> str:
             *(str(one) for one in weak),
         ]
     )
+
+
+def _label_errors(result: Evaluation) -> str:
+    """Name the rows whose labels are most worth a second look."""
+    if result.task != "classification":
+        return ""
+    from finetune_eval.evaluation.slices import possible_label_errors
+
+    found = possible_label_errors(result, n=3)
+    if not len(found):
+        return ""
+    rows = [
+        f"row {identity} ({_cut(label, 20)!r}, but {p:.2f} {_cut(suggested, 20)!r})"
+        for identity, label, suggested, p in zip(
+            found["id"], found["label"], found["suggested"], found["p_suggested"], strict=True
+        )
+    ]
+    return _fill(f"Possible label errors, to be looked at: {'; '.join(rows)}.")

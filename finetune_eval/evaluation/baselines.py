@@ -206,11 +206,10 @@ def compare_with_baseline(
         simple,
         metric=metric,
         alpha=1 - evaluation.confidence,
-        names=("This model", name),
+        names=("this model", name),
         groups=groups,
         n_resamples=n_resamples,
         seed=seed,
     )
-    return Baseline(
-        name, simple.estimates, metric, found.difference, found.p_value, found.outcome, found.verdict
-    )
+    verdict = found.verdict[0].upper() + found.verdict[1:]
+    return Baseline(name, simple.estimates, metric, found.difference, found.p_value, found.outcome, verdict)
