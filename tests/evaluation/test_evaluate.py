@@ -631,3 +631,56 @@ def test_files_that_cannot_be_scored(tmp_path, name, content, kind, message):
     with pytest.raises(kind) as error:
         load_predictions(tmp_path / name)
     assert message in str(error.value)
+
+
+# --- invariances -------------------------------------------------------------------------------------
+
+
+def test_renaming_labels_changes_nothing_but_the_names():
+    y, p = rows(150, 3)
+    plain, named = evaluate_predictions(y, p), evaluate_predictions(y, p, labels=["x", "y", "z"])
+    assert plain.estimates == named.estimates
+    assert plain.calibration == named.calibration
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_duplicating_all_rows_keeps_the_values_and_narrows_the_intervals(classes):
+    y, p = rows(150, classes)
+    once, twice = evaluate_predictions(y, p), evaluate_predictions(np.tile(y, 4), np.tile(p, (4, 1)))
+    for name in once.estimates:
+        assert twice[name].value == pytest.approx(once[name].value, abs=1e-9), name
+        # four times the rows: half the width
+        narrower = (twice[name].high - twice[name].low) / (once[name].high - once[name].low)
+        assert 0.4 < narrower < 0.62, name
+
+
+def test_a_row_of_weight_two_counts_like_two_rows():
+    y, p = rows(80, 3)
+    weights = np.random.default_rng(0).integers(1, 4, 80)
+    weighted = evaluate_predictions(y, p, sample_weight=weights)
+    repeated = evaluate_predictions(np.repeat(y, weights), np.repeat(p, weights, axis=0))
+    for name in repeated.estimates:
+        assert weighted[name].value == pytest.approx(repeated[name].value, abs=1e-9), name
+
+
+@settings(max_examples=30, deadline=None)
+@given(small, st.sampled_from(["weights", "groups", "both", "multilabel"]), st.integers(0, 9))
+def test_no_zero_width_for_weights_groups_and_labels_that_do_not_exclude_each_other(case, kind, seed):
+    classes, y, p = case
+    random = np.random.default_rng(seed)
+    y, p = np.array(y) % classes, np.array(p)[:, :classes] + 1e-3
+    keywords = {"n_resamples": 100, "baselines": False}
+    if kind == "multilabel":
+        y, p = random.integers(0, 2, (len(y), classes)), np.minimum(p, 1.0)
+        keywords["task"] = "multilabel"
+    else:
+        p = p / p.sum(axis=1, keepdims=True)
+    if kind in ("weights", "both"):
+        keywords["sample_weight"] = random.random(len(y)) + 0.01
+    if kind in ("groups", "both") and len(y) > 1:
+        keywords["groups"] = np.arange(len(y)) % 2 if seed % 2 else np.arange(len(y))
+    result = evaluate_predictions(y, p, **keywords)
+    for name, estimate in result.estimates.items():
+        assert estimate.high - estimate.low > 1e-6, name
+        assert estimate.low <= estimate.value <= estimate.high, name
+    assert max(map(len, str(result).splitlines())) <= 80
