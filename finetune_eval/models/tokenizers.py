@@ -26,7 +26,9 @@ _PUNCTUATION = r"[!-/:-@\[-`{-~\p{P}]"
 # Characters; a longer word is unknown: `max_input_chars_per_word` of every BERT checkpoint.
 _LONGEST_WORD = 100
 _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
-_UNKNOWN = "\ue000"  # private use: removed from any text by the cleaning step, so never a user's character
+# Private use: removed from any text by the cleaning step, so never a user's character.
+_SPECIAL = "\ue001"
+_UNKNOWN = "\ue000"
 
 
 class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
@@ -89,22 +91,27 @@ class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
             text = text[tf.newaxis]
         split, keep = rf"\s|{_PUNCTUATION}", _PUNCTUATION
         if self.special_tokens_in_strings:
+            # `regex_split` ends at a NUL; another control character is removed with the rest.
+            text = tf.strings.regex_replace(text, r"\x00", "\x01")
             # A special token is found in the raw text, before its capitals and brackets are normalised away.
             special = "|".join(map(re.escape, dict.fromkeys([*self.special_tokens, self.oov_token])))
             pieces = tf_text.regex_split(text, delim_regex_pattern=special, keep_delim_regex_pattern=special)
             text = pieces.with_flat_values(
                 tf.where(
                     tf.strings.regex_full_match(pieces.flat_values, special),
-                    pieces.flat_values,
+                    tf.strings.join([_SPECIAL, pieces.flat_values]),
                     self._normalise(pieces.flat_values),
                 )
             )
+            # Marked, for what becomes one only when normalised ("[SE\u200bP]") is none.
+            special = f"{_SPECIAL}(?:{special})"
             split, keep = f"{special}|{split}", f"{special}|{keep}"
         else:
             text = self._normalise(text)
         words = tf_text.regex_split(text, delim_regex_pattern=split, keep_delim_regex_pattern=keep)
         if self.special_tokens_in_strings:
             words = words.merge_dims(1, 2)
+            words = words.with_flat_values(tf.strings.regex_replace(words.flat_values, _SPECIAL, ""))
         words = words.with_flat_values(
             tf.where(
                 tf.strings.length(words.flat_values, unit="UTF8_CHAR") > _LONGEST_WORD,

@@ -109,13 +109,56 @@ class ClassificationMetrics(keras.callbacks.Callback):
         _checks.one_of("average", average, _AVERAGES)
         self.average, self.from_logits = average, from_logits
         self._metric: _Counts | None = None
+        self._hook: Any = None
 
     def set_model(self, model: Any) -> None:
         """Attach to the model that `fit` trains, before its training function is made."""
         super().set_model(model)
-        if self._metric is not None or "compute_metrics" in vars(model):
-            self._detach()
-        outputs = self._outputs()
+        self._detach()
+        try:
+            shape = model.output_shape
+        except AttributeError:  # subclassed, or not built: the first batch tells
+            shape = None
+        if shape is not None:
+            self._attach(shape)
+        original = model.compute_metrics
+
+        def compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+            if self._metric is None:
+                self._attach(keras.tree.map_structure(lambda part: tuple(part.shape), y_pred))
+            assert self._metric is not None
+            self._metric.update_state(y, y_pred)
+            return original(x, y, y_pred, sample_weight)
+
+        # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras
+        # reset the counts at each epoch and each evaluation, and put the result in the logs.
+        object.__setattr__(model, "compute_metrics", compute_metrics)
+        self._hook = compute_metrics
+        self._forget_graphs()
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Refuse numbers that do not stand for the rows."""
+        if vars(self.model).get("compute_metrics") is not self._hook:  # another such callback took over
+            return
+        rows, strange = (0, 0) if self._metric is None else ops.convert_to_numpy(self._metric.seen)
+        if not rows:
+            raise ValueError(
+                "`ClassificationMetrics` counted no row: the model's own `train_step` must call "
+                "`self.compute_metrics(x, y, y_pred, sample_weight)`."
+            )
+        if strange:
+            classes = self._metric.classes  # type: ignore[union-attr]
+            raise ValueError(
+                f"`y` must be class indices from 0 to {classes - 1} or one-hot rows, for the model has "
+                f"{classes} classes; {strange:.0f} of {rows:.0f} labels seen are not."
+            )
+
+    def on_train_end(self, logs: Any = None) -> None:
+        """Leave the model as it was."""
+        self._detach()
+
+    def _attach(self, shape: Any) -> None:
+        outputs = _outputs(shape)
         average = self.average
         if average == "auto":
             average = "binary" if outputs <= 2 else "macro"
@@ -124,38 +167,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
                 f"`average` 'binary' needs two classes; the model has {outputs}. Use 'macro', 'micro' "
                 "or 'weighted'."
             )
-        self._metric = metric = _Counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
-        original = model.compute_metrics
-
-        def compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
-            metric.update_state(y, y_pred)
-            return original(x, y, y_pred, sample_weight)
-
-        # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras
-        # reset the counts at each epoch and each evaluation, and put the result in the logs.
-        object.__setattr__(model, "compute_metrics", compute_metrics)
-        model._metrics.append(metric)
-        self._forget_graphs()
-
-    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
-        """Refuse numbers that do not stand for the rows."""
-        if self._metric is None:  # another such callback took its place
-            return
-        rows, strange = ops.convert_to_numpy(self._metric.seen)
-        if strange:
-            raise ValueError(
-                f"`y` must be class indices from 0 to {self._metric.classes - 1} or one-hot rows, for the "
-                f"model has {self._metric.classes} classes; {strange:.0f} of {rows:.0f} labels seen are not."
-            )
-        if not rows:
-            raise ValueError(
-                "`ClassificationMetrics` counted no row: the model's own `train_step` must call "
-                "`self.compute_metrics(x, y, y_pred, sample_weight)`."
-            )
-
-    def on_train_end(self, logs: Any = None) -> None:
-        """Leave the model as it was."""
-        self._detach()
+        self._metric = _Counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
+        self.model._metrics.append(self._metric)
 
     def _detach(self) -> None:
         if self._model is None:  # `fit` was refused before it began
@@ -164,25 +177,11 @@ class ClassificationMetrics(keras.callbacks.Callback):
             object.__delattr__(self.model, "compute_metrics")
         for metric in [m for m in self.model._metrics if isinstance(m, _Counts)]:
             self.model._metrics.remove(metric)
-        self._metric = None
+        self._metric = self._hook = None
         self._forget_graphs()
 
     def _forget_graphs(self) -> None:
         self.model.train_function = self.model.test_function = None
-
-    def _outputs(self) -> int:
-        try:
-            shape = self.model.output_shape
-        except AttributeError:
-            shape = self.model.compute_output_shape(self.model._build_shapes_dict["input_shape"])
-        if isinstance(shape, (list, dict)) or (shape and isinstance(shape[0], (tuple, list))):
-            raise ValueError("`ClassificationMetrics` needs a model with one output; this one has several.")
-        if len(shape) != 2 or shape[-1] is None:
-            raise ValueError(
-                "`ClassificationMetrics` needs a model whose output is (rows, classes); its output is "
-                f"{tuple(shape)}."
-            )
-        return int(shape[-1])
 
     def _cut(self) -> float:
         """Where one output means class 1: probability 0.5, or logit 0."""
@@ -208,6 +207,17 @@ class ClassificationMetrics(keras.callbacks.Callback):
                     "`ClassificationMetrics(from_logits=True)` or `from_logits=False`."
                 )
         return 0.0 if logits else 0.5
+
+
+def _outputs(shape: Any) -> int:
+    if isinstance(shape, (list, dict)) or (shape and isinstance(shape[0], (tuple, list))):
+        raise ValueError("`ClassificationMetrics` needs a model with one output; this one has several.")
+    if len(shape) != 2 or shape[-1] is None:
+        raise ValueError(
+            "`ClassificationMetrics` needs a model whose output is (rows, classes); "
+            f"its output is {tuple(shape)}."
+        )
+    return int(shape[-1])
 
 
 class EpochTrace(keras.callbacks.Callback):
