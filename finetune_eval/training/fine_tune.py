@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier, CrossEntropy, _class_weights, _is_pipeline
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
@@ -192,7 +190,7 @@ def fine_tune(
     began = time.perf_counter()
     status = "interrupted"
     try:
-        with precisions.matmul_precision(used_precision), _reachable_rows(model, train):
+        with precisions.matmul_precision(used_precision):
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
@@ -230,20 +228,6 @@ def fine_tune(
             f"Lower `learning_rate` (it was {learning_rate:g})."
         )
     return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
-
-
-@contextlib.contextmanager
-def _reachable_rows(model: Classifier, train: Batches) -> Iterator[None]:
-    """Tell the optimizer which rows of the token embedding the training rows can reach."""
-    table = getattr(getattr(model.backbone, "token_embedding", None), "embeddings", None)
-    optimizer: Any = model.optimizer
-    optimizer.build(model.trainable_variables)
-    if table is None or not table.trainable or "token_ids" not in train.rows.features:
-        yield
-        return
-    # 0 is what `Encoded.take` pads with.
-    with optimizer.only_rows(table, np.append(train.rows.features["token_ids"], 0)):
-        yield
 
 
 def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:

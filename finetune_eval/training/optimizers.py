@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import Any
 
 import keras
-import numpy as np
 
 # Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
 _WARM_UP = 0.1
@@ -21,11 +19,9 @@ _NO_DECAY = ("bias", "gamma", "beta", "embedding", "temperature")
 class AdamW(keras.optimizers.AdamW):
     """`keras.optimizers.AdamW` with fewer passes over memory (on TensorFlow).
 
-    Each weight is updated by one fused operation. Inside `only_rows`, an embedding table is updated in the
-    rows that training can reach, a small part of a vocabulary: in all others gradient and moments are zero,
-    and so is the step. The numbers are Keras' own for dense gradients. For embeddings Keras squares the
-    gradients of a token that is in a batch twice one by one, not their sum, and steps too far; here they
-    are summed first, as Adam is defined.
+    Each weight is updated by one fused operation. The numbers are Keras' own for dense gradients. For
+    embeddings Keras squares the gradients of a token that is in a batch twice one by one, not their sum, and
+    steps too far; here they are summed first, as Adam is defined.
 
     Args:
         *args: Of `keras.optimizers.AdamW`.
@@ -37,36 +33,18 @@ class AdamW(keras.optimizers.AdamW):
         Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
     """
 
-    # Index of a variable -> (rows,) that may have a gradient, ascending.
-    _rows: ClassVar[dict[int, np.ndarray]] = {}
-
     def __init__(self, *args: Any, no_decay: Sequence[str] = (), **kwargs: Any):
         super().__init__(*args, **kwargs)
+        if not self.weight_decay:
+            self.weight_decay = None  # Keras would go through all weights to subtract nothing
         self.no_decay = tuple(no_decay)
         if self.no_decay:
             self.exclude_from_weight_decay(var_names=list(self.no_decay))
 
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the optimizer, its state apart."""
-        return {**super().get_config(), "no_decay": list(self.no_decay)}
-
-    @contextlib.contextmanager
-    def only_rows(self, variable: Any, rows: np.ndarray) -> Iterator[None]:
-        """Promise that, in graphs made inside the context, only these rows of an embedding get a gradient.
-
-        Args:
-            variable: (vocabulary, width) embedding table that has had no gradient in other rows.
-            rows: Their numbers.
-        """
-        if not self.built:
-            raise ValueError(
-                "`only_rows` needs an optimizer that is built: it tells variables by their index."
-            )
-        object.__setattr__(self, "_rows", {self._get_variable_index(variable): np.unique(rows)})
-        try:
-            yield
-        finally:
-            object.__setattr__(self, "_rows", {})
+        decay = self.weight_decay or 0.0
+        return {**super().get_config(), "weight_decay": decay, "no_decay": list(self.no_decay)}
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable by its gradient."""
@@ -78,29 +56,19 @@ class AdamW(keras.optimizers.AdamW):
         dtype = variable.dtype
         step = tf.cast(self.iterations + 1, dtype)
         beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
-        power_1, power_2 = tf.pow(beta_1, step), tf.pow(beta_2, step)
-        rate, epsilon = tf.cast(learning_rate, dtype), tf.cast(self.epsilon, dtype)
         index = self._get_variable_index(variable)
-        m, v = self._momentums[index].value, self._velocities[index].value
-        rows = self._rows.get(index)
-        if rows is None or not isinstance(gradient, tf.IndexedSlices):
-            tf.raw_ops.ResourceApplyAdam(
-                var=variable.handle, m=m.handle, v=v.handle, beta1_power=power_1, beta2_power=power_2,
-                lr=rate, beta1=beta_1, beta2=beta_2, epsilon=epsilon, grad=tf.convert_to_tensor(gradient),
-            )  # fmt: skip
-            return
-        place = np.zeros(variable.shape[0], dtype=np.int32)
-        place[rows] = np.arange(len(rows))
-        summed = tf.math.unsorted_segment_sum(
-            gradient.values, tf.gather(tf.constant(place), gradient.indices), len(rows)
+        tf.raw_ops.ResourceApplyAdam(
+            var=variable.handle,
+            m=self._momentums[index].value.handle,
+            v=self._velocities[index].value.handle,
+            beta1_power=tf.pow(beta_1, step),
+            beta2_power=tf.pow(beta_2, step),
+            lr=tf.cast(learning_rate, dtype),
+            beta1=beta_1,
+            beta2=beta_2,
+            epsilon=tf.cast(self.epsilon, dtype),
+            grad=tf.convert_to_tensor(gradient),
         )
-        old_m, old_v = m.sparse_read(rows), v.sparse_read(rows)
-        new_m = old_m + (summed - old_m) * (1 - beta_1)
-        new_v = old_v + (tf.square(summed) - old_v) * (1 - beta_2)
-        alpha = rate * tf.sqrt(1 - power_2) / (1 - power_1)
-        m.scatter_update(tf.IndexedSlices(new_m, rows))
-        v.scatter_update(tf.IndexedSlices(new_v, rows))
-        variable.scatter_sub(tf.IndexedSlices(alpha * new_m / (tf.sqrt(new_v) + epsilon), rows))
 
 
 def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int) -> AdamW:
@@ -118,4 +86,4 @@ def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int)
         warmup_target=learning_rate,
         warmup_steps=warm_up,
     )
-    return AdamW(schedule, weight_decay=weight_decay or None, no_decay=_NO_DECAY)
+    return AdamW(schedule, weight_decay=weight_decay, no_decay=_NO_DECAY)
