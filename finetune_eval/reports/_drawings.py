@@ -1,4 +1,4 @@
-"""Drawings for the page: rows through the stages, and one text through the model, as inline SVG.
+"""Drawings for the page, as inline SVG: rows through the stages, one text through the model, seeds.
 
 Every text goes through `Markup.format`, which escapes it. Colours are the page's classes; 360 units wide, so
 that the letters are legible on a phone.
@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from finetune_eval.data.ledger import DataTrace
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace, cells, clip, printable
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation.seeds import SeedSummary
 
 _WIDE = 360
 _LEFT = 84  # where what a stage did begins
@@ -69,6 +73,29 @@ def prediction_flow(trace: PredictionTrace) -> Markup:
         )
         y += height
     return _drawing("One text through the model", math.ceil(y) + 4, parts)
+
+
+def seeds(summary: SeedSummary) -> Markup:
+    """Draw every run as a dot on one scale, above the interval of their mean."""
+    values = [*summary.values, summary.mean.low, summary.mean.high]
+    least, width = min(values), (max(values) - min(values)) or 1.0
+
+    def at(value: float) -> float:
+        return 8 + (_WIDE - 16) * (value - least) / width
+
+    parts = [
+        Markup('<line x1="8" y1="14" x2="{}" y2="14" class="rail"/>').format(_WIDE - 8),
+        Markup('<line x1="{:.2f}" y1="14" x2="{:.2f}" y2="14" class="span"/>').format(
+            at(summary.mean.low), at(summary.mean.high)
+        ),
+        *(
+            Markup('<circle cx="{:.2f}" cy="14" r="4" class="run"/>').format(at(value))
+            for value in summary.values
+        ),
+        _text(8, 34, f"{least:.3f}", "small"),
+        _text(_WIDE - 8, 34, f"{max(values):.3f}", "small end"),
+    ]
+    return _drawing("The score of every seed", 40, parts)
 
 
 def _text_lines(trace: PredictionTrace) -> tuple[float, list[Markup]]:

@@ -1,14 +1,17 @@
-"""Sentences that every report says: the verdict, what a metric means, what the numbers do not cover."""
+"""Sentences that every report says: verdict, warnings, what a metric means, what the numbers do not cover."""
 
 from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
 
+from finetune_eval.evaluation.comparison import minimum_detectable_difference
 from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.intervals import Estimate
+    from finetune_eval.evaluation.seeds import SeedSummary
 
 _FIRST = ("accuracy", "precision", "recall", "f1", "loss")
 _MEANINGS = {
@@ -43,9 +46,104 @@ def verdict(evaluation: Evaluation) -> str:
     return f"{sentence} Always answering {label!r} would give {share:.3f}: {where}."
 
 
-def metric_names(evaluation: Evaluation) -> list[str]:
-    """Return the names of the estimates, the five that everybody asks for first."""
-    first = [name for name in _FIRST if name in evaluation.estimates]
+def care(evaluation: Evaluation) -> str:
+    """Return what speaks so loudly against the verdict that it stands beside it, or nothing."""
+    reasons = []
+    if evaluation.leaks is not None and evaluation.leaks.rows:
+        rows = f"{len(evaluation.leaks.rows):,} of the rows"
+        reasons.append(f"{rows} may be in the training rows too")
+    if evaluation.looks is not None and evaluation.looks.optimistic:
+        reasons.append(
+            f"it is the best of {evaluation.looks.models} models on these rows, which is optimistic if it "
+            "was chosen for that"
+        )
+    return f"Read with care: {'; '.join(reasons)}." if reasons else ""
+
+
+def trust(evaluation: Evaluation) -> tuple[list[str], list[str]]:
+    """Return what speaks against the numbers, and what was looked for and does not."""
+    against: list[str] = list(evaluation.warnings)
+    neutral: list[str] = []
+    looks, leaks = evaluation.looks, evaluation.leaks
+    if looks is not None:
+        (against if looks.models > 1 else neutral).insert(0, looks.verdict)
+    if leaks is not None:
+        (against if leaks.rows else neutral).insert(0, leaks.verdict)
+    return against, neutral
+
+
+def majority(evaluation: Evaluation) -> str:
+    """Return on how many rows the commonest class would be right, always answered."""
+    label, rows = evaluation.majority
+    total = float(evaluation.confusion_matrix.sum())
+    return (
+        f"Always answering {label!r} would be right on {count(rows)} of {count(total)} ({rows / total:.3f})."
+    )
+
+
+def detectable(evaluation: Evaluation) -> str:
+    """Return which difference to another model these rows could show; nothing where that is not known."""
+    if evaluation.task != "classification" or "weight" in evaluation.predictions:
+        return ""
+    # As many rows as this one gets wrong: two models of the same accuracy, half of whose errors are shared.
+    disagreement = min(1.0, max(1 - evaluation.accuracy, 1 / evaluation.n))
+    points = 100 * minimum_detectable_difference(disagreement, evaluation.n)
+    return (
+        f"Another model would have to be about {points:.1f} points better or worse in accuracy for these "
+        f"{evaluation.n:,} rows to show it (80 % power, if the two disagree on {100 * disagreement:.0f} % of "
+        "the rows). A smaller difference could be missed."
+    )
+
+
+def threshold(evaluation: Evaluation) -> str:
+    """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
+    if evaluation.threshold is None:
+        return ""
+    what = (
+        f"{evaluation.labels[1]!r} is" if evaluation.task == "classification" else "A label is"
+    ) + f" predicted from a probability of {evaluation.threshold:.4g} on"
+    if evaluation.threshold_origin:
+        return f"{what}, {evaluation.threshold_origin}."
+    return f"{what}. It is honest only if it was chosen on other rows than these."
+
+
+def brier(evaluation: Evaluation) -> str:
+    """Return the Brier score in its parts."""
+    assert evaluation.calibration is not None
+    parts = evaluation.calibration.brier
+    return (
+        f"Brier score {parts.brier:.3f} = reliability {parts.reliability:.3f} (0 is perfect) - resolution "
+        f"{parts.resolution:.3f} (more is better) + uncertainty {parts.uncertainty:.3f} (of the class sizes) "
+        f"+ within bins {parts.within:.3f}."
+    )
+
+
+def seeds(summary: SeedSummary) -> str:
+    """Return what runs that differ in their seed only say, as one paragraph."""
+    said = " ".join(str(summary).split())
+    return said[:1].upper() + said[1:]
+
+
+def difference(metric: str, estimate: Estimate) -> tuple[str, str]:
+    """Return a difference and its interval: in points where the metric is a share, else as it is."""
+    if METRICS[metric].source == "rows":
+        return f"{estimate.value:+.4f}", f"{estimate.low:+.4f} to {estimate.high:+.4f}"
+    return f"{100 * estimate.value:+.1f} points", f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
+
+
+def amount(metric: str, value: float) -> str:
+    """Return the size of a difference: in points where the metric is a share."""
+    return f"{value:.4f}" if METRICS[metric].source == "rows" else f"{100 * value:.1f} points"
+
+
+def p_value(p: float) -> str:
+    """Return a p-value for a table."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def metric_names(evaluation: Evaluation, declared: str = "accuracy") -> list[str]:
+    """Return the names of the estimates: the declared one, those that everybody asks for, the others."""
+    first = [name for name in dict.fromkeys((declared, *_FIRST)) if name in evaluation.estimates]
     return [*first, *(name for name in evaluation.estimates if name not in first)]
 
 

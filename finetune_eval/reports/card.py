@@ -8,16 +8,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import write_text_atomically
-from finetune_eval.reports import _words
-from finetune_eval.traces.prediction import printable
+from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.reports import _findings, _words
+from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.evaluation.comparison import Comparison
     from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.seeds import SeedSummary
+    from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace
 
 _MOST_CLASSES = 30
+_MOST_CELLS = 12  # classes up to which the confusion matrix is shown
+_WRONG = 5
+_TEXT = 120  # characters shown of a row: enough to judge it by, not the data set
 
 
 def write_card(
@@ -27,9 +33,14 @@ def write_card(
     name: str = "Fine-tuned model",
     training: TrainingTrace | None = None,
     data: DataTrace | None = None,
+    prediction: PredictionTrace | None = None,
     comparison: Comparison | None = None,
+    seeds: SeedSummary | None = None,
 ) -> Path:
     """Write a model card, in the sections of Mitchell et al. for which there are facts.
+
+    It quotes the beginnings of some rows: possible leaks and the worst mistakes. Where the rows are not for
+    others to read, score them without `texts`.
 
     Args:
         evaluation: What to report.
@@ -37,7 +48,9 @@ def write_card(
         name: The model's name, the card's heading.
         training: How the model was trained.
         data: Where the rows came from.
+        prediction: One text through the model.
         comparison: This evaluation against others on the same rows.
+        seeds: What `evaluate_seeds` returns of runs that differ in their seed only.
 
     Returns:
         The path.
@@ -50,23 +63,84 @@ def write_card(
         f"# {_escape(name)}",
         _escape(_words.verdict(evaluation)),
         *([_escape(comparison.verdict)] if comparison else []),
-        "## Metrics",
-        _metrics(evaluation),
-        *_classes(evaluation),
+        *([f"**{_escape(care)}**"] if (care := _words.care(evaluation)) else []),
+        "## Can it be trusted?",
+        *_trust(evaluation),
         "## Evaluation data",
-        f"{evaluation.n:,} rows; hash of rows and labels `{evaluation.rows_hash}`.",
+        *_rows(evaluation),
+        "## Metrics",
+        _metrics(evaluation, "accuracy" if comparison is None else comparison.metric),
+        "## Each class",
+        *_confusion(evaluation),
+        *_classes(evaluation),
+        *(["## Against another model", *_comparison(comparison)] if comparison else []),
+        *(["## Against simple models", _baselines(evaluation)] if evaluation.baselines else []),
+        *_section("What these rows could show", _words.detectable(evaluation)),
+        *_calibration(evaluation),
+        *_section("Threshold", _words.threshold(evaluation)),
+        *_weak(evaluation),
+        *(["## Other seeds", _escape(_words.seeds(seeds))] if seeds else []),
+        "## Caveats",
+        _list(_words.limits(evaluation)),
         *(["## Where the rows came from", _data(data)] if data else []),
         *(["## Training", _training(training)] if training and training.epochs else []),
-        "## Caveats",
-        _list([*evaluation.warnings, *_words.limits(evaluation)]),
+        *(["## One prediction", _prediction(prediction)] if prediction else []),
     ]
     write_text_atomically(path, "\n\n".join(sections) + "\n")
     return path
 
 
-def _metrics(evaluation: Evaluation) -> str:
+def _section(heading: str, sentence: str) -> list[str]:
+    return [f"## {heading}", _escape(sentence)] if sentence else []
+
+
+def _trust(evaluation: Evaluation) -> list[str]:
+    against, neutral = _words.trust(evaluation)
+    leaks = evaluation.leaks
+    parts = [_list([*(against or ["The evaluation raised no warning."]), *neutral])]
+    if leaks is not None and leaks.rows:
+        if leaks.without:
+            heads = ["Metric", f"All {evaluation.n:,} rows", f"The other {leaks.n_test - len(leaks.rows):,}"]
+            names = [name for name in _words.metric_names(evaluation)[:5] if name in leaks.without]
+            parts.append(
+                _table(
+                    heads,
+                    [
+                        [
+                            _words.title(evaluation, name),
+                            str(evaluation.estimates[name]),
+                            str(leaks.without[name]),
+                        ]
+                        for name in names
+                    ],
+                )
+            )
+        parts.append(
+            _table(
+                ["Possible leak", "Test row", "Training row"],
+                [
+                    [
+                        f"{kind} {similarity:.2f}",
+                        f"{row}: {clip(printable(text), _TEXT)}",
+                        f"{other}: {clip(printable(other_text), _TEXT)}",
+                    ]
+                    for kind, similarity, row, text, other, other_text in leaks.examples
+                ],
+            )
+        )
+    return parts
+
+
+def _rows(evaluation: Evaluation) -> list[str]:
+    parts = [f"{evaluation.n:,} rows; hash of rows and labels `{evaluation.rows_hash}`."]
+    if evaluation.task == "classification":
+        parts.append(_escape(_words.majority(evaluation)))
+    return parts
+
+
+def _metrics(evaluation: Evaluation, declared: str) -> str:
     rows = []
-    for name in _words.metric_names(evaluation):
+    for name in _words.metric_names(evaluation, declared):
         estimate = evaluation.estimates[name]
         rows.append(
             [
@@ -79,6 +153,17 @@ def _metrics(evaluation: Evaluation) -> str:
     return _table(["Metric", "Value", f"{evaluation.confidence * 100:g} % interval", "Interval by"], rows)
 
 
+def _confusion(evaluation: Evaluation) -> list[str]:
+    labels = evaluation.labels
+    if evaluation.task != "classification" or len(labels) > _MOST_CELLS:
+        return []
+    rows = [
+        [label, *map(_words.count, row)]
+        for label, row in zip(labels, evaluation.confusion_matrix.tolist(), strict=True)
+    ]
+    return [_table(["True, down; predicted, across", *labels], rows)]
+
+
 def _classes(evaluation: Evaluation) -> list[str]:
     scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)
     rows = [
@@ -89,11 +174,96 @@ def _classes(evaluation: Evaluation) -> list[str]:
         ]
         for score in scores[:_MOST_CLASSES]
     ]
-    parts = ["## Each class", _table(["Class", "Rows", "Precision", "Recall", "F1"], rows)]
+    parts = [_table(["Class", "Rows", "Precision", "Recall", "F1"], rows)]
     left = len(scores) - len(rows)
     if left:
         parts.append(f"{left} more classes have a higher F1.")
     return parts
+
+
+def _comparison(comparison: Comparison) -> list[str]:
+    title = METRICS[comparison.metric].title
+    models = [[name, f"{value:.4f}"] for name, value in zip(comparison.names, comparison.values, strict=True)]
+    pairs = [
+        [
+            " less ".join(pair.names),
+            pair.outcome,
+            ", ".join(_words.difference(comparison.metric, pair.difference)),
+            _words.p_value(pair.p_value),
+            str(pair.test),
+        ]
+        for pair in comparison.pairs
+    ]
+    return [
+        _table(["Model", title], models),
+        _table(["Row by row", "Outcome", "Difference", "p", "Test"], pairs),
+        *map(_escape, comparison.notes),
+    ]
+
+
+def _baselines(evaluation: Evaluation) -> str:
+    return _list(
+        [
+            f"{one.name}, {METRICS[one.metric].title} {one.estimates[one.metric]}: {one.verdict}"
+            for one in evaluation.baselines
+        ]
+    )
+
+
+def _calibration(evaluation: Evaluation) -> list[str]:
+    if evaluation.calibration is None or "weight" in evaluation.predictions:
+        return []
+    return ["## Calibration", _escape(evaluation.calibration.verdict), _escape(_words.brier(evaluation))]
+
+
+def _weak(evaluation: Evaluation) -> list[str]:
+    parts = []
+    found = _findings.parts(evaluation)
+    if found:
+        if not any(one.weak for one in found):
+            parts.append("No part was found that does worse than the rest.")
+        rows = [
+            [
+                f"{one.column}: {one.value}",
+                f"{one.n:,}",
+                str(one.accuracy),
+                f"{one.rest:.3f}",
+                "weak" if one.weak else "few rows" if one.small else "",
+            ]
+            for one in found
+        ]
+        parts.append(_table(["Part", "Rows", "Accuracy", "Of the rest", ""], rows))
+    confused = _findings.confused(evaluation)
+    if confused:
+        rows = [[pair.label, pair.prediction, f"{pair.n:,}", str(pair.share)] for pair in confused]
+        parts.append(_table(["What it is", "Predicted", "Rows", "Of that class"], rows))
+    wrong, suspects = _findings.wrong_rows(evaluation, n=_WRONG, width=_TEXT)
+    if wrong:
+        parts.append(
+            "The wrong rows that the model was surest about"
+            + (f"; {suspects:,} of all rows are possible label errors:" if suspects else ":")
+        )
+        rows = [
+            [
+                row.text,
+                row.label,
+                row.prediction,
+                f"{row.loss:.2f}",
+                "possible label error" if row.suspect else "",
+            ]
+            for row in wrong
+        ]
+        parts.append(_table(["Row", "Label", "Predicted", "Loss", ""], rows))
+    return ["## Where it is weak", *parts] if parts else []
+
+
+def _prediction(prediction: PredictionTrace) -> str:
+    likely = sorted(zip(prediction.probabilities, prediction.labels, strict=True), key=lambda one: -one[0])
+    said = ", ".join(f"{label} {probability:.3f}" for probability, label in likely[:5])
+    return (
+        f"> {_escape(clip(printable(prediction.text), _TEXT))}\n\n"
+        f"{len(prediction.tokens):,} tokens; {_escape(said)}: **{_escape(prediction.answer)}**."
+    )
 
 
 def _data(data: DataTrace) -> str:
@@ -121,7 +291,7 @@ def _training(training: TrainingTrace) -> str:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(heads) + " |", "|" + " --- |" * len(heads)]
+    lines = ["| " + " | ".join(map(_escape, heads)) + " |", "|" + " --- |" * len(heads)]
     return "\n".join([*lines, *("| " + " | ".join(map(_escape, row)) + " |" for row in rows)])
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,17 +11,17 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from finetune_eval import _checks
 from finetune_eval.data.ledger import write_text_atomically
-from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.reports import _drawings, _words, plots
+from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.evaluation.comparison import Comparison
     from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.intervals import Estimate
+    from finetune_eval.evaluation.seeds import SeedSummary
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace
 
@@ -28,6 +29,7 @@ _MOST_CELLS = 12  # classes up to which the confusion matrix is a table that a p
 _MOST_CLASSES = 100
 _WORST = 10
 _TEXT = 300  # characters shown of a row
+_NAME = 80  # and of a name or a value
 
 
 def report(
@@ -38,6 +40,7 @@ def report(
     data: DataTrace | None = None,
     prediction: PredictionTrace | None = None,
     comparison: Comparison | None = None,
+    seeds: SeedSummary | None = None,
 ) -> Path:
     """Write an evaluation as one HTML page that needs nothing else: no network, no script, no other file.
 
@@ -48,12 +51,13 @@ def report(
         data: Where the rows came from: adds the drawing of the data flow.
         prediction: One text through the model: adds the drawing of it.
         comparison: This evaluation against others on the same rows: adds its verdict.
+        seeds: What `evaluate_seeds` returns of runs that differ in their seed only.
 
     Returns:
         The path.
     """
     path = Path(path)
-    write_text_atomically(path, _render(evaluation, training, data, prediction, comparison))
+    write_text_atomically(path, _render(evaluation, training, data, prediction, comparison, seeds))
     return path
 
 
@@ -63,6 +67,7 @@ def _render(
     data: DataTrace | None,
     prediction: PredictionTrace | None,
     comparison: Comparison | None,
+    seeds: SeedSummary | None,
 ) -> str:
     folder = resources.files("finetune_eval.reports")
     environment = jinja2.Environment(
@@ -70,28 +75,59 @@ def _render(
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     single = evaluation.task == "classification"
-    calibration = _calibration(evaluation)
+    # The bins are of rows that count the same, so they do not go with weighted scores.
+    calibration = None if "weight" in evaluation.predictions else evaluation.calibration
+    against, neutral = _words.trust(evaluation)
+    declared = "accuracy" if comparison is None else comparison.metric
+    wrong, suspects = _findings.wrong_rows(evaluation, n=_WORST, width=_TEXT)
+    parts = _parts(evaluation)
     return template.render(
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         verdict=_words.verdict(evaluation),
+        care=_words.care(evaluation),
         evaluation=evaluation,
         accuracy=evaluation.estimates["accuracy"],
         confidence=f"{evaluation.confidence * 100:g} %",
-        metrics=[_metric(evaluation, name) for name in _words.metric_names(evaluation)],
+        against=against,
+        neutral=neutral,
+        leaks=_leaks(evaluation),
+        majority=_words.majority(evaluation) if single else None,
+        metrics=[_metric(evaluation, name) for name in _words.metric_names(evaluation, declared)],
         classes=_classes(evaluation),
         more_classes=max(0, len(evaluation.per_class) - _MOST_CLASSES),
         confusion=_confusion(evaluation) if single and len(evaluation.labels) <= _MOST_CELLS else None,
         confusion_figure=_figure(plots.confusion(evaluation), "confusion")
         if single and len(evaluation.labels) > _MOST_CELLS
         else None,
+        comparison=None if comparison is None else _comparison(comparison),
+        baselines=_baselines(evaluation),
+        detectable=_words.detectable(evaluation),
         calibration=calibration,
+        brier=None if calibration is None else _words.brier(evaluation),
         reliability=None
         if calibration is None
         else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
-        worst=_worst(evaluation),
+        threshold=_words.threshold(evaluation),
+        parts=parts,
+        few=any(part["small"] for part in parts),
+        looked=len(evaluation.slices),
+        weak=any(part.weak for part in evaluation.slices),
+        confused=[
+            {
+                "label": printable(pair.label),
+                "prediction": printable(pair.prediction),
+                "n": f"{pair.n:,}",
+                "share": pair.share,
+                "bar": _bar(pair.share),
+            }
+            for pair in _findings.confused(evaluation)
+        ],
+        wrong=wrong,
+        suspects=suspects,
+        marked=sum(row.suspect for row in wrong),
+        seeds=None if seeds is None else _words.seeds(seeds),
+        seeds_drawing=None if seeds is None else _drawings.seeds(seeds),
         limits=_words.limits(evaluation),
-        comparison=comparison,
-        comparison_text=None if comparison is None else str(comparison),
         training=training,
         curves=[] if training is None else _training_figures(training),
         data=data,
@@ -99,6 +135,32 @@ def _render(
         prediction=prediction,
         prediction_drawing=None if prediction is None else _drawings.prediction_flow(prediction),
     )
+
+
+def _leaks(evaluation: Evaluation) -> dict[str, Any] | None:
+    """The scores with and without the rows that possibly leaked, and pairs of texts to judge by."""
+    leaks = evaluation.leaks
+    if leaks is None or not leaks.rows:
+        return None
+    names = [name for name in _words.metric_names(evaluation)[:5] if name in leaks.without]
+    return {
+        "left": leaks.n_test - len(leaks.rows),
+        "scores": [
+            (_words.title(evaluation, name), evaluation.estimates[name], leaks.without[name])
+            for name in names
+        ],
+        "examples": [
+            {
+                "kind": kind,
+                "similarity": f"{similarity:.2f}",
+                "sides": [
+                    ("test", row, clip(printable(text), _TEXT)),
+                    ("train", other, clip(printable(other_text), _TEXT)),
+                ],
+            }
+            for kind, similarity, row, text, other, other_text in leaks.examples
+        ],
+    }
 
 
 def _metric(evaluation: Evaluation, name: str) -> dict[str, Any]:
@@ -114,15 +176,86 @@ def _metric(evaluation: Evaluation, name: str) -> dict[str, Any]:
     }
 
 
-def _bar(estimate: Any) -> Markup:
-    """An interval on the scale from 0 to 1, its value a dot."""
-    low, high, value = (2 + 100 * x for x in (estimate.low, estimate.high, estimate.value))
+def _bar(estimate: Estimate, *, reach: float | None = None) -> Markup:
+    """An interval on the scale from 0 to 1, its value a dot; with `reach`, from -reach to reach around 0."""
+    least, width = (0.0, 1.0) if reach is None else (-reach, 2 * reach)
+    low, high, value = (2 + 100 * (x - least) / width for x in (estimate.low, estimate.high, estimate.value))
+    zero = Markup("") if reach is None else Markup('<line x1="52" y1="1" x2="52" y2="11" class="zero"/>')
     return Markup(
         '<svg class="bar" viewBox="0 0 104 12" aria-hidden="true">'
-        '<line x1="2" y1="6" x2="102" y2="6" class="rail"/>'
+        '<line x1="2" y1="6" x2="102" y2="6" class="rail"/>{}'
         '<line x1="{:.2f}" y1="6" x2="{:.2f}" y2="6" class="span"/>'
         '<circle cx="{:.2f}" cy="6" r="2.2" class="dot"/></svg>'
-    ).format(low, high, value)
+    ).format(zero, low, high, value)
+
+
+def _differences(metric: str, differences: Sequence[Estimate]) -> list[dict[str, Any]]:
+    """Differences for a table, their bars on one scale."""
+    reach = max((max(abs(one.low), abs(one.high)) for one in differences), default=1.0) or 1.0
+    shown = []
+    for one in differences:
+        value, interval = _words.difference(metric, one)
+        shown.append({"value": value, "interval": interval, "bar": _bar(one, reach=reach)})
+    return shown
+
+
+def _comparison(comparison: Comparison) -> dict[str, Any]:
+    pairs = comparison.pairs
+    return {
+        "verdict": comparison.verdict,
+        "metric": METRICS[comparison.metric].title,
+        "confidence": f"{100 * (1 - comparison.alpha):g} %",
+        "models": list(zip(map(printable, comparison.names), comparison.values, strict=True)),
+        "overall": None if comparison.overall is None else str(comparison.overall),
+        "adjusted": len(pairs) > 1,
+        "pairs": [
+            {
+                "names": " less ".join(map(printable, pair.names)),
+                "outcome": pair.outcome,
+                "p": _words.p_value(pair.p_value),
+                "test": str(pair.test),
+                "method": pair.difference.method,
+                "detectable": _words.amount(comparison.metric, pair.detectable),
+                **shown,
+            }
+            for pair, shown in zip(
+                pairs, _differences(comparison.metric, [pair.difference for pair in pairs]), strict=True
+            )
+        ],
+        "notes": comparison.notes,
+    }
+
+
+def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
+    found = evaluation.baselines
+    shown = _differences(found[0].metric, [one.difference for one in found]) if found else []
+    return [
+        {
+            "name": printable(one.name),
+            "metric": METRICS[one.metric].title,
+            "estimate": one.estimates[one.metric],
+            "p": _words.p_value(one.p_value),
+            "verdict": one.verdict,
+            **difference,
+        }
+        for one, difference in zip(found, shown, strict=True)
+    ]
+
+
+def _parts(evaluation: Evaluation) -> list[dict[str, Any]]:
+    return [
+        {
+            "value": clip(printable(part.value), _NAME),
+            "column": clip(printable(part.column), _NAME),
+            "n": f"{part.n:,}",
+            "accuracy": part.accuracy,
+            "bar": _bar(part.accuracy),
+            "rest": f"{part.rest:.3f}",
+            "weak": part.weak,
+            "small": part.small,
+        }
+        for part in _findings.parts(evaluation)
+    ]
 
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
@@ -156,34 +289,6 @@ def _confusion(evaluation: Evaluation) -> list[dict[str, Any]]:
             ],
         }
         for i, label in enumerate(evaluation.labels)
-    ]
-
-
-def _calibration(evaluation: Evaluation) -> Calibration | None:
-    """How far the probabilities can be believed: of one label a row, and rows that count the same."""
-    table = evaluation.predictions
-    if evaluation.task != "classification" or "weight" in table:
-        return None
-    truth = _checks.label_indices("predictions", table["label"].to_numpy(), evaluation.labels)
-    probabilities = table[[f"p_{label}" for label in evaluation.labels]].to_numpy(dtype=np.float64)
-    return calibrate(truth, probabilities, confidence=evaluation.confidence)
-
-
-def _worst(evaluation: Evaluation) -> list[dict[str, str]]:
-    """The wrong rows of the largest loss: the model was sure, and is not what the label says."""
-    table = evaluation.predictions
-    wrong = table[table["label"] != table["prediction"]].nlargest(_WORST, "loss")
-    texts = wrong["text"] if "text" in wrong else wrong["id"].map(lambda name: f"row {name}")
-    return [
-        {
-            "text": clip(printable(str(text)), _TEXT),
-            "label": printable(str(label)),
-            "prediction": printable(str(prediction)),
-            "loss": f"{loss:.2f}",
-        }
-        for text, label, prediction, loss in zip(
-            texts, wrong["label"], wrong["prediction"], wrong["loss"], strict=True
-        )
     ]
 
 

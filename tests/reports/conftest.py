@@ -3,6 +3,8 @@ import pytest
 
 from finetune_eval.data.ledger import DataTrace, Step
 from finetune_eval.evaluation.evaluate import evaluate_predictions
+from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.seeds import SeedSummary
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace
 from finetune_eval.traces.training import TrainingTrace
 
@@ -26,6 +28,59 @@ def hostile():
     y = np.arange(90) % 3
     p = rng.dirichlet(np.ones(3), 90)
     return evaluate_predictions(y, p, labels=[HOSTILE, BREAKOUT, "$x|y$ 電影"], n_resamples=200)
+
+
+@pytest.fixture(scope="session")
+def doubtful(tmp_path_factory):
+    """120 rows, 96 right, with everything that can be said against them, in texts that would break a page.
+
+    Rows 96 to 119 are wrong. Rows 0 and 1 are training rows too (the second in capitals), and right. Of the
+    40 rows from 80 on, whose source is BREAKOUT, 16 are right; of the other 80, all. Ten rows are HOSTILE.
+    It is the better of two models that the lockbox saw.
+    """
+    rng = np.random.default_rng(0)
+
+    def sentence():
+        return " ".join("".join(rng.choice(list("abcdefghijklmnopqrstuvwxyz"), 7)) for _ in range(9))
+
+    rows = np.arange(120)
+    y = rows % 2
+    texts = [f"{HOSTILE} {sentence()}" if i in (0, 96) else sentence() for i in rows]
+    train = [texts[0], texts[1].upper(), *(sentence() for _ in range(98))]
+    options = {
+        "labels": ["no", "yes"],
+        "texts": texts,
+        "train": (train, np.repeat([0, 1], [60, 40])),  # "no" is the commoner
+        "metadata": {
+            f"source{BREAKOUT}": np.where(rows < 80, "critic", BREAKOUT),
+            "size": np.where(rows < 10, HOSTILE, "usual"),
+        },
+        "lockbox": tmp_path_factory.mktemp("lockbox"),
+        "n_resamples": 200,
+    }
+    evaluate_predictions(y, np.where((rows < 60) == (y == 1), 0.8, 0.2), **options)
+    return evaluate_predictions(y, np.where((rows < 96) == (y == 1), 0.9, 0.1), **options)
+
+
+@pytest.fixture(scope="session")
+def plain():
+    """Nothing but eight right rows: no texts, no baselines."""
+    return evaluate_predictions(
+        [0, 1] * 4, [0.1, 0.9] * 4, labels=["no", "yes"], baselines=False, n_resamples=200
+    )
+
+
+@pytest.fixture(scope="session")
+def seeds():
+    return SeedSummary(
+        "accuracy",
+        (0.80, 0.82, 0.84),
+        Estimate(0.82, 0.77, 0.87, "Student's t over seeds"),
+        0.02,
+        (0.82, 0.83, 0.834),
+        0.85,
+        120,
+    )
 
 
 @pytest.fixture(scope="session")

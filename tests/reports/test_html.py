@@ -6,8 +6,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from finetune_eval.evaluation.comparison import compare
+from finetune_eval.evaluation.comparison import compare, minimum_detectable_difference
 from finetune_eval.evaluation.evaluate import evaluate_predictions
+from finetune_eval.evaluation.slices import possible_label_errors
+from finetune_eval.evaluation.thresholds import choose_threshold
 from finetune_eval.reports.html import report
 from finetune_eval.traces.training import TrainingTrace
 
@@ -63,8 +65,10 @@ def test_sections_come_in_the_order_of_importance(everything):
         "The rows",
         "How good",
         "Each class",
+        "Against simple models",
+        "What these rows could show",
         "Do the probabilities mean what they say?",
-        "Where it is most wrong",
+        "Where it is weak",
         "What these numbers do not cover",
         "The way of the data",
         "The training",
@@ -140,6 +144,172 @@ def test_warnings_are_in_the_trust_block(tmp_path):
     assert "raised no warning" not in trusted
 
 
+def section(page, heading, following):
+    return page.words.split(f"{heading} ")[1].split(following)[0]
+
+
+def test_what_is_doubtful_stands_beside_the_verdict(tmp_path, doubtful, binary):
+    page = write(tmp_path / "r.html", doubtful)
+    assert (
+        "Read with care: 2 of the rows may be in the training rows too; it is the best of 2 models on these "
+        "rows, which is optimistic if it was chosen for that."
+    ) in page.words.split("Can it be trusted?")[0]
+    assert "Read with care" not in write(tmp_path / "r.html", binary).words
+
+
+def test_leaks_have_examples_and_the_scores_without(tmp_path, doubtful):
+    page = write(tmp_path / "r.html", doubtful)
+    trusted = section(page, "Can it be trusted?", "The rows")
+    assert "Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised)." in trusted
+    # 96 of 120, and 94 of 118 without the two, which are right: 0.7966.
+    assert "all 120 rows the other 118 accuracy 0.800" in trusted
+    assert re.search(r"accuracy 0\.800 0\.\d+ to 0\.\d+ 0\.797 0\.\d+ to", trusted)
+    exact, normalised = doubtful.predictions["text"][:2]
+    assert f"exact test row 0 {exact} train row 0 {exact}" in trusted
+    assert f"normalised test row 1 {normalised} train row 1 {normalised.upper()}" in trusted
+    assert not {"script", "img"} & set(page.tags)
+
+
+def test_looks_are_counted_and_optimistic_when_so(tmp_path, doubtful):
+    trusted = section(write(tmp_path / "r.html", doubtful), "Can it be trusted?", "The rows")
+    assert doubtful.looks.optimistic
+    # Best of two: 0.56419 standard errors (Harter 1961) of sqrt(.8 * .2 / 120) = .03651, so 2.06 points.
+    assert "were looked at 2 times" in trusted
+    assert (
+        "its accuracy is optimistic. Were all 2 equally good, the best would look about 2.1 points" in trusted
+    )
+
+
+def test_nothing_found_is_said_and_is_no_warning(tmp_path):
+    options = {"labels": ["no", "yes"], "texts": ["a fine film", "two dull hours", "so so", "never again"]}
+    clean = evaluate_predictions(
+        [1, 0, 1, 0] * 1,
+        [0.9, 0.2, 0.6, 0.1],
+        train=(["what a waste", "a joy from start to end"], [0, 1]),
+        lockbox=tmp_path / "lockbox",
+        n_resamples=200,
+        **options,
+    )
+    source = report(clean, tmp_path / "r.html").read_text(encoding="utf-8")
+    warned = re.search('<ul class="warnings">.*?</ul>', source, re.DOTALL).group()
+    trusted = section(Page(source), "Can it be trusted?", "The rows")
+    for sentence in (
+        "No possible leak found: 4 test rows against 2 training rows.",
+        "First recorded look at these test rows.",
+    ):
+        assert sentence in trusted and sentence not in warned
+    assert "With and without" not in trusted
+
+
+def test_duplicates_and_contradictions_are_in_the_trust_block(tmp_path):
+    twice = evaluate_predictions(
+        [0, 1, 1], [0.2, 0.9, 0.4], labels=["no", "yes"], texts=["same", "same", "other"], n_resamples=200
+    )
+    trusted = section(write(tmp_path / "r.html", twice), "Can it be trusted?", "The rows")
+    assert "1 of 3 rows repeat the text of another row" in trusted
+    assert "1 of the repeated texts stand there with different labels" in trusted
+
+
+def test_simple_models_are_compared(tmp_path, doubtful):
+    words = section(write(tmp_path / "r.html", doubtful), "Against simple models", "What these rows")
+    # 96 of 120 against 60 of 120.
+    assert re.search(r"the majority class 0\.500 0\.\d+ to 0\.\d+ \+30\.0 points", words)
+    assert "TF-IDF + logistic regression" in words
+    for baseline in doubtful.baselines:
+        assert baseline.verdict in words
+
+
+def test_detectable_difference(tmp_path, doubtful):
+    # 24 of 120 rows are wrong: disagreement .2.
+    points = 100 * minimum_detectable_difference(0.2, 120)
+    words = section(write(tmp_path / "r.html", doubtful), "What these rows could show", "Do the prob")
+    assert f"about {points:.1f} points better or worse in accuracy for these 120 rows" in words
+    assert "disagree on 20 % of the rows" in words
+
+
+def test_calibration_is_that_of_the_evaluation_with_its_parts(tmp_path, doubtful):
+    words = section(write(tmp_path / "r.html", doubtful), "what they say?", "Where it is weak")
+    assert doubtful.calibration.verdict in words
+    # Each row is off by .1 (right) or .9 (wrong): .8 * .01 + .2 * .81 = .170.
+    # Said .9, true .8: .1 ** 2 = .010.
+    assert "Brier score 0.170 = reliability 0.010" in words
+
+
+def test_threshold_says_where_it_was_chosen(tmp_path):
+    chosen = choose_threshold([0, 0, 1, 1], [0.2, 0.3, 0.6, 0.9])  # half-way between .3 and .6
+    result = evaluate_predictions(
+        [0, 1] * 5, [0.1, 0.5] * 5, labels=["no", "yes"], threshold=chosen, n_resamples=200
+    )
+    words = write(tmp_path / "r.html", result).words
+    assert "The threshold 'yes' is predicted from a probability of 0.45 on, chosen for f1 on 4 rows." in words
+
+
+def test_weak_parts_are_marked_and_small_ones_grey(tmp_path, doubtful):
+    source = report(doubtful, tmp_path / "r.html").read_text(encoding="utf-8")
+    page = Page(source)
+    words = section(page, "Parts of the rows", "The surest mistakes")
+    # 16 of 40 right, and 80 of the 80 others.
+    assert re.search(
+        re.escape(f"{BREAKOUT} source{BREAKOUT} weak 40 0.400 ") + r"0\.\d+ to 0\.\d+ 1\.000", words
+    )
+    assert f"{HOSTILE} size few 10 1.000" in words
+    grey = re.findall(r'<tr class="faded">.*?</tr>', source, re.DOTALL)
+    assert len(grey) == sum(part.small for part in doubtful.slices if part.column != "word" or part.weak)
+    assert not {"script", "img"} & set(page.tags)
+
+
+def test_possible_label_errors_among_the_mistakes(tmp_path, doubtful, hostile):
+    # Every wrong row has .9 for the other class, more than the mean of .8 * .9 + .2 * .1 = .74: all 24.
+    words = write(tmp_path / "r.html", doubtful).words
+    assert (
+        "Confident learning lists 24 of all rows as possible label errors; all of these are among them."
+        in words
+    )
+    assert f"{HOSTILE} " in section(write(tmp_path / "r.html", doubtful), "The surest mistakes", "What these")
+
+    suspects = set(possible_label_errors(hostile, n=90)["id"])
+    wrong = hostile.predictions.query("label != prediction").nlargest(10, "loss")
+    marks = int(wrong["id"].isin(suspects).sum())
+    source = report(hostile, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert f"lists {len(suspects)} of all rows" in " ".join(source.split())
+    assert source.count('<small class="suspect">') == (marks if marks < 10 else 0)
+
+
+def test_classes_taken_for_each_other(tmp_path, binary):
+    # Of 30 rows of a class 6 go to the next one; of c to a none.
+    y = np.repeat([0, 1, 2], 30)
+    guess = np.where((np.arange(90) % 5 == 0) & (y < 2), y + 1, y)
+    p = np.full((90, 3), 0.1)
+    p[np.arange(90), guess] = 0.8
+    result = evaluate_predictions(y, p, labels=["a", BREAKOUT, "c"], n_resamples=200)
+    words = section(write(tmp_path / "r.html", result), "Classes taken for each other", "The surest")
+    assert f"a {BREAKOUT} 6 0.200" in words
+    assert f"{BREAKOUT} c 6 0.200" in words
+    assert words.count(" 0.200 ") == 2
+    assert (
+        "Classes taken for" not in write(tmp_path / "r.html", binary).words
+    )  # two classes: the matrix says it
+
+
+def test_seeds_have_their_section(tmp_path, plain, seeds):
+    words = write(tmp_path / "r.html", plain, seeds=seeds).words
+    assert "Other seeds 0.770 0.870 Accuracy of 3 seeds: mean 0.8200 [0.7700, 0.8700]" in words
+    assert "Every run: 0.8000, 0.8200, 0.8400." in words
+
+
+def test_what_is_not_known_has_no_section(tmp_path, plain):
+    source = report(plain, tmp_path / "r.html").read_text(encoding="utf-8")
+    assert re.findall("<h2>(.*?)</h2>", source) == [
+        "Can it be trusted?",
+        "The rows",
+        "How good",
+        "Each class",
+        "What these rows could show",
+        "Do the probabilities mean what they say?",
+        "What these numbers do not cover",
+    ]
+
+
 def test_comparison_is_in_the_verdict_and_has_its_section(tmp_path, binary):
     y = binary.predictions["label"].to_numpy()
     other = evaluate_predictions(
@@ -152,8 +322,31 @@ def test_comparison_is_in_the_verdict_and_has_its_section(tmp_path, binary):
     comparison = compare(binary, other)
     words = write(tmp_path / "r.html", binary, comparison=comparison).words
     verdict = " ".join(comparison.verdict.split())
-    assert words.count(verdict) == 2
-    assert "Against another model" in words
+    assert verdict in words.split("Can it be trusted?")[0]
+    section = words.split("Against another model ")[1].split("Against simple models")[0]
+    assert "A 0.8000 B 0.5000" in section
+    assert "A less B: better +30.0 points" in section
+    assert comparison.pairs[0].difference.method in section
+    assert all(note in section for note in comparison.notes)
+
+
+def test_three_models_and_the_declared_metric(tmp_path, doubtful):
+    y = doubtful.predictions["label"].to_numpy()
+    texts = doubtful.predictions["text"].tolist()
+    others = [
+        evaluate_predictions(y, p, labels=["no", "yes"], texts=texts, baselines=False, n_resamples=200)
+        for p in (np.full(120, 0.4), np.linspace(0.01, 0.99, 120))
+    ]
+    comparison = compare(doubtful, *others, metric="loss", names=("a", HOSTILE, "c"), n_resamples=200)
+    page = write(tmp_path / "r.html", doubtful, comparison=comparison)
+    assert "script" not in page.tags
+    section = page.words.split("Against another model ")[1].split("Against simple models")[0]
+    assert "p after Holm" in section
+    for names in (f"a less {HOSTILE}", "a less c", f"{HOSTILE} less c"):
+        assert names in section
+    assert " points" not in section  # a loss is not a share
+    # The declared metric comes first.
+    assert page.words.split("How good ")[1].startswith("metric value, 95 % interval interval by log-loss")
 
 
 def test_many_classes_many_epochs_and_missing_metrics(tmp_path):
@@ -173,7 +366,7 @@ def test_one_row(tmp_path, right):
     result = evaluate_predictions([right], [[0.3, 0.7]], labels=["a", "b"], n_resamples=200)
     words = write(tmp_path / "r.html", result).words
     assert f"{right} of 1 rows right" in words
-    assert ("Where it is most wrong" in words) == (right == 0)
+    assert ("The surest mistakes" in words) == (right == 0)
 
 
 def test_weighted_rows_and_a_threshold(tmp_path):
@@ -189,7 +382,7 @@ def test_weighted_rows_and_a_threshold(tmp_path):
     )
     words = write(tmp_path / "r.html", result).words
     assert "weighted accuracy" in words
-    assert "“yes” is predicted from a probability of 0.3 on." in words
+    assert "'yes' is predicted from a probability of 0.3 on. It is honest only if" in words
     assert "Do the probabilities mean" not in words  # its intervals are of rows that count the same
 
 
@@ -203,6 +396,8 @@ def test_several_labels_a_row(tmp_path):
     assert "several of which a row can have" in words
     assert "Confusion matrix" not in words
     assert "share of rows that are right in every label" in words
+    assert "Always answering" not in words
+    assert "What these rows could show" not in words
 
 
 def test_same_input_gives_the_same_bytes(tmp_path, binary, training):
@@ -212,9 +407,10 @@ def test_same_input_gives_the_same_bytes(tmp_path, binary, training):
 
 def test_file_is_replaced_whole_or_not_at_all(tmp_path, binary):
     class Broken:
-        verdict = "A is better."
+        verdict, metric = "A is better.", "accuracy"
 
-        def __str__(self):
+        @property
+        def pairs(self):
             raise RuntimeError("no")
 
     path = tmp_path / "deep" / "report.html"
