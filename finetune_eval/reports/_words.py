@@ -87,10 +87,11 @@ def detectable(evaluation: Evaluation) -> str:
         return ""
     # As many rows as this one gets wrong: two models of the same accuracy, half of whose errors are shared.
     disagreement = min(1.0, max(1 - evaluation.accuracy, 1 / evaluation.n))
+    shown = f"{100 * disagreement:.0f}" if disagreement >= 0.01 else f"{100 * disagreement:.1g}"
     points = 100 * minimum_detectable_difference(disagreement, evaluation.n)
     return (
         f"Another model would have to be about {points:.1f} points better or worse in accuracy for these "
-        f"{evaluation.n:,} rows to show it (80 % power, if the two disagree on {100 * disagreement:.0f} % of "
+        f"{evaluation.n:,} rows to show it (80 % power, if the two disagree on {shown} % of "
         "the rows). A smaller difference could be missed."
     )
 

@@ -429,3 +429,12 @@ def test_reporting_imports_no_tensorflow_and_no_pyplot():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_detectable_difference_of_a_model_without_errors(tmp_path):
+    y = np.arange(500) % 2
+    result = evaluate_predictions(
+        y, np.where(y == 1, 0.9, 0.1), labels=["no", "yes"], baselines=False, n_resamples=200
+    )
+    # As if one row of the 500 were wrong: 0.2 %, not 0 %.
+    assert "disagree on 0.2 % of the rows" in write(tmp_path / "r.html", result).words
