@@ -59,7 +59,7 @@ def text_classifier(labels=LABELS, *, layers=1, **kwargs):
     """Return a new classifier of texts with random weights, always the same ones."""
     from finetune_eval import build_model
 
-    backbone, preprocessor = tiny_bert(layers=layers)
+    backbone, preprocessor = tiny_bert(layers=layers, dropout=0.0)
     model = build_model(backbone, labels, preprocessor=preprocessor, **kwargs)
     kernel = model.get_layer("logits").kernel
     kernel.assign(np.random.default_rng(1).normal(0, 1, kernel.shape))

@@ -79,6 +79,8 @@ def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int)
         weight_decay: Decoupled decay, not applied to biases, normalisations and embeddings; 0 for none.
         steps: All the steps there will be.
     """
+    if steps == 1:  # a schedule begins at 0: a single step would do nothing
+        return AdamW(learning_rate, weight_decay=weight_decay, no_decay=_NO_DECAY)
     warm_up = max(1, round(steps * _WARM_UP))
     schedule = keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0,

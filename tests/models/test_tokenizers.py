@@ -17,10 +17,10 @@ from finetune_eval.models.tokenizers import BertTokenizer, DistilBertTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
-# Code points that are treated otherwise, and why: all were added to Unicode, or put into another category there,
-# after Unicode 8, and the Rust package's tables are of that version (U+08E3, of Unicode 8, is a mark to it,
-# U+08E2, of Unicode 9, is not). TensorFlow's are newer: it strips these marks, drops these format characters and
-# parts words at this punctuation. To the Rust package a word with one of them is unknown.
+# Code points that are treated otherwise, and why: all were added to Unicode, or put into another category,
+# after Unicode 8, and the Rust package's tables are of that version (U+08E3, of Unicode 8, is a mark to it;
+# U+08E2, of Unicode 9, is not). TensorFlow's are newer: it strips these marks, drops these format characters
+# and parts words at this punctuation. To the Rust package a word with one of them is unknown.
 NEWER = """
 61d 7fd 890-891 898-89f 8ca-8e2 9fd-9fe a76 afa-aff b55 c04 c3c c77 c84 d00 d3b-d3c d81 eba ece
 166d 1734 180f 1885-1886 1abf-1ace 1b7d-1b7e 1df6-1dfb 2e43-2e4f 2e52-2e5d a82c a8c5 a8ff a9bd

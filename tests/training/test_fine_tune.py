@@ -1,0 +1,575 @@
+"""fine_tune on tiny rows: it learns, keeps the best epoch, repeats itself, and fails in one sentence."""
+
+import json
+import re
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+
+import finetune_eval as fe
+from finetune_eval.traces.training import TrainingTrace
+from finetune_eval.training import fine_tune as module
+from finetune_eval.training import precision
+
+fine_tune = fe.fine_tune
+
+
+def exactly(sentence):
+    return f"^{re.escape(sentence)}$"
+
+
+class Weights(keras.callbacks.Callback):
+    """Records the weights that each epoch ended with."""
+
+    def __init__(self):
+        super().__init__()
+        self.epochs = []
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.epochs.append((dict(logs), [weight.copy() for weight in self.model.get_weights()]))
+
+
+@pytest.fixture
+def data(tiny):
+    return tiny.numeric_rows(80)
+
+
+@pytest.fixture
+def held_out(tiny):
+    return tiny.numeric_rows(40, seed=1)
+
+
+def quick(model, x, y, **kwargs):
+    return fine_tune(model, x, y, **{"verbose": False, "epochs": 2, "learning_rate": 0.05, **kwargs})
+
+
+def same_weights(a, b):
+    return all(np.array_equal(left, right) for left, right in zip(a, b, strict=True))
+
+
+# --- one run looked at from all sides ---
+
+
+@pytest.fixture(scope="module")
+def run(tiny, tmp_path_factory):
+    """A fine-tuning run of numbers with everything on, and what it printed."""
+    x, y = tiny.numeric_rows(80)
+    val_x, val_y = tiny.numeric_rows(40, seed=1)
+    val_y[::2] = 1 - val_y[::2]  # half of them wrong: the more is learned, the higher the validation loss
+    weights = Weights()
+    model = tiny.numeric_classifier()
+    np.random.seed(5)
+    before = np.random.get_state()[1].copy()
+    result = fine_tune(
+        model, x, [tiny.labels[i] for i in y], validation_data=(val_x, np.eye(2)[val_y]), epochs=6,
+        learning_rate=0.3, label_smoothing=0.1, class_weight="balanced", seed=3, verbose=False,
+        callbacks=[weights], run_dir=tmp_path_factory.mktemp("runs") / "first",
+    )  # fmt: skip
+    assert np.array_equal(np.random.get_state()[1], before)  # NumPy's global generator is the user's
+    return result, weights, (val_x, val_y)
+
+
+def test_loss_falls_and_the_trace_has_every_metric(run):
+    result, _, _ = run
+    first, last = result.trace.epochs[0].metrics, result.trace.epochs[-1].metrics
+    assert last["loss"] < first["loss"] - 0.02
+    names = ("loss", "accuracy", "precision", "recall", "f1")
+    assert {*names, *(f"val_{name}" for name in names)} == set(first)
+    assert [record.rows for record in result.trace.epochs] == [80] * 6
+
+
+def test_the_best_epoch_is_restored(run):
+    result, weights, _ = run
+    losses = [logs["val_loss"] for logs, _ in weights.epochs]
+    best = int(np.argmin(losses))
+    assert result.trace.best_epoch == result.manifest["best_epoch"] == best + 1
+    assert same_weights(result.model.get_weights(), weights.epochs[best][1])
+    assert best < 5  # else the last epoch would be the best anyhow, and nothing had to be restored
+
+
+def test_after_training_evaluate_tells_the_plain_loss_that_fe_evaluate_tells(run):
+    result, _, (x, y) = run
+    loss, accuracy = result.model.evaluate(x, y, verbose=0)
+    evaluation = fe.evaluate(result.model, x, y)
+    assert (evaluation.loss, evaluation.accuracy) == pytest.approx((loss, accuracy), abs=1e-6)
+
+
+def test_a_plain_fit_after_fine_tune_still_learns(run, tiny):
+    result, _, _ = run  # the schedule of fine_tune had run down to a rate of 0
+    before = result.model.get_weights()
+    x, y = tiny.numeric_rows(8)
+    result.model.fit(x, y, verbose=0)
+    moved = max(np.abs(a - b).max() for a, b in zip(result.model.get_weights(), before, strict=True))
+    result.model.set_weights(before)
+    assert moved > 1e-6
+
+
+def test_the_run_folder_holds_the_trace_the_model_and_the_manifest(run):
+    result, _, (x, y) = run
+    folder = result.run_dir
+    assert sorted(path.name for path in folder.iterdir()) == ["manifest.json", "model", "trace.jsonl"]
+    assert [path.name for path in (folder / "model").iterdir()] == ["model.keras"]
+    assert TrainingTrace.load(folder / "trace.jsonl").epochs == result.trace.epochs
+    again = fe.load_model(folder)
+    np.testing.assert_array_equal(again.predict(x), result.model.predict(x))
+    assert again.evaluate(x, y, verbose=0) == result.model.evaluate(x, y, verbose=0)
+
+
+def test_the_manifest_says_what_was_done(run, tiny):
+    result, _, (val_x, val_y) = run
+    manifest = json.loads((result.run_dir / "manifest.json").read_text())
+    assert manifest == json.loads(json.dumps(result.manifest))
+    assert manifest["status"] == "complete" and manifest["seconds"] > 0
+    assert manifest["settings"] == {
+        "epochs": 6, "batch_size": 16, "learning_rate": 0.3, "weight_decay": 0.01, "class_weight": "balanced",
+        "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
+        "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
+    }  # fmt: skip
+    from finetune_eval.data.ledger import rows_hash
+
+    x, y = tiny.numeric_rows(80)
+    assert manifest["rows"] == {
+        "train": {"rows": 80, "hash": rows_hash(x, y)},
+        "validation": {"rows": 40, "hash": rows_hash(val_x, val_y)},
+    }
+    assert manifest["model"]["labels"] == list(tiny.labels)
+    assert manifest["model"]["backbone_parameters"] == 10 * 8 + 8
+    assert manifest["environment"]["packages"]["keras"] == keras.__version__
+    assert manifest["precision"]["used"] in ("float32", "bfloat16")
+
+
+def test_how_far_a_layer_moved(run, tiny):
+    result, _, _ = run
+    before = tiny.numeric_classifier().backbone.get_weights()
+    after = result.model.backbone.get_weights()
+    change = sum(np.square(a - b).sum() for a, b in zip(after, before, strict=True))
+    expected = np.sqrt(change / sum(np.square(b).sum() for b in before))
+    assert result.manifest["moved"] == pytest.approx({"dense": expected}, rel=1e-5)
+
+
+def test_a_second_run_into_the_folder_is_refused_and_loses_nothing(run, tiny):
+    result, _, (x, y) = run
+    before = {path: path.read_bytes() for path in result.run_dir.rglob("*") if path.is_file()}
+    model = tiny.numeric_classifier()
+    weights = model.get_weights()
+    sentence = (
+        f"`run_dir` {str(result.run_dir)!r} holds a run already; pass a new folder, or remove it first."
+    )
+    with pytest.raises(FileExistsError, match=exactly(sentence)):
+        quick(model, x, y, run_dir=result.run_dir)
+    assert {path: path.read_bytes() for path in result.run_dir.rglob("*") if path.is_file()} == before
+    assert same_weights(model.get_weights(), weights)
+
+
+def test_a_file_where_the_folder_should_be_is_refused(tiny, data, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    sentence = f"`run_dir` {str(tmp_path / 'file')!r} is a file; pass a folder."
+    with pytest.raises(FileExistsError, match=exactly(sentence)):
+        quick(tiny.numeric_classifier(), *data, run_dir=tmp_path / "file")
+
+
+# --- texts ---
+
+
+def test_texts_are_learned_and_evaluated_alike(tiny):
+    model = tiny.text_classifier(dropout=0.0)
+    x, y = list(tiny.texts) * 4, list(tiny.sentiments) * 4
+    before = fe.evaluate(model, x, y).loss
+    result = fine_tune(
+        model, pd.Series(x), y, validation_data=(x, y), epochs=4, learning_rate=0.02, verbose=False
+    )
+    evaluation = fe.evaluate(model, x, y)
+    assert evaluation.loss < before - 0.1
+    loss, accuracy = model.evaluate(x, y, verbose=0)
+    assert (evaluation.loss, evaluation.accuracy) == pytest.approx((loss, accuracy), abs=1e-6)
+    assert min(record.metrics["val_loss"] for record in result.trace.epochs) == pytest.approx(loss, abs=2e-3)
+    assert set(model.moved) >= {"token_embedding", "transformer_layer_0"}
+    assert model.moved["transformer_layer_0"] > 0
+
+
+# --- repeatability ---
+
+
+def trace_of(tiny, data, seed):
+    result = quick(tiny.numeric_classifier(dropout=0.3), *data, seed=seed)
+    return [dict(record.metrics) for record in result.trace.epochs], result.model.get_weights()
+
+
+def test_the_same_seed_gives_the_same_trace_and_another_another(tiny, data):
+    keras.utils.set_random_seed(1)
+    first, weights = trace_of(tiny, data, seed=0)
+    keras.utils.set_random_seed(2)  # the seed of fine_tune alone counts
+    again, same = trace_of(tiny, data, seed=0)
+    assert first == again and same_weights(weights, same)
+    other, _ = trace_of(tiny, data, seed=1)
+    assert other != first
+
+
+PROGRAM = """
+import numpy as np, keras, finetune_eval as fe
+random = np.random.default_rng(0)
+x = random.normal(size=(40, 10)); y = (x[:, 0] > 0).astype(int)
+inputs = keras.Input((10,))
+kernel = keras.initializers.GlorotUniform(seed=0)
+backbone = keras.Model(inputs, keras.layers.Dense(8, "relu", kernel_initializer=kernel)(inputs))
+model = fe.build_model(backbone, 2, dropout=0.3)
+run = fe.fine_tune(model, x, y, validation_data=(x, y), epochs=2, verbose=False)
+print([sorted(record.metrics.items()) for record in run.trace.epochs])
+"""
+
+
+def test_the_same_seed_gives_the_same_trace_in_two_fresh_processes():
+    runs = [
+        subprocess.Popen(
+            [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [run.communicate(timeout=300) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], outputs
+    assert "val_f1" in outputs[0][0] and outputs[0][0] == outputs[1][0]
+
+
+# --- choosing and stopping ---
+
+
+def test_early_stopping_stops_after_so_many_epochs_without_a_better_one(tiny, data):
+    x, y = data
+    weights = Weights()
+    # Validation labels turned round: what is learned makes the validation loss rise from the first epoch on.
+    result = quick(
+        tiny.numeric_classifier(),
+        x,
+        y,
+        validation_data=(x, 1 - y),
+        epochs=9,
+        early_stopping=2,
+        callbacks=[weights],
+    )
+    assert len(result.trace.epochs) == 3 and result.trace.best_epoch == 1
+    assert same_weights(result.model.get_weights(), weights.epochs[0][1])
+
+
+def test_the_monitor_chooses(tiny, data):
+    x, y = data
+    weights = Weights()
+    # Against turned labels f1 falls as the model learns, and the first epoch has the highest.
+    result = quick(
+        tiny.numeric_classifier(),
+        x,
+        y,
+        validation_data=(x, 1 - y),
+        epochs=4,
+        monitor="val_f1",
+        callbacks=[weights],
+    )
+    scores = [logs["val_f1"] for logs, _ in weights.epochs]
+    best = int(np.argmax(scores))
+    assert (result.trace.best_epoch, result.trace.monitor) == (best + 1, "val_f1")
+    assert same_weights(result.model.get_weights(), weights.epochs[best][1])
+    assert scores[-1] < scores[best]
+
+
+def test_without_validation_the_last_epoch_stays(tiny, data):
+    weights = Weights()
+    result = quick(tiny.numeric_classifier(), *data, callbacks=[weights])
+    assert result.trace.best_epoch is None
+    assert same_weights(result.model.get_weights(), weights.epochs[-1][1])
+
+
+def test_a_frozen_backbone_does_not_move(tiny, data):
+    model = tiny.numeric_classifier(freeze=True)
+    before = model.backbone.get_weights()
+    result = quick(model, *data)
+    assert same_weights(model.backbone.get_weights(), before)
+    assert result.manifest["moved"] == {"dense": 0.0}
+
+
+def test_freezing_after_a_fit_takes_effect(tiny, data):
+    model = tiny.numeric_classifier()
+    quick(model, *data, epochs=1)
+    model.backbone.trainable = False
+    before = model.backbone.get_weights()
+    quick(model, *data, epochs=1)
+    assert same_weights(model.backbone.get_weights(), before)
+
+
+def test_sample_weight_times_class_weight_is_what_keras_is_given(tiny, data, monkeypatch):
+    x, y = data
+    seen = {}
+    original = module.Classifier.batches
+
+    def batches(self, x, y=None, sample_weight=None, **kwargs):
+        seen.setdefault("weights", sample_weight)
+        return original(self, x, y, sample_weight, **kwargs)
+
+    monkeypatch.setattr(module.Classifier, "batches", batches)
+    w = np.linspace(0.5, 2, 80)
+    quick(
+        tiny.numeric_classifier(),
+        x,
+        y,
+        epochs=1,
+        sample_weight=w,
+        class_weight={"negative": 2.0, "positive": 0.5},
+    )
+    assert seen["weights"] == pytest.approx(w * np.array([2.0, 0.5])[y])
+
+
+# --- going wrong ---
+
+
+@pytest.fixture
+def exploding(tiny):
+    """A classifier whose loss is NaN from the second epoch on: a weight is set to NaN between epochs."""
+    model = tiny.numeric_classifier()
+
+    class Explode(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 1:
+                kernel = self.model.get_layer("logits").kernel
+                kernel.assign(kernel * np.nan)
+
+    return model, Explode()
+
+
+DIVERGED = (
+    "The loss became NaN in epoch 2: training diverged, and the weights from before it are restored. "
+    "Lower `learning_rate` (it was 0.05)."
+)
+
+
+def test_divergence_is_one_sentence_and_restores_the_weights(exploding, data, held_out, tmp_path):
+    model, explode = exploding
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match=exactly(DIVERGED)):
+        quick(model, *data, validation_data=held_out, epochs=9, callbacks=[explode], run_dir=tmp_path / "run")
+    assert same_weights(model.get_weights(), before)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "diverged" and not (tmp_path / "run" / "model").exists()
+    result = quick(model, *data)  # the model is usable
+    assert np.isfinite(result.trace.epochs[-1].metrics["loss"])
+    assert set(model.fit(*data, verbose=0).history) == {"accuracy", "loss"}
+
+
+def test_weights_that_the_last_step_made_infinite_are_divergence_too(tiny, data):
+    # The losses were all finite: they were computed before their step.
+    class Last(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            kernel = self.model.get_layer("logits").kernel
+            kernel.assign(kernel * np.inf)
+
+    model = tiny.numeric_classifier()
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match="^The loss became NaN in epoch 2: training diverged"):
+        quick(model, *data, callbacks=[Last()])
+    assert same_weights(model.get_weights(), before)
+
+
+class Interrupt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.at, self.epoch = epoch, 0
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == self.at:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("validated", [True, False], ids=["validated", "not validated"])
+def test_an_interrupted_run_leaves_what_it_has(tiny, data, held_out, tmp_path, validated):
+    model, weights = tiny.numeric_classifier(), Weights()
+    validation = {"validation_data": held_out} if validated else {}
+    with pytest.raises(KeyboardInterrupt):
+        quick(
+            model, *data, epochs=5, callbacks=[weights, Interrupt(2)], run_dir=tmp_path / "run", **validation
+        )
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["status"] == "interrupted"
+    trace = TrainingTrace.load(tmp_path / "run" / "trace.jsonl")
+    assert [record.epoch for record in trace.epochs] == [1, 2]
+    x, y = held_out
+    again = fe.load_model(tmp_path / "run")
+    np.testing.assert_array_equal(again.predict(x), model.predict(x))
+    if validated:
+        best = int(np.argmin([logs["val_loss"] for logs, _ in weights.epochs]))
+        assert manifest["best_epoch"] == best + 1
+        assert same_weights(model.get_weights(), weights.epochs[best][1])
+    loss, accuracy = model.evaluate(x, y, verbose=0)  # two numbers again, not five
+    assert (fe.evaluate(model, x, y).loss, accuracy) == pytest.approx((loss, accuracy), abs=1e-6)
+
+
+def test_a_run_interrupted_in_its_first_epoch_has_no_model(tiny, data, held_out, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        quick(
+            tiny.numeric_classifier(),
+            *data,
+            validation_data=held_out,
+            callbacks=[Interrupt(0)],
+            run_dir=tmp_path / "r",
+        )
+    assert json.loads((tmp_path / "r" / "manifest.json").read_text())["status"] == "interrupted"
+    sentence = (
+        f"`path` {str(tmp_path / 'r')!r} holds no model: there is no model.keras and no task.json in it."
+    )
+    with pytest.raises(FileNotFoundError, match=exactly(sentence)):
+        fe.load_model(tmp_path / "r")
+
+
+# --- precision ---
+
+
+def option():
+    return tf.config.optimizer.get_experimental_options().get(precision._OPTION, False)
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_the_precision_option_is_put_back_even_after_an_error(before):
+    tf.config.optimizer.set_experimental_options({precision._OPTION: before})
+    try:
+        with pytest.raises(KeyError), precision.matmul_precision("bfloat16"):
+            assert option() is True
+            raise KeyError
+        assert option() is before
+        with precision.matmul_precision("float32"):
+            assert option() is before
+    finally:
+        tf.config.optimizer.set_experimental_options({precision._OPTION: False})
+
+
+def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
+    seen = []
+    look = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(option()))
+    with pytest.raises(KeyboardInterrupt):
+        quick(tiny.numeric_classifier(), *data, precision="bfloat16", callbacks=[look, Interrupt(0)])
+    assert seen == [True] and option() is False
+
+
+def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: False)
+    assert precision.resolve("auto") == "float32"
+    sentence = (
+        "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or amx_bf16; "
+        "use 'auto' or 'float32'."
+    )
+    with pytest.raises(ValueError, match=exactly(sentence)):
+        precision.resolve("bfloat16")
+
+
+# --- bad arguments: refused before anything is trained ---
+
+X = np.zeros((4, 10))
+Y = [0, 1, 0, 1]
+ONE_COLUMN_OFF = np.where(np.arange(40).reshape(4, 10) == 25, np.nan, 0)
+
+# The rows of the table of silent traps that this path can meet, by what Keras does with them.
+TRAPS = {
+    "different lengths": (dict(y=[0, 1]), ValueError,
+        "`x` and `y` must have the same number of rows; got 4 and 2."),
+    "no labels": (dict(y=None), ValueError,
+        "`y` is None; labels are needed: one class index or class name for each row."),
+    "label -1": (dict(y=[0, 1, -1, 1]), ValueError,
+        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is -1."),
+    "label K": (dict(y=[0, 1, 2, 1]), ValueError,
+        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is 2."),
+    "fractional label": (dict(y=[0, 1, 0.7, 1]), ValueError,
+        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is 0.7."),
+    "NaN label": (dict(y=[0, 1, np.nan, 1]), ValueError,
+        "`y` has no label in row 2 (NaN); drop the row or give it a label."),
+    "unknown name": (dict(y=["positive", "negative", "neutral", "positive"]), ValueError,
+        "`y` has an unknown label 'neutral' in row 2; the labels are 'negative', 'positive'."),
+    "NaN in x": (dict(x=ONE_COLUMN_OFF), ValueError,
+        "`x` has NaN in row 2, column 5; one such value would turn every weight into NaN. Fill or drop it."),
+    "empty x": (dict(x=np.zeros((0, 10)), y=[]), ValueError, "`x` has no rows; at least one is needed."),
+    "all-zero sample_weight": (dict(sample_weight=[0, 0, 0, 0]), ValueError,
+        "`sample_weight` is 0 for every row: nothing would be learned or measured."),
+    "short sample_weight": (dict(sample_weight=[1], class_weight="balanced"), ValueError,
+        "`sample_weight` must have shape (4,), one weight a row; got (1,)."),
+    "class_weight without a class": (dict(class_weight={"negative": 1.0}), ValueError,
+        "`class_weight` has no weight for 'positive'; give every class one."),
+    "tf.data": (dict(x=tf.data.Dataset.from_tensors(0), y=None), TypeError,
+        "`x` must be rows (list, array or Series), with their labels in `y`; got _TensorDataset. "
+        "Train on a tf.data pipeline with `model.fit`."),
+    "texts for numbers": (dict(x=["a", "b", "c", "d"]), TypeError,
+        "`x` must hold numbers, for this model takes (10,) numbers a row."),
+    "too few columns": (dict(x=np.zeros((4, 9))), ValueError, "`x` must have shape (rows, 10); got (4, 9)."),
+    "validation labels": (dict(validation_data=(X, [0, 1, 0, 3])), ValueError,
+        "`validation y` must be class indices from 0 to 1 (negative, positive); row 3 is 3."),
+    "validation without labels": (dict(validation_data=X), TypeError,
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+    "unknown monitor": (dict(validation_data=(X, Y), monitor="val_f2"), ValueError,
+        "`monitor` must be one of 'val_loss', 'val_accuracy', 'val_precision', 'val_recall', 'val_f1'; "
+        "got 'val_f2'. Did you mean 'val_f1'?"),
+    "monitor without validation": (dict(monitor="val_f1"), ValueError,
+        "`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on."),
+    "patience 0": (dict(validation_data=(X, Y), early_stopping=0), ValueError,
+        "`early_stopping` must be at least 1; got 0."),
+    "epochs": (dict(epochs=0), ValueError, "`epochs` must be at least 1; got 0."),
+    "batch_size": (dict(batch_size=0), ValueError, "`batch_size` must be at least 1; got 0."),
+    "rate": (dict(learning_rate=0), ValueError,
+        "`learning_rate` must be a finite number above 0 and at most 1; got 0."),
+    "smoothing": (dict(label_smoothing=1), ValueError,
+        "`label_smoothing` must be a finite number at least 0 and below 1; got 1."),
+    "precision": (dict(precision="fp16"), ValueError,
+        "`precision` must be one of 'auto', 'float32', 'bfloat16'; got 'fp16'."),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def untouched(tiny):
+    return tiny.numeric_classifier()
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_a_trap_is_one_clear_sentence_and_nothing_was_trained(untouched, tmp_path, trap):
+    changes, error, sentence = TRAPS[trap]
+    before = untouched.get_weights()
+    settings = {"x": X, "y": Y, "verbose": False, "run_dir": tmp_path / "run", **changes}
+    x, y = settings.pop("x"), settings.pop("y")
+    with pytest.raises(error, match=exactly(sentence)):
+        fine_tune(untouched, x, y, **settings)
+    assert same_weights(untouched.get_weights(), before)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        Y,
+        np.array(Y)[:, None],
+        np.eye(2)[Y],
+        ["negative", "positive"] * 2,
+        np.array(Y, "float32"),
+        pd.Series(Y),
+    ],
+    ids=["indices", "(n, 1)", "one-hot", "names", "float", "Series"],
+)
+def test_labels_of_every_form_mean_the_same(untouched, y):
+    # Keras broadcasts (n, 1) in F1Score, refuses names and truncates fractions.
+    batches = untouched.batches(X, y, batch_size=4)
+    assert batches.y.tolist() == Y
+
+
+def test_a_model_of_another_kind_is_refused():
+    sentence = (
+        "`model` must come from `build_model`; got Functional. "
+        "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
+    )
+    inputs = keras.Input((10,))
+    with pytest.raises(TypeError, match=exactly(sentence)):
+        fine_tune(keras.Model(inputs, keras.layers.Dense(2)(inputs)), X, Y)
+
+
+def test_the_table_is_printed_as_the_epochs_end(tiny, data, capsys):
+    fine_tune(tiny.numeric_classifier(), *data, epochs=1)
+    printed = capsys.readouterr().out
+    assert "loss" in printed.splitlines()[0] and max(map(len, printed.splitlines())) <= 80

@@ -1,0 +1,153 @@
+"""Our fused AdamW against Keras' own, step by step."""
+
+import contextlib
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from finetune_eval.training.optimizers import AdamW, fine_tuning_optimizer
+
+
+def variables():
+    random = np.random.default_rng(0)
+    shapes = {"kernel": (4, 3), "bias": (3,), "embeddings": (6, 2), "gamma": (3,), "scale": ()}
+    return [keras.Variable(random.normal(size=s).astype("float32"), name=n) for n, s in shapes.items()]
+
+
+def gradients(step, indices=(1, 4, 0)):
+    random = np.random.default_rng(100 + step)
+    dense = [tf.constant(random.normal(size=shape).astype("float32")) for shape in ((4, 3), (3,))]
+    values = tf.constant(random.normal(size=(3, 2)).astype("float32"))
+    rows = tf.IndexedSlices(values, tf.constant(indices), tf.constant([6, 2]))
+    rest = [tf.constant(random.normal(size=shape).astype("float32")) for shape in ((3,), ())]
+    return [*dense, rows, *rest]
+
+
+SETTINGS = {
+    "plain": {},
+    "weight decay": {"weight_decay": 0.1},
+    "clipnorm": {"clipnorm": 0.3},
+    "global_clipnorm": {"global_clipnorm": 0.5, "weight_decay": 0.02},
+    "clipvalue": {"clipvalue": 0.2},
+    "betas": {"beta_1": 0.7, "beta_2": 0.9, "epsilon": 1e-3},
+    "amsgrad": {"amsgrad": True},
+    "ema": {"use_ema": True, "ema_momentum": 0.9},
+}
+
+
+@pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
+@pytest.mark.parametrize("schedule", [False, True], ids=["constant rate", "schedule"])
+def test_a_hundred_steps_equal_those_of_keras(settings, schedule):
+    def rate():
+        if not schedule:
+            return 0.002
+        return keras.optimizers.schedules.CosineDecay(0.0, 80, warmup_target=0.004, warmup_steps=20)
+
+    ours, theirs = AdamW(rate(), **settings), keras.optimizers.AdamW(rate(), **settings)
+    mine, yours = variables(), variables()
+    start = [np.array(variable) for variable in mine]
+
+    @tf.function
+    def step(grads):
+        ours.apply(grads, mine)
+        theirs.apply(grads, yours)
+
+    ours.build(mine)
+    theirs.build(yours)
+    for number in range(100):
+        step(gradients(number))
+    for a, b, was in zip(mine, yours, start, strict=True):
+        np.testing.assert_allclose(np.array(a), np.array(b), rtol=0, atol=1e-6)
+        assert np.abs(np.array(a) - was).max() > 0.0005  # else nothing was compared
+
+
+@pytest.mark.parametrize("rows", [None, [4, 1, 1], [0, 1, 2, 3, 4, 5]], ids=["all", "reachable", "listed"])
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}], ids=["plain", "weight decay"])
+def test_the_gradients_of_a_token_that_comes_twice_are_summed_before_they_are_squared(rows, settings):
+    # Keras squares each of them by itself; it is given their sum here, as a dense gradient.
+    ours, theirs = AdamW(0.002, **settings), keras.optimizers.AdamW(0.002, **settings)
+    mine, yours = variables()[2:3], variables()[2:3]
+    ours.build(mine)
+    theirs.build(yours)
+
+    @tf.function
+    def step(gradient):
+        ours.apply([gradient], mine)
+        theirs.apply([tf.convert_to_tensor(gradient)], yours)
+
+    with contextlib.nullcontext() if rows is None else ours.only_rows(mine[0], np.array(rows)):
+        for number in range(100):
+            step(gradients(number, indices=(1, 4, 1))[2])
+    np.testing.assert_allclose(np.array(mine[0]), np.array(yours[0]), rtol=0, atol=1e-6)
+    for slot, other in zip(ours.variables, theirs.variables, strict=True):
+        np.testing.assert_allclose(np.array(slot), np.array(other), rtol=1e-4, atol=1e-6)
+
+
+def test_rows_are_promised_of_a_built_optimizer_only():
+    sentence = "`only_rows` needs an optimizer that is built: it tells variables by their index."
+    with (
+        pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"),
+        AdamW().only_rows(variables()[2], np.arange(2)),
+    ):
+        pass
+
+
+def test_one_step_by_hand():
+    # Kingma & Ba 2015, step 1: m / (1 - b1) = g and v / (1 - b2) = g^2, so the step is the rate, 0.1,
+    # after decay: 2 - 2 * 0.1 * 0.01 = 1.998.
+    variable = keras.Variable(np.array([2.0], "float32"), name="kernel")
+    AdamW(0.1, weight_decay=0.01, epsilon=1e-12).apply([tf.constant([5.0])], [variable])
+    assert np.array(variable) == pytest.approx([1.898], abs=1e-6)
+
+
+def test_decay_spares_biases_normalisations_embeddings_and_the_temperature(tiny):
+    # With gradients of 0 Adam itself moves nothing; what changes was decayed.
+    backbone, preprocessor = tiny.bert(layers=1)
+    decayed, spared = set(), set()
+    optimizer = fine_tuning_optimizer(0.5, 0.1, steps=2)
+    weights = [keras.Variable(np.ones(v.shape, "float32"), name=v.name) for v in backbone.trainable_variables]
+    for _ in range(2):  # the rate of the first step, at the foot of the warm-up, is 0
+        optimizer.apply([tf.zeros(w.shape) for w in weights], weights)
+    for weight, variable in zip(weights, backbone.trainable_variables, strict=True):
+        (decayed if np.array(weight).max() < 1 else spared).add(variable.path)
+    assert decayed and all(path.endswith("kernel") for path in decayed)
+    assert {path.rsplit("/", 1)[1] for path in spared} == {"bias", "gamma", "beta", "embeddings"}
+    assert {"token_embedding/embeddings", "position_embedding/embeddings"} <= spared
+
+
+def test_the_rate_rises_over_a_tenth_of_the_steps_then_falls_to_nothing():
+    optimizer = fine_tuning_optimizer(2e-4, 0.0, steps=100)
+    rates = [float(optimizer._learning_rate(step)) for step in range(101)]
+    assert rates[0] == 0 and rates[10] == pytest.approx(2e-4) == max(rates)
+    assert rates[5] == pytest.approx(1e-4)
+    # A cosine from step 10 to 100: half of the highest at 55, 0 at the end.
+    assert rates[55] == pytest.approx(1e-4) and rates[100] == pytest.approx(0, abs=1e-12)
+    assert rates[:11] == sorted(rates[:11]) and rates[10:] == sorted(rates[10:], reverse=True)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_a_run_of_few_steps_has_a_rate_above_zero_somewhere(steps):
+    optimizer = fine_tuning_optimizer(1e-3, 0.0, steps=steps)
+    variable = keras.Variable(np.ones(1, "float32"), name="kernel")
+    for _ in range(steps):
+        optimizer.apply([tf.ones(1)], [variable])
+    assert np.array(variable)[0] < 1
+
+
+def test_a_saved_optimizer_goes_on_with_its_state_and_its_exceptions(tmp_path):
+    x = np.random.default_rng(0).normal(size=(16, 3)).astype("float32")
+    y = x @ np.array([[1.0], [2.0], [3.0]], "float32")
+    inputs = keras.Input((3,))
+    model = keras.Model(inputs, keras.layers.Dense(1, bias_initializer="ones")(inputs))
+    model.compile(AdamW(0.05, weight_decay=0.5, no_decay=["bias"]), "mse")
+    model.fit(x, y, epochs=2, verbose=0, shuffle=False)
+    model.save(tmp_path / "m.keras")
+    again = keras.saving.load_model(tmp_path / "m.keras")
+    assert type(again.optimizer) is AdamW and again.optimizer.no_decay == ("bias",)
+    for each in (model, again):
+        each.fit(x, y, epochs=3, verbose=0, shuffle=False)
+    for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
