@@ -25,7 +25,10 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_predictions": "evaluation.evaluate",
     "Evaluation": "evaluation.evaluate",
+    "load_predictions": "evaluation.evaluate",
     "compare": "evaluation.comparison",
+    "compare_totals": "evaluation.comparison",
+    "evaluate_seeds": "evaluation.seeds",
     "report": "reports.html",
     "write_card": "reports.card",
 }

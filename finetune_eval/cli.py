@@ -109,6 +109,12 @@ def train(
     drop_missing: Annotated[
         bool, typer.Option("--drop-missing", help="Leave out rows without text or label, and count them.")
     ] = False,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a temperature on the validation rows.")
+    ] = False,
+    threshold_for: Annotated[
+        str | None, typer.Option("--threshold-for", help="Choose a threshold for f1, recall>=0.9, ...")
+    ] = None,
     seed: Seed = 0,
     run_dir: RunDir = None,
     as_json: Json = False,
@@ -131,6 +137,7 @@ def train(
     _run(
         dataset, model, run_dir or _free(Path(data.rsplit("/", 1)[-1]).stem or "run"), began, as_json,
         epochs=epochs, seed=seed, batch_size=batch_size, learning_rate=learning_rate,
+        calibrate=calibrate, threshold_for=threshold_for,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +14,8 @@ import tensorflow as tf
 from keras import ops
 
 from finetune_eval import _checks
+from finetune_eval.evaluation.calibration import fit_temperature
+from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.batching import Batches, Encoded, encoder
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
@@ -140,7 +143,7 @@ class Classifier(keras_hub.models.Task):
         pooling: str | None,
         dropout: float = 0.1,
         seed: int = 0,
-        threshold: float | None = None,
+        threshold: Threshold | dict[str, Any] | float | None = None,
         frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
@@ -172,7 +175,7 @@ class Classifier(keras_hub.models.Task):
         self.pooling = pooling
         self.dropout = dropout
         self.seed = seed
-        self.threshold = threshold
+        self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
         self._encoder: Any = None
         self._forward: Any = None
         self._refused: Exception | None = None
@@ -203,7 +206,9 @@ class Classifier(keras_hub.models.Task):
             "pooling": self.pooling,
             "dropout": self.dropout,
             "seed": self.seed,
-            "threshold": self.threshold,
+            "threshold": dataclasses.asdict(self.threshold)
+            if isinstance(self.threshold, Threshold)
+            else self.threshold,
             # A backbone's own config tells only whether all of it is frozen.
             "frozen": [layer.name for layer in self.backbone.layers if not layer.trainable],
         }
@@ -500,7 +505,39 @@ class Classifier(keras_hub.models.Task):
         """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
         if self.threshold is None:
             return np.asarray(probabilities.argmax(axis=1))
-        return np.where(probabilities[:, 1] >= self.threshold, 1, 0)
+        return np.where(probabilities[:, 1] >= float(self.threshold), 1, 0)
+
+    def calibrate(self, x: Any, y: Any) -> float:
+        """Fit the temperature on validation rows, and ship it with the model; a threshold is forgotten.
+
+        Args:
+            x: Rows that neither trained the model nor will judge it.
+            y: Their labels.
+
+        Returns:
+            The temperature: above 1 where the model was too sure of itself.
+
+        Reference:
+            Guo et al. 2017, "On Calibration of Modern Neural Networks".
+        """
+        self.temperature, self.threshold = 1.0, None
+        indices = _checks.label_indices("y", y, self.labels)
+        self.temperature = fit_temperature(indices, self.predict(x, verbose=0))
+        return self.temperature
+
+    def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold:
+        """Choose on validation rows from which probability on the second class is the answer, and ship it.
+
+        Args:
+            x: Rows that neither trained the model nor will judge it.
+            y: Their labels.
+            goal: As for `finetune_eval.evaluation.thresholds.choose_threshold`: "f1", "recall>=0.9", ...
+        """
+        if len(self.labels) != 2:
+            raise ValueError(f"A threshold needs two classes; the model has {len(self.labels)}.")
+        indices = _checks.label_indices("y", y, self.labels)
+        self.threshold = choose_threshold(indices, self.predict(x, verbose=0), goal=goal)
+        return self.threshold
 
 
 def _is_pipeline(x: Any) -> bool:

@@ -79,7 +79,7 @@ def trace_prediction(
         answer=model.labels[answer],
         check=float(np.abs(probabilities - predicted).max()),
         tokens_cut=_tokens_cut(model, text, len(ids)),
-        threshold=model.threshold,
+        threshold=None if model.threshold is None else float(model.threshold),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ def fine_tune(
     label_smoothing: float = 0.0,
     early_stopping: int | None = None,
     monitor: str | None = None,
+    calibrate: bool = False,
+    threshold_for: str | None = None,
     precision: str = "auto",
     seed: int = 0,
     callbacks: Sequence[Any] = (),
@@ -86,6 +89,9 @@ def fine_tune(
         label_smoothing: Share of each label spread over all classes, in [0, 1).
         early_stopping: Stop after so many epochs without a better one; needs validation data.
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
+        calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
+        threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
+            "recall>=0.9", ...), and ship it with the model; two classes.
         precision: "float32", "bfloat16" (of matrix multiplications), or "auto": bfloat16 where the processor
             has it.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
@@ -127,6 +133,10 @@ def fine_tune(
         _checks.positive_int("early_stopping", early_stopping)
     if validation_data is None and (early_stopping is not None or monitor is not None):
         raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
+    if validation_data is None and (calibrate or threshold_for is not None):
+        raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
+    if threshold_for is not None and len(model.labels) != 2:
+        raise ValueError(f"`threshold_for` needs two classes; the model has {len(model.labels)}.")
     if monitor is not None:
         _checks.one_of("monitor", monitor, _MONITORS)
     mode = "min" if (monitor or "val_loss").endswith("loss") else "max"
@@ -172,6 +182,7 @@ def fine_tune(
     if folder is not None:
         folder.write_manifest(manifest)
 
+    model.temperature, model.threshold = 1.0, None  # of the weights that are about to change
     model.compile(
         optimizer=fine_tuning_optimizer(learning_rate, weight_decay, steps=len(train) * epochs),
         loss=CrossEntropy(label_smoothing),
@@ -217,7 +228,11 @@ def fine_tune(
             "best_epoch": trace.best_epoch,
             "moved": dict(model.moved),
         }
+        if status == "complete":
+            manifest |= _decision(model, calibrate, threshold_for, validation_data)
         if folder is not None:
+            if model.takes_text:
+                folder.save_training_rows(x, np.asarray(model.labels)[indices])
             if trace.epochs and status != "diverged":
                 folder.save_model(model)
             folder.write_manifest(manifest)
@@ -228,6 +243,18 @@ def fine_tune(
             f"Lower `learning_rate` (it was {learning_rate:g})."
         )
     return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
+
+
+def _decision(
+    model: Classifier, calibrate: bool, threshold_for: str | None, validation_data: Any
+) -> dict[str, Any]:
+    """Fit what turns logits into an answer, on the validation rows alone; return it for the manifest."""
+    temperature = model.calibrate(*validation_data) if calibrate else None
+    threshold = model.choose_threshold(*validation_data, goal=threshold_for) if threshold_for else None
+    return {
+        "temperature": temperature,
+        "threshold": None if threshold is None else dataclasses.asdict(threshold),
+    }
 
 
 def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:

@@ -35,8 +35,8 @@ class AdamW(keras.optimizers.AdamW):
 
     def __init__(self, *args: Any, no_decay: Sequence[str] = (), **kwargs: Any):
         super().__init__(*args, **kwargs)
-        if not self.weight_decay:
-            self.weight_decay = None  # Keras would go through all weights to subtract nothing
+        # At 0 Keras would go through all weights to subtract nothing.
+        self.weight_decay: Any = getattr(self, "weight_decay", None) or None
         self.no_decay = tuple(no_decay)
         if self.no_decay:
             self.exclude_from_weight_decay(var_names=list(self.no_decay))

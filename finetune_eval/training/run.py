@@ -52,6 +52,14 @@ class RunFolder:
             json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n",
         )
 
+    def save_training_rows(self, texts: Any, labels: Any) -> None:
+        """Write the training texts and their labels to `train.parquet`, to look for them in test rows."""
+        import pandas as pd
+
+        written = self.path / ".train.parquet.writing"
+        pd.DataFrame({"text": list(texts), "label": list(labels)}).to_parquet(written, index=False)
+        os.replace(written, self.path / "train.parquet")
+
     def save_model(self, model: Classifier) -> None:
         """Write the model to `model/model.keras`."""
         folder = self.path / "model"
