@@ -65,18 +65,24 @@ def build_model(
     elif isinstance(backbone, keras.Model):
         backbone = _functional(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
-        if sequence_length is not None and preprocessor is not None:
-            preprocessor.sequence_length = sequence_length
     else:
         raise TypeError(
             "`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got "
             f"{type(backbone).__name__}."
         )
+    chosen = _pooling(pooling, source)
+    if sequence_length is not None:
+        if chosen is None:
+            raise ValueError(
+                f"`sequence_length` needs a backbone that takes tokens; {type(source.backbone).__name__} "
+                f"takes {source.backbone.input.shape[1:]} numbers a row."
+            )
+        source.preprocessor.sequence_length = pretrained.usable_length(sequence_length, source.backbone, None)
     model = Classifier(
         source.backbone,
         source.preprocessor,
         labels=names,
-        pooling=_pooling(pooling, source),
+        pooling=chosen,
         dropout=head_dropout,
         seed=_checks.positive_int("seed", seed, minimum=0),
     )

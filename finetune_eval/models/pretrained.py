@@ -63,6 +63,8 @@ def load_pretrained(name: str | Path, *, sequence_length: int | None, dropout: f
     elif "://" not in source and source not in keras_hub.models.Backbone.presets:
         _check_folder(source)
     try:
+        if source.startswith("hf://"):
+            _reach_hugging_face(source.removeprefix("hf://"))
         loader = get_preset_loader(source)
         if isinstance(loader, TransformersPresetLoader):
             found = _from_hugging_face(source, loader, sequence_length, dropout)
@@ -113,6 +115,18 @@ def _check_folder(source: str) -> None:
         )
 
 
+def _reach_hugging_face(repository: str) -> None:
+    """Fail at once without a network: KerasHub tries for 23 s, then says that there is no config.json."""
+    try:
+        import huggingface_hub
+    except ImportError:  # KerasHub says what to install
+        return
+    if isinstance(huggingface_hub.try_to_load_from_cache(repository, "config.json"), str):
+        return
+    url = huggingface_hub.hf_hub_url(repository, "config.json")
+    huggingface_hub.get_session().head(url, timeout=10)
+
+
 def _is_network_error(error: BaseException) -> bool:
     """Whether `error`, or what it was raised from, says that a host could not be reached."""
     seen: BaseException | None = error
@@ -158,7 +172,7 @@ def _from_hugging_face(
     backbone = loader.load_backbone(backbone_class, True, **kwargs)
     _check_activation(backbone, config, source)
 
-    length = _sequence_length(
+    length = usable_length(
         sequence_length, backbone, _json(source, "sentence_bert_config.json").get("max_seq_length")
     )
     if isinstance(backbone, keras_hub.models.BertBackbone):
@@ -179,7 +193,7 @@ def _from_keras_hub(
 ) -> Pretrained:
     kwargs = {} if dropout is None else {"dropout": dropout}
     backbone = loader.load_backbone(loader.check_backbone_class(), True, **kwargs)
-    length = _sequence_length(sequence_length, backbone, None)
+    length = usable_length(sequence_length, backbone, None)
     preprocessor = keras_hub.models.TextClassifierPreprocessor.from_preset(source, sequence_length=length)
     return Pretrained(backbone, preprocessor, None, source)
 
@@ -188,7 +202,8 @@ def _json(source: str, name: str) -> dict[str, Any]:
     return dict(load_json(source, name)) if check_file_exists(source, name) else {}
 
 
-def _sequence_length(asked: int | None, backbone: Any, declared: int | None) -> int:
+def usable_length(asked: int | None, backbone: Any, declared: int | None) -> int:
+    """Return how many tokens a row may have: as asked if the backbone can, else as declared, at most 512."""
     longest = getattr(backbone, "max_sequence_length", None)
     if asked is None:
         return min(n for n in (declared, longest, _LONGEST_BY_DEFAULT) if n)
