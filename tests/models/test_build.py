@@ -49,12 +49,12 @@ def test_the_seed_decides_the_head(tiny):
     assert 0.005 < kernels[0].std() < 0.03  # as BERT's: a truncated normal of 0.02, of width 0.0176
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "max", "last"])
+@pytest.mark.parametrize("pooling", ["cls", "max"])
 def test_pooling_as_asked(tiny, pooling):
     model = tiny.text_classifier(pooling=pooling)
     batch = model.encode(["a good film"]).take(np.array([0]))
     tokens = np.asarray(model.backbone(batch)["sequence_output"])[0]
-    expected = {"mean": tokens.mean(0), "cls": tokens[0], "max": tokens.max(0), "last": tokens[-1]}[pooling]
+    expected = {"cls": tokens[0], "max": tokens.max(axis=0)}[pooling]
     inner = keras.Model(model.input, model.get_layer("pooling").output)
     assert np.asarray(inner(batch))[0] == pytest.approx(expected, abs=1e-6)
 

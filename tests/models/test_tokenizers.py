@@ -212,7 +212,7 @@ def both(spelling):
 @given(
     texts=st.lists(st.text(KNOWN | st.sampled_from("abcé [SEP]MASK'"), max_size=30), min_size=1, max_size=20)
 )
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_any_text_has_the_ids_of_hugging_face(both, texts):
     ours, theirs = both
     assert ours(tf.constant(texts)).to_list() == rust_ids(theirs, texts)

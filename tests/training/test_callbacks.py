@@ -90,8 +90,7 @@ SPARSE, CATEGORICAL, BINARY = (
         "Sequential not built",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("data", ["arrays", "tf.data"])
-def test_every_epoch_equals_scikit_learn(model, loss, shape, cut, data):
+def test_every_epoch_equals_scikit_learn(model, loss, shape, cut):
     made = model()
     classes = max(2, made.layers[-1].units)
     x, y = rows(classes)
@@ -103,15 +102,27 @@ def test_every_epoch_equals_scikit_learn(model, loss, shape, cut, data):
     check = Answers(val_x, val_y, "binary" if classes == 2 else "macro", cut)
     train, validation = (x, form(y)), (val_x, form(val_y))
     callbacks = [ClassificationMetrics(), check]
-    if data == "arrays":
-        made.fit(*train, validation_data=validation, epochs=2, verbose=0, callbacks=callbacks)
-    else:
-        train, validation = (
-            tf.data.Dataset.from_tensor_slices(part).batch(8) for part in (train, validation)
-        )
-        made.fit(train, validation_data=validation, epochs=2, verbose=0, callbacks=callbacks, shuffle=False)
+    made.fit(*train, validation_data=validation, epochs=2, verbose=0, callbacks=callbacks)
     check.check(2)
     assert {"precision", "recall", "f1"} <= set(check.logs[0])
+
+
+@pytest.mark.parametrize(
+    "model", [lambda: functional(3), lambda: Subclassed(3)], ids=["functional", "subclassed"]
+)
+@pytest.mark.parametrize("form", [lambda y: y[:, None], lambda y: np.eye(3)[y]], ids=["(n, 1)", "one-hot"])
+def test_every_epoch_equals_scikit_learn_on_pipelines(model, form):
+    made, (x, y), (val_x, val_y) = model(), rows(3), rows(3, 23, seed=1)
+    loss = SPARSE if form(y).shape[1] == 1 else CATEGORICAL
+    made.compile(keras.optimizers.SGD(0.5), loss(from_logits=True))
+    check = Answers(val_x, val_y, "macro")
+    train = tf.data.Dataset.from_tensor_slices((x, form(y))).batch(8)
+    validation = tf.data.Dataset.from_tensor_slices((val_x, form(val_y))).batch(8)
+    made.fit(
+        train, validation_data=validation, epochs=2, verbose=0, shuffle=False,
+        callbacks=[ClassificationMetrics(), check],
+    )  # fmt: skip
+    check.check(2)
 
 
 @pytest.mark.parametrize("average", ["macro", "weighted", "micro"])

@@ -181,9 +181,7 @@ def test_texts_are_learned_and_evaluated_alike(tiny):
     model = tiny.text_classifier(dropout=0.0)
     x, y = list(tiny.texts) * 4, list(tiny.sentiments) * 4
     before = fe.evaluate(model, x, y).loss
-    result = fine_tune(
-        model, pd.Series(x), y, validation_data=(x, y), epochs=4, learning_rate=0.02, verbose=False
-    )
+    result = quick(model, pd.Series(x), y, validation_data=(x, y), epochs=6, batch_size=4, learning_rate=0.02)
     evaluation = fe.evaluate(model, x, y)
     assert evaluation.loss < before - 0.1
     loss, accuracy = model.evaluate(x, y, verbose=0)
