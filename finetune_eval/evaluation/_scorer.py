@@ -16,12 +16,9 @@ from finetune_eval.evaluation._trust import repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.intervals import (
     Estimate,
-    auc_influence,
-    average_precision_influence,
-    clustered_variance,
-    delong_variance,
-    limits_of_share,
+    ranking_interval,
     wilson,
+    wilson_f1_interval,
 )
 from finetune_eval.evaluation.metrics import (
     METRICS,
@@ -174,8 +171,13 @@ class Scorer:
         if average == "binary":  # of the second class, as among the classes
             second = self._class(1)
             return out | {name: getattr(second, name) for name in _AVERAGED}
+        # Of one label a row, every row is predicted once and true once: these are the accuracy.
+        same = {"micro": _AVERAGED, "weighted": ("recall",)} if not self.multilabel else {}
         for name in _AVERAGED:
-            out[name] = self._of_tables(name, macro=name if average == "macro" else None)
+            if name in same.get(average, ()):
+                out[name] = out["accuracy"]
+            else:
+                out[name] = self._of_tables(name, macro=name if average == "macro" else None)
         return out
 
     def _of_tables(self, name: str, *, macro: str | None) -> Estimate:
@@ -188,38 +190,16 @@ class Scorer:
         )
 
     def _ranking(self, name: str) -> Estimate | None:
-        """Estimate ROC-AUC or PR-AUC: of the second of two classes, else the mean over the classes.
-
-        Returns None where no class has both rows that are of it and rows that are not.
-        """
-        weights, groups = self.options.weights, self.options.groups
-        function = auc_influence if name == "roc_auc" else average_precision_influence
-        values, influence, trials = [], np.zeros(len(self.p)), []
-        variance = 0.0
-        for k in [1] if self._binary() else range(len(self.labels)):
-            positive = (self.y[:, k] if self.multilabel else self.y == k).astype(bool)
-            counted = positive if weights is None else positive[weights > 0]
-            if counted.all() or not counted.any():
-                continue
-            value, moves = function(positive, self.p[:, k].astype(np.float64), weights)
-            values.append(value)
-            influence += moves
-            trials.append(min(counted.sum(), (~counted).sum()))
-            if name == "roc_auc" and self._binary() and weights is None and groups is None:
-                variance = delong_variance(positive, moves)
-        if not values:
-            return None
-        if variance == 0.0:
-            variance = clustered_variance(influence / len(values), groups)
-        value = float(np.mean(values))
-        low, high, note = limits_of_share(
-            value, variance, confidence=self.options.confidence, trials=float(min(trials))
+        """Estimate ROC-AUC or PR-AUC: of the second of two classes, else the mean over the classes."""
+        return ranking_interval(
+            name,
+            self.y,
+            self.p.astype(np.float64),
+            "binary" if self._binary() else "macro",
+            confidence=self.options.confidence,
+            weights=self.options.weights,
+            groups=self.options.groups,
         )
-        method = "DeLong" if name == "roc_auc" else "influence of each row"
-        method += ("" if groups is None else ", by groups") + note
-        if len(values) < len(self.labels) and not self._binary():
-            method += f", over {len(values)} of {len(self.labels)} classes"
-        return Estimate(value, low, high, method, self.options.confidence)
 
     def _binary(self) -> bool:
         return not self.multilabel and len(self.labels) == 2
@@ -236,9 +216,10 @@ class Scorer:
         if rows == 0:
             said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
             return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", confidence)
-        if name == "f1" or self.options.weights is not None or self.options.groups is not None:
+        if self.options.weights is not None or self.options.groups is not None:
             return self.resampler.interval(lambda tables: from_confusion(name, tables, "binary"), of_class=k)
-        return wilson(int(hits), int(rows), confidence=confidence)
+        interval = wilson_f1_interval if name == "f1" else wilson
+        return interval(int(hits), int(rows), confidence=confidence)
 
     def of(self, rows: NDArray[np.int64]) -> Scorer:
         """Return the scorer of some of the rows."""

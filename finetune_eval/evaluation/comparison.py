@@ -19,6 +19,7 @@ from finetune_eval._checks import not_empty, number, one_of, positive_int, same_
 from finetune_eval.evaluation.intervals import (
     FEW_ROWS,
     Estimate,
+    Ranking,
     bias_corrected,
     clustered_variance,
     delong_variance,
@@ -27,6 +28,7 @@ from finetune_eval.evaluation.intervals import (
     mean_interval,
     newcombe_paired_difference,
     ranking_influence,
+    times,
 )
 from finetune_eval.evaluation.metrics import (
     METRICS,
@@ -703,7 +705,7 @@ class _Rows:
     def __init__(self, evaluation: Evaluation, name: str) -> None:
         frame = evaluation.predictions
         self.name, self.labels, self.frame = name, tuple(evaluation.labels), frame
-        self._ranking: list[tuple[float, Floats, float] | None] = []
+        self._ranking: list[Ranking | None] = []
         self.average = evaluation.average
         self.multilabel = evaluation.task == "multilabel"
         self.correct = (frame["label"].to_numpy() == frame["prediction"].to_numpy()).astype(np.int64)
@@ -727,12 +729,14 @@ class _Rows:
             return self.loss
         return row_brier(self.codes("label"), self.probabilities)
 
-    def ranking(self, settings: _Settings) -> tuple[float, Floats, float] | None:
-        """Return the AUC, the influence of each row and the smallest side; computed once."""
+    def ranking(self, settings: _Settings) -> Ranking | None:
+        """Return the AUC and the influence of each row; computed once."""
         if not self._ranking:
             y = self.codes("label")
             self._ranking.append(
-                ranking_influence(settings.metric, y, self.probabilities, settings.average, self.weights)
+                ranking_influence(
+                    settings.metric, y, self.probabilities, settings.average, self.weights, settings.groups
+                )
             )
         return self._ranking[0]
 
@@ -853,8 +857,8 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
     found = [rows.ranking(settings) for rows in (a, b)]
     if found[0] is None or found[1] is None:
         raise ValueError(f"`metric` {settings.metric!r} needs rows of at least two classes; there is one.")
-    (value_a, moves_a, smallest), (value_b, moves_b, _) = found[0], found[1]
-    value, moves = value_a - value_b, moves_a - moves_b
+    value, moves = found[0].value - found[1].value, found[0].influence - found[1].influence
+    smallest = found[0].smallest
     name = "DeLong, paired"
     if (
         settings.metric == "roc_auc"
@@ -866,9 +870,10 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
     else:
         variance = clustered_variance(moves, settings.groups)
         name = "linearised, paired"
-    if variance <= 1e-15:
+    if variance <= 1e-15 or (settings.average == "binary" and smallest < 2):
         unlike = 1 - (settings.alpha / 2) ** (1 / smallest)
-        method = f"Clopper-Pearson on {smallest:.0f} rows: no variance to see"
+        what = times(smallest, "row" if settings.groups is None else "group")
+        method = f"Clopper-Pearson on {what}: no variance to see"
         return Estimate(
             value, max(-1.0, value - unlike), min(1.0, value + unlike), method, settings.confidence
         ), PairedTest(name, 0.0, 1.0)
@@ -913,7 +918,7 @@ def compare(
         metric: The metric that decides, declared beforehand.
         alpha: Level of the tests, in (0, 1).
         names: What to call the models; None: A, B, C...
-        average: Of precision, recall, F1 and AUC; None: as the first evaluation has it.
+        average: Of precision, recall, F1 and AUC; None: as the first evaluation prints it.
         matters: The smallest difference that would matter to you, in the metric's own unit. Where nothing
             is detected, a test set that could have missed such a difference is called underpowered. None:
             0.02, of a loss or Brier score 5 % of the smallest.
@@ -943,7 +948,9 @@ def compare(
     called = _names(names, len(evaluations))
     rows = check_same_rows(evaluations, called)
     n = len(rows[0].correct)
-    resolved = resolve_average(average or rows[0].average, len(rows[0].labels))
+    if average is None:  # as the evaluations print it: `average` is not of the rankings there
+        average = "auto" if METRICS[metric].source == "ranking" else rows[0].average
+    resolved = resolve_average(average, len(rows[0].labels))
     settings = _Settings(
         metric, alpha, resolved, n_resamples, seed, None if groups is None else group_indices(groups, n)
     )
@@ -1015,7 +1022,7 @@ def _value(rows: _Rows, settings: _Settings) -> float:
         return float(np.average(rows.of_rows(metric), weights=rows.weights))
     if METRICS[metric].source == "ranking":
         found = rows.ranking(settings)
-        return math.nan if found is None else found[0]
+        return math.nan if found is None else found.value
     y = rows.codes("label")
     table = confusion_matrix(y, rows.codes("prediction"), len(rows.labels))
     return float(from_confusion(metric, table, settings.average))

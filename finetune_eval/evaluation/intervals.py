@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -414,7 +414,13 @@ def average_precision_influence(
 
 
 def limits_of_share(
-    value: float, variance: float, *, confidence: float, trials: float, logit: bool | None = None
+    value: float,
+    variance: float,
+    *,
+    confidence: float,
+    trials: float,
+    logit: bool | None = None,
+    what: str = "row",
 ) -> tuple[float, float, str]:
     """Turn the variance of an estimate inside [0, 1] into limits inside [0, 1].
 
@@ -424,6 +430,7 @@ def limits_of_share(
         confidence: Nominal coverage in (0, 1).
         trials: How many trials the estimate is worth at least; used where the rows show no variance.
         logit: Make the limits on the logit scale; None: only near 0 or 1, where the plain limits are off.
+        what: What a trial is, for the method: "row" or "group".
 
     Returns:
         The lower limit, the upper limit, and what was done, to be added to the method.
@@ -433,7 +440,7 @@ def limits_of_share(
     """
     if not variance > 1e-15 or not 1e-9 < value < 1 - 1e-9:
         low, high = _clopper_pearson(value * trials, trials, confidence)
-        return float(low), float(high), f", Clopper-Pearson on {trials:.0f} rows: no variance to see"
+        return float(low), float(high), f", Clopper-Pearson on {times(trials, what)}: no variance to see"
     half = _z(confidence) * math.sqrt(variance)
     if logit is None:
         logit = not 0.1 <= value <= 0.9 or value - half < 0 or value + half > 1
@@ -441,6 +448,12 @@ def limits_of_share(
         return value - half, value + half, ""
     centre, half = math.log(value / (1 - value)), half / (value * (1 - value))
     return _expit(centre - half), _expit(centre + half), ", logit scale"
+
+
+def times(number: float, what: str) -> str:
+    """Return how many of something there are: "1 row", "30 groups", "7.25 rows" of effective ones."""
+    shown = f"{number:,.0f}" if number >= 100 or number == round(number) else f"{number:.3g}"
+    return f"{shown} {what}{'' if number == 1 else 's'}"
 
 
 def _expit(x: float) -> float:
@@ -803,6 +816,30 @@ def wilson_f1(hits: ArrayLike, union: ArrayLike, confidence: float) -> tuple[Flo
     return 2 * low / (1 + low), 2 * high / (1 + high)
 
 
+def wilson_f1_interval(hits: int, union: int, *, confidence: float = 0.95) -> Estimate:
+    """Estimate the F1 of one class from its hits, with Wilson limits of the Jaccard share.
+
+    Args:
+        hits: True positives.
+        union: Rows that are of the class or predicted as it, at least 1.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        F1 in [0, 1] with its interval.
+
+    Raises:
+        ValueError: The hits are not from 0 to `union`, or the confidence is not in (0, 1).
+
+    Example:
+        >>> print(wilson_f1_interval(9, 12))
+        0.857 [0.637, 0.953]
+    """
+    hits, union = _count(hits, union, "hits", "union")
+    low, high = _pair(wilson_f1(hits, union, _confidence(confidence)))
+    value = 2 * hits / (hits + union)
+    return Estimate(value, min(low, value), max(high, value), "Wilson, through the Jaccard share", confidence)
+
+
 def square_and_add(
     name: str,
     counts: tuple[Floats, Floats, Floats],
@@ -1048,7 +1085,7 @@ def f1_interval(
         union = float(predicted[1] + true[1] - hits[1])
         if union == 0:
             return estimate((0.0, 1.0), "undefined: no row is of the class or predicted as it")
-        return estimate(_pair(wilson_f1(hits[1], union, confidence)), "Wilson, through the Jaccard share")
+        return wilson_f1_interval(int(hits[1]), int(union), confidence=confidence)
     if method == "dirichlet":
         return estimate(dirichlet(f1, table, confidence, n_resamples, seed), "Dirichlet posterior")
     if method == "delta":
@@ -1068,13 +1105,30 @@ def _pair(limits: Any) -> tuple[float, float]:
     return float(low), float(high)
 
 
+class Ranking(NamedTuple):
+    """ROC-AUC or PR-AUC, and how much each row moves it.
+
+    Attributes:
+        value: The area.
+        influence: (n,) of each row; they sum to 0.
+        smallest: Independent rows (groups, where rows are grouped) of the smallest side it rests on.
+        classes: How many classes it is the mean of.
+    """
+
+    value: float
+    influence: Floats
+    smallest: float
+    classes: int
+
+
 def ranking_influence(
     name: str,
     y: NDArray[np.int64],
     probabilities: Floats,
     average: str,
     weights: Floats | None = None,
-) -> tuple[float, Floats, float] | None:
+    groups: NDArray[np.int64] | None = None,
+) -> Ranking | None:
     """Compute ROC-AUC or PR-AUC, one class against the rest, and how much each row moves it.
 
     Args:
@@ -1084,33 +1138,91 @@ def ranking_influence(
         average: "binary" (the second class), "macro" (classes that have rows and are not all rows),
             "weighted" (by their rows) or "micro" (all (row, class) pairs in one ranking).
         weights: (n,) row weights, or None.
+        groups: (n,) index of the group of each row, or None; only `smallest` depends on them.
 
     Returns:
-        The value, (n,) influences that sum to 0, and the rows of the smallest side of a class that it rests
-        on; None where no class has both rows and others.
+        The ranking; None where no class has both rows and others.
     """
     function = auc_influence if name == "roc_auc" else average_precision_influence
-    classes = probabilities.shape[1]
+    n, classes = probabilities.shape
     one_hot = y.astype(bool) if y.ndim == 2 else y[:, None] == np.arange(classes)
+    rows = np.ones(n) if weights is None else weights
     if average == "micro":
         flat = one_hot.ravel()
-        if flat.all() or not flat.any():
+        repeated = np.repeat(rows, classes)
+        if not (repeated * flat).any() or not (repeated * ~flat).any():
             return None
-        repeated = None if weights is None else np.repeat(weights, classes)
-        value, pairs = function(flat, probabilities.ravel(), repeated)
-        return value, pairs.reshape(-1, classes).sum(axis=1), float(min(flat.sum(), (~flat).sum(), len(y)))
-    columns = [1] if average == "binary" else range(classes)
-    rows = np.ones(len(y)) if weights is None else weights
-    parts, shares, smallest = [], [], math.inf
-    for k in columns:
+        value, pairs = function(flat, probabilities.ravel(), None if weights is None else repeated)
+        influence = pairs.reshape(-1, classes).sum(axis=1)
+        sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
+        smallest = min(_independent(side, rows, groups) for side in sides)
+        return Ranking(value, influence, smallest, classes)
+    total, share, smallest, found = 0.0, 0.0, math.inf, 0
+    influence = np.zeros(n)
+    for k in [1] if average == "binary" else range(classes):
         positive = one_hot[:, k]
         if not (rows * positive).any() or not (rows * ~positive).any():
             continue
-        parts.append(function(positive, probabilities[:, k], weights))
-        shares.append(float((rows * positive).sum()) if average == "weighted" else 1.0)
-        smallest = min(smallest, float(positive.sum()), float((~positive).sum()))
-    if not parts:
+        value, moves = function(positive, probabilities[:, k], weights)
+        part = float((rows * positive).sum()) if average == "weighted" else 1.0
+        total, share, found = total + part * value, share + part, found + 1
+        influence += part * moves
+        smallest = min(smallest, *(_independent(side, rows, groups) for side in (positive, ~positive)))
+    return Ranking(total / share, influence / share, smallest, found) if found else None
+
+
+def _independent(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Count the groups, or else the rows (Kish's effective number where weights differ), of one side."""
+    counted = side & (weights > 0)
+    if groups is not None:
+        return float(len(np.unique(groups[counted])))
+    return float(weights[counted].sum() ** 2 / (weights[counted] ** 2).sum())
+
+
+def ranking_interval(
+    name: str,
+    y: NDArray[np.int64],
+    probabilities: Floats,
+    average: str,
+    *,
+    confidence: float,
+    weights: Floats | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> Estimate | None:
+    """Estimate ROC-AUC (DeLong) or PR-AUC (influence of each row, logit scale) with an interval.
+
+    Args:
+        name: "roc_auc" or "pr_auc".
+        y: (n,) class indices, or (n, K) zeros and ones.
+        probabilities: (n, K) scores.
+        average: As in `ranking_influence`.
+        confidence: Nominal coverage in (0, 1).
+        weights: (n,) row weights, or None.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The estimate; None where no class has both rows and others.
+    """
+    found = ranking_influence(name, y, probabilities, average, weights, groups)
+    if found is None:
         return None
-    share = np.array(shares) / sum(shares)
-    value = float(share @ np.array([part[0] for part in parts]))
-    return value, np.asarray(share @ np.stack([part[1] for part in parts])), smallest
+    if average == "binary" and found.smallest < 2:
+        variance = 0.0  # a single row (or group) of a class shows nothing of how such rows vary
+    elif name == "roc_auc" and average == "binary" and weights is None and groups is None:
+        variance = delong_variance((y[:, 1] if y.ndim == 2 else y == 1).astype(bool), found.influence)
+    else:
+        variance = clustered_variance(found.influence, groups)
+    low, high, note = limits_of_share(
+        found.value,
+        variance,
+        confidence=confidence,
+        trials=found.smallest,
+        logit=None if name == "roc_auc" else True,
+        what="row" if groups is None else "group",
+    )
+    method = "DeLong" if name == "roc_auc" else "influence of each row"
+    method += ("" if groups is None else ", by groups") + note
+    classes = 1 if average == "binary" else probabilities.shape[1]
+    if found.classes < classes:
+        method += f", over {found.classes} of {classes} classes"
+    return Estimate(found.value, low, high, method, confidence)

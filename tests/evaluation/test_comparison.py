@@ -484,3 +484,16 @@ def test_macro_f1_and_balanced_accuracy_cover_from_two_hundred_rows_up():
             covered += found.low <= truth <= found.high
         # 400 runs: standard deviation .011
         assert 0.93 - 0.022 <= covered / 400 <= 0.97 + 0.022
+
+
+@pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
+@pytest.mark.parametrize("average", ["auto", "macro", "micro"])
+def test_rankings_are_compared_as_the_evaluations_print_them(metric, average):
+    random = np.random.default_rng(5)
+    y = random.integers(0, 2, 120)
+    a, b = (
+        evaluate_predictions(y, np.clip(0.2 * y + 0.8 * random.random(120), 0, 1), average=average)
+        for _ in range(2)
+    )
+    pair = compare(a, b, metric=metric).pairs[0]
+    assert pair.values == pytest.approx((a[metric].value, b[metric].value), abs=1e-6)

@@ -2,8 +2,10 @@
 
 import json
 import math
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions, load_predictions
+from finetune_eval.evaluation.intervals import delong
 
 
 def rows(n, classes, seed=0, skill=1.0):
@@ -143,6 +146,81 @@ def test_f1_interval_is_that_of_the_confusion_matrix():
     y, p = rows(300, 3)
     result = evaluate_predictions(y, p)
     assert result["f1"] == f1_interval(result.confusion_matrix, average="macro")
+
+
+def documented_methods():
+    """First estimate of each row of the table of docs/statistics.md -> `.method`."""
+    text = (Path(__file__).parents[2] / "docs" / "statistics.md").read_text(encoding="utf-8")
+    table = text.split("## Intervals")[1].split("\n\n")[1]
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines()]
+    assert lines[0][2] == "`.method`"
+    return {re.split("[;,]", line[0])[0]: line[2] for line in lines[2:]}
+
+
+def test_every_interval_is_made_as_the_table_in_the_docs_says():
+    y, p = rows(400, 3)
+    two = evaluate_predictions(*rows(400, 2))
+    macro, micro, weighted = (evaluate_predictions(y, p, average=a) for a in ("macro", "micro", "weighted"))
+    labels = evaluate_predictions(np.eye(3, dtype=int)[y], p, task="multilabel")
+    classes = [*two.per_class, *macro.per_class, *labels.per_class]
+    printed = {
+        "accuracy": [
+            *(result["accuracy"] for result in (two, macro, micro, weighted, labels)),
+            *(getattr(score, name) for score in classes for name in ("precision", "recall")),
+            *(two[name] for name in ("precision", "recall")),
+            *(micro[name] for name in ("precision", "recall", "f1")),
+            weighted["recall"],
+        ],
+        "F1 of one class": [two["f1"], *(score.f1 for score in classes)],
+        "macro precision": [macro["precision"], macro["recall"], macro["balanced_accuracy"]],
+        "macro and weighted F1": [
+            *(macro[name] for name in ("f1", "mcc", "kappa")),
+            *(weighted[name] for name in ("f1", "precision")),
+        ],
+        "ROC-AUC": [two["roc_auc"], macro["roc_auc"]],
+        "PR-AUC": [two["pr_auc"], macro["pr_auc"], labels["pr_auc"]],
+        "log-loss": [two["loss"], macro["loss"], two["brier"], labels["brier"]],
+    }
+    methods = documented_methods()
+    assert set(methods) == set(printed)
+    for name, estimates in printed.items():
+        assert {estimate.method for estimate in estimates} == {methods[name]}, name
+    # and what the row says beside: t above 5,000 rows, the logit scale near 1
+    many = evaluate_predictions(np.tile(y, 13), np.tile(p, (13, 1)), baselines=False)
+    assert (many["loss"].method, many["brier"].method) == ("Student's t", "Student's t")
+    sure = evaluate_predictions(*rows(400, 2, skill=2.0))
+    assert sure["roc_auc"].value > 0.9
+    assert sure["roc_auc"].method == "DeLong, logit scale"
+
+
+def test_f1_of_one_class_is_wilsons_by_hand():
+    # 9 hits, 1 miss, 2 false alarms: J = 9 / 12. Wilson, z = 1.959964, z^2 = 3.841459:
+    # (9 + 1.920729 -+ 1.959964 sqrt(9 * 3 / 12 + 3.841459 / 4)) / 15.841459
+    # = (10.920729 -+ 3.511771) / 15.841459 = 0.467694, 0.911057; F1 = 2J / (1 + J): 0.637319, 0.953459
+    y = [1] * 10 + [0] * 10
+    p = [0.9] * 9 + [0.2] + [0.8] * 2 + [0.1] * 8
+    f1 = evaluate_predictions(y, p)["f1"]
+    assert (f1.value, f1.low, f1.high) == pytest.approx((18 / 21, 0.637319, 0.953459), abs=1e-6)
+
+
+def test_rankings_are_delongs_and_a_single_row_of_a_class_tells_little():
+    y, p = rows(200, 2)
+    exact = p[:, 1].astype(np.float64)
+    assert evaluate_predictions(y, p)["roc_auc"] == delong(y, exact)
+    # one positive among 50: nothing says how other positive rows would rank
+    lone = evaluate_predictions([0] * 50 + [1], [*np.linspace(0.1, 0.6, 50), 0.55])
+    for name in ("roc_auc", "pr_auc"):
+        assert lone[name].high - lone[name].low > 0.9, name
+        assert lone[name].method.endswith("Clopper-Pearson on 1 row: no variance to see")
+
+
+def test_a_perfect_ranking_of_groups_is_as_sure_as_there_are_groups():
+    # 10 groups of 10 equal rows a class: the lower limit of 10 of 10 is .025 ** (1 / 10) = 0.69150
+    y = np.repeat(np.arange(20) % 2, 10)
+    p = np.where(y == 1, 0.9, 0.1)
+    result = evaluate_predictions(y, p, groups=np.repeat(np.arange(20), 10))
+    assert result["roc_auc"].low == pytest.approx(0.69150, abs=1e-5)
+    assert result["roc_auc"].method == "DeLong, by groups, Clopper-Pearson on 10 groups: no variance to see"
 
 
 def test_binary_scores_and_those_of_the_second_class_are_the_same():

@@ -170,10 +170,11 @@ def test_rankings_of_several_classes_equal_scikit_learn(name):
         name
     ]
     for average in ("macro", "weighted", "micro"):
-        value, influence, _ = intervals.ranking_influence(name, y, p, average)
+        value, influence, _, classes = intervals.ranking_influence(name, y, p, average)
+        assert classes == 3
         assert value == pytest.approx(score(one_hot, p, average=average))
         assert influence.sum() == pytest.approx(0, abs=1e-12)
-        multilabel, _, _ = intervals.ranking_influence(name, one_hot, p, average)
+        multilabel = intervals.ranking_influence(name, one_hot, p, average).value
         assert multilabel == pytest.approx(value)
     assert intervals.ranking_influence(name, np.zeros(5, int), p[:5], "macro") is None
 
