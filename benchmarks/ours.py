@@ -1,6 +1,6 @@
 """This library, and KerasHub alone, for speed.py: one line of JSON for a job.
 
-    python benchmarks/ours.py CONTESTANT JOB.json
+python benchmarks/ours.py CONTESTANT JOB.json
 """
 
 import json
