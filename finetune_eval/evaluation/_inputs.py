@@ -22,6 +22,8 @@ def default_labels(classes: int) -> tuple[str, ...]:
 def label_names(labels: Sequence[str]) -> tuple[str, ...]:
     if isinstance(labels, (str, bytes)):
         raise TypeError(f"`labels` must be a list of class names; got the single text {labels!r}.")
+    if isinstance(labels, (set, frozenset)):
+        raise TypeError("`labels` must be in the order of the columns; a set has no order: pass a list.")
     names = tuple(str(label) for label in labels)
     if len(names) < 2 and names != ():
         raise ValueError(f"`labels` must name at least two classes; got {list(names)}.")
@@ -29,6 +31,62 @@ def label_names(labels: Sequence[str]) -> tuple[str, ...]:
         twice = next(name for name in names if names.count(name) > 1)
         raise ValueError(f"`labels` must differ from each other; {twice!r} is there twice.")
     return names
+
+
+def by_names(y: Any, named: tuple[str, ...]) -> Any:
+    """Read labels that are numbers as the names of columns, where those are numbers other than 0, 1, 2, ...
+
+    A label 1 beside the columns "1", "2", "3" is the first class by its name and the second by its place. What
+    only one reading allows is read so; what both allow is refused.
+    """
+    array = np.asarray(y)
+    numbers = {_number_of(name): name for name in named}
+    if named == default_labels(len(named)) or None in numbers or len(numbers) < len(named):
+        return y
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1 or array.dtype.kind not in "biuf" or not set(array.tolist()) <= set(numbers):
+        return y
+    if array.min() >= 0 and array.max() < len(named):
+        raise ValueError(
+            f"`y_true` holds numbers that may be the names or the places of the columns "
+            f"({', '.join(named[:5])}{', ...' if len(named) > 5 else ''}); pass names as text, or probabilities "
+            "as an array where they are places."
+        )
+    return np.array([numbers[value] for value in array.tolist()], dtype=object)
+
+
+def _number_of(name: str) -> float | None:
+    if name in ("False", "True"):
+        return float(name == "True")
+    try:
+        return float(name)
+    except ValueError:
+        return None
+
+
+def labels_of_file(y: Any, named: Sequence[str]) -> Any:
+    """Return the labels of a file as names where all of them name a class, however the number is written.
+
+    Else numbers, also those written as text, are places.
+
+    Args:
+        y: (n,) texts, numbers or truth values; None, NaN and "" are missing.
+        named: The class names that are known; they may be none.
+    """
+    numbers: dict[float | None, str] = {_number_of(name): name for name in named}
+    unique = None not in numbers and len(numbers) == len(named)
+    found: dict[Any, tuple[str | None, float | None]] = {}
+    values = [None if value is None or value != value or value == "" else value for value in y]
+    for value in set(values) - {None}:
+        number = _number_of(str(value))
+        name = str(value) if str(value) in named else numbers.get(number) if unique else None
+        found[value] = (name, number)
+    if all(name is not None for name, _ in found.values()):
+        return np.array([None if value is None else found[value][0] for value in values], dtype=object)
+    if all(number is not None for _, number in found.values()):
+        return np.array([np.nan if value is None else found[value][1] for value in values], dtype=np.float64)
+    return np.array(values, dtype=object)
 
 
 def holds_names(y: Any) -> bool:

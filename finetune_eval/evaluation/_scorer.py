@@ -255,15 +255,15 @@ class Scorer:
         )
 
     def calibration(self) -> Calibration | None:
-        """Hold the probabilities against what happened; None for multilabel rows."""
-        if self.multilabel:
+        """Hold the probabilities against what happened; None for multilabel or weighted rows."""
+        if self.multilabel or self.options.weights is not None:
             return None
         return calibrate(self.y, self.p, confidence=self.options.confidence, seed=self.options.seed)
 
     def slices(self) -> tuple[Slice, ...]:
-        """Look for weak parts of the rows, where texts or metadata were given."""
+        """Look for weak parts of the rows, where texts or metadata were given and rows count equally."""
         texts, metadata = self.options.texts, self.options.metadata
-        if texts is None and metadata is None:
+        if not self._sliced() or self.options.weights is not None:
             return ()
         return find_slices(
             self.correct,
@@ -272,6 +272,23 @@ class Scorer:
             confidence=self.options.confidence,
             seed=self.options.seed,
         )
+
+    def _sliced(self) -> bool:
+        return self.options.texts is not None or self.options.metadata is not None
+
+    def _unlike(self) -> list[str]:
+        """Say what would take weighted rows for equal ones, or takes grouped rows for independent ones."""
+        parts = [] if self.multilabel else ["calibration"]
+        if self._sliced():
+            parts.append("weak parts of the rows")
+        if self.options.weights is not None and parts:
+            return [f"Left out, since the weights of the rows would be ignored: {', '.join(parts)}."]
+        if self.options.groups is not None and parts:
+            return [
+                f"Computed as if the rows of a group were independent: {', '.join(parts)}. Chance may look "
+                "like more there."
+            ]
+        return []
 
     def _hashes(self) -> list[str] | None:
         if self.options.texts is None:
@@ -327,7 +344,7 @@ class Scorer:
             )
         if hashes is not None:
             out += repeats(hashes, self.y)
-        return out
+        return out + self._unlike()
 
     def _too_small(self) -> NDArray[np.bool_]:
         """Mark the rows whose loss is known from below only."""

@@ -18,9 +18,11 @@ from numpy.typing import NDArray
 from finetune_eval import _checks
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import (
+    by_names,
     default_labels,
     holds_names,
     label_names,
+    labels_of_file,
     read_probabilities,
     true_labels,
 )
@@ -183,7 +185,7 @@ def evaluate_predictions(
         probabilities: (n, K) in [0, 1], rows summing to 1; or (n,) or (n, 1) probabilities of the second of
             two classes. A DataFrame's column names are the labels. Multilabel: rows need not sum to 1.
         labels: The K class names, in the order of the columns; the default is "0", "1", .... Needed where
-            `y_true` holds names.
+            `y_true` holds names. A DataFrame with the same names in another order is put into this one.
         ids: (n,) names of the rows; the default is 0 to n - 1.
         texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
         groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
@@ -261,6 +263,10 @@ def _evaluate(
             f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); got shape {p.shape}."
         )
     _checks.not_empty("y_true", y_true if y_true is not None else [0])
+    if named is not None and set(named) == set(names):
+        p = p if named == names else p[:, [named.index(name) for name in names]]
+        if options.get("task", "classification") == "classification":
+            y_true = by_names(y_true, names)
     y = true_labels("y_true", y_true, names, options.get("task", "classification"))
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
@@ -455,14 +461,15 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
     """Score a file of predictions, from any framework.
 
     A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
-    `target`), the truth as a class name or index; a probability for each class, `p_<class>`, or, for two
+    `target`), the truth as a class name, or as the class's place where no class has that name; a probability for each class, `p_<class>`, or, for two
     classes, one column `probability` (or `score`, `p`) of the second (`labels` is then needed where the truth
     is class names). `id`, `text`, `group` and `weight` are
     used where they are there. `predictions.parquet` of a run is such a file.
 
     Args:
         path: The file; its name ends in .csv, .tsv, .parquet or .jsonl.
-        **options: Keywords of `evaluate_predictions`; they go before what the file holds.
+        **options: Keywords of `evaluate_predictions`; they go before what the file holds. `labels` puts the
+            classes into another order; names that are not the file's rename only the columns `p_0`, `p_1`, ....
 
     Returns:
         The evaluation.
@@ -492,14 +499,30 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
             f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
             f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
         )
-    y = frame[truth].to_numpy()
+    y: Any = frame[truth].to_numpy()
+    given = label_names(options.get("labels") or names or ())
+    if names and set(given) != set(names) and names != default_labels(len(names)):
+        raise ValueError(
+            f"`labels` must name the classes of {str(path)!r}, {', '.join(names)}; got {', '.join(given)}."
+        )
+    if options.get("task", "classification") == "classification":
+        y = labels_of_file(y, given)
     found = {"labels": names, "texts": "text", "ids": "id", "groups": "group", "sample_weight": "weight"}
     for keyword, column in found.items():
         if keyword == "labels":
             options.setdefault(keyword, column)
         elif column in frame:
             options.setdefault(keyword, frame[column].to_numpy())
-    return evaluate_predictions(y, probabilities, **options)
+    result = evaluate_predictions(y, probabilities, **options)
+    if "prediction" in frame:
+        differ = int((frame["prediction"].astype(str).to_numpy() != result.predictions["prediction"]).sum())
+        if differ:
+            warning = (
+                f"In {differ:,} of {result.n:,} rows the file's column 'prediction' names another class than the "
+                "probabilities do here: was there a threshold? The scores are of the probabilities."
+            )
+            result = dataclasses.replace(result, warnings=(*result.warnings, warning))
+    return result
 
 
 def _read_table(path: Path) -> Any:

@@ -282,6 +282,28 @@ def test_small_and_absent_classes_are_said():
     assert any(line.startswith("Fewer than 5 rows of b (1):") for line in result.warnings)
 
 
+@pytest.mark.parametrize("task", ["classification", "multilabel"])
+def test_what_would_ignore_the_weights_is_left_out_and_said(task):
+    y, p = rows(60, 3)
+    y = np.eye(3, dtype=int)[y] if task == "multilabel" else y
+    texts = [f"{i} " + "word " * (i % 20) for i in range(60)]
+    weighted = evaluate_predictions(y, p, task=task, texts=texts, sample_weight=np.arange(60))
+    assert (weighted.calibration, weighted.slices) == (None, ())
+    parts = ["calibration", "weak parts of the rows"][task == "multilabel" :]
+    said = f"Left out, since the weights of the rows would be ignored: {', '.join(parts)}."
+    assert weighted.warnings[-1] == said
+    assert said in str(weighted).replace("\n  ", " ")
+    assert not any("Calibration." in line or "Weaker" in line for line in str(weighted).splitlines())
+    plain = evaluate_predictions(y, p, task=task, texts=texts)
+    assert (plain.calibration is None) == (task == "multilabel")
+    assert len(plain.slices) > 0
+    assert not any("Left out" in line for line in plain.warnings)
+    grouped = evaluate_predictions(y, p, task=task, texts=texts, groups=np.arange(60) // 3)
+    assert grouped.warnings[-1].startswith(
+        f"Computed as if the rows of a group were independent: {', '.join(parts)}."
+    )
+
+
 # --- what goes in ------------------------------------------------------------------------------------
 
 
