@@ -39,7 +39,7 @@ def ours(job, *, precision="auto"):
 
 
 def keras_hub(job, *, length):
-    """As KerasHub's documentation fine-tunes: `from_preset`, compile, fit; `length` None is its own default."""
+    """As KerasHub's documentation fine-tunes: `from_preset`, compile, fit; None is its own length."""
     import keras
     import keras_hub as hub
     import numpy as np
