@@ -151,9 +151,8 @@ class Classifier(keras_hub.models.Task):
             backbone.get_layer(name).trainable = False
         inputs = backbone.input
         if pooling is not None and hasattr(backbone, "pooled_dense"):
-            backbone.pooled_dense.trainable = (
-                False  # BERT's own pooler: nothing here uses it, so nothing trains it
-            )
+            # BERT's own pooler: nothing here uses it, so nothing trains it.
+            backbone.pooled_dense.trainable = False
         outputs = backbone(inputs)
         if pooling is not None:
             sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
@@ -181,8 +180,7 @@ class Classifier(keras_hub.models.Task):
         self._refused: Exception | None = None
         super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
 
-    # --- what it is
-    # -------------------------------------------------------------------------------------------------
+    # --- what it is ------------------------------------------------------------
 
     @property
     def takes_text(self) -> bool:
@@ -254,8 +252,7 @@ class Classifier(keras_hub.models.Task):
         model: Classifier = super().from_config({"compile": False, **config})
         return model
 
-    # --- raw rows in
-    # ------------------------------------------------------------------------------------------------
+    # --- raw rows in -----------------------------------------------------------
 
     def encode(self, x: Any, *, name: str = "x") -> Encoded:
         """Check raw rows and turn them into the backbone's inputs, once.
