@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -36,8 +37,8 @@ def label_names(labels: Sequence[str]) -> tuple[str, ...]:
 def by_names(y: Any, named: tuple[str, ...]) -> Any:
     """Read labels that are numbers as the names of columns, where those are numbers other than 0, 1, 2, ...
 
-    A label 1 beside the columns "1", "2", "3" is the first class by its name and the second by its place. What
-    only one reading allows is read so; what both allow is refused.
+    A label 1 beside the columns "1", "2", "3" is the first class by its name and the second by its place.
+    What only one reading allows is read so; what both allow is refused.
     """
     array = np.asarray(y)
     numbers = {_number_of(name): name for name in named}
@@ -50,19 +51,20 @@ def by_names(y: Any, named: tuple[str, ...]) -> Any:
     if array.min() >= 0 and array.max() < len(named):
         raise ValueError(
             f"`y_true` holds numbers that may be the names or the places of the columns "
-            f"({', '.join(named[:5])}{', ...' if len(named) > 5 else ''}); pass names as text, or probabilities "
-            "as an array where they are places."
+            f"({', '.join(named[:5])}{', ...' if len(named) > 5 else ''}); pass names as text, or "
+            "probabilities as an array where they are places."
         )
     return np.array([numbers[value] for value in array.tolist()], dtype=object)
 
 
 def _number_of(name: str) -> float | None:
-    if name in ("False", "True"):
-        return float(name == "True")
+    if name.lower() in ("false", "true"):
+        return float(name.lower() == "true")
     try:
-        return float(name)
+        number = float(name)
     except ValueError:
         return None
+    return number if math.isfinite(number) else None
 
 
 def labels_of_file(y: Any, named: Sequence[str]) -> Any:
@@ -71,13 +73,13 @@ def labels_of_file(y: Any, named: Sequence[str]) -> Any:
     Else numbers, also those written as text, are places.
 
     Args:
-        y: (n,) texts, numbers or truth values; None, NaN and "" are missing.
+        y: (n,) texts, numbers or truth values; None and "" are missing.
         named: The class names that are known; they may be none.
     """
     numbers: dict[float | None, str] = {_number_of(name): name for name in named}
     unique = None not in numbers and len(numbers) == len(named)
     found: dict[Any, tuple[str | None, float | None]] = {}
-    values = [None if value is None or value != value or value == "" else value for value in y]
+    values = [None if value is None or value == "" else value for value in y]
     for value in set(values) - {None}:
         number = _number_of(str(value))
         name = str(value) if str(value) in named else numbers.get(number) if unique else None

@@ -461,15 +461,15 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
     """Score a file of predictions, from any framework.
 
     A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
-    `target`), the truth as a class name, or as the class's place where no class has that name; a probability for each class, `p_<class>`, or, for two
-    classes, one column `probability` (or `score`, `p`) of the second (`labels` is then needed where the truth
-    is class names). `id`, `text`, `group` and `weight` are
-    used where they are there. `predictions.parquet` of a run is such a file.
+    `target`), the truth as a class name, or as the class's place where no class has that name; a probability
+    for each class, `p_<class>`, or, for two classes, one column `probability` (or `score`, `p`) of the second
+    (`labels` is then needed where the truth is class names). `id`, `text`, `group` and `weight` are used
+    where they are there. `predictions.parquet` of a run is such a file.
 
     Args:
         path: The file; its name ends in .csv, .tsv, .parquet or .jsonl.
         **options: Keywords of `evaluate_predictions`; they go before what the file holds. `labels` puts the
-            classes into another order; names that are not the file's rename only the columns `p_0`, `p_1`, ....
+            classes into another order; other names than the file's are for the columns `p_0`, `p_1`, ... only.
 
     Returns:
         The evaluation.
@@ -499,7 +499,7 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
             f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
             f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
         )
-    y: Any = frame[truth].to_numpy()
+    y: Any = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
     given = label_names(options.get("labels") or names or ())
     if names and set(given) != set(names) and names != default_labels(len(names)):
         raise ValueError(
@@ -518,8 +518,8 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
         differ = int((frame["prediction"].astype(str).to_numpy() != result.predictions["prediction"]).sum())
         if differ:
             warning = (
-                f"In {differ:,} of {result.n:,} rows the file's column 'prediction' names another class than the "
-                "probabilities do here: was there a threshold? The scores are of the probabilities."
+                f"In {differ:,} of {result.n:,} rows the file's column 'prediction' names another class than "
+                "the probabilities do here: was there a threshold? The scores are of the probabilities."
             )
             result = dataclasses.replace(result, warnings=(*result.warnings, warning))
     return result
