@@ -104,14 +104,13 @@ def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
     if result.task != "classification" or "weight" in result.predictions:
         return ""
-    from finetune_eval.evaluation.comparison import minimum_detectable_difference
+    from finetune_eval.evaluation.comparison import percent, planned_difference
 
-    # As many rows as this one gets wrong: two models of the same accuracy, half of whose errors are shared.
-    disagreement = max(1 - result.accuracy, 1 / result.n)
-    points = 100 * minimum_detectable_difference(min(1.0, disagreement), result.n)
+    disagreement, difference = planned_difference(result.accuracy, result.n)
     return _fill(
-        f"Another model would have to be about {points:.1f} points better or worse for these {result.n:,} "
-        f"rows to show it (80 % power, if the two disagree on {disagreement:.0%} of the rows)."
+        f"Another model would have to be about {100 * difference:.1f} points better or worse for these "
+        f"{result.n:,} rows to show it (80 % power, if the two disagree on {percent(disagreement)} of the "
+        "rows)."
     )
 
 

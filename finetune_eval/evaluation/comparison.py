@@ -572,6 +572,50 @@ def minimum_detectable_difference(
     return high
 
 
+def planned_difference(accuracy: float, n: int) -> tuple[float, float]:
+    """Compute which difference to a model not seen yet n rows could show, and the disagreement assumed.
+
+    The other model is taken to have the same accuracy, and half of its errors to be errors of this one too:
+    then they disagree on as many rows as this one gets wrong; on one row where it gets none wrong.
+
+    Args:
+        accuracy: Of the model there is, in [0, 1].
+        n: How many rows.
+
+    Returns:
+        The share of rows assumed to be right in exactly one of the two, and the smallest difference in
+        accuracy that a test at the 5 % level sees with 80 % power.
+
+    Raises:
+        ValueError: A number is out of range.
+
+    Example:
+        >>> [round(share, 3) for share in planned_difference(0.85, 200)]
+        [0.15, 0.076]
+        >>> [round(share, 3) for share in planned_difference(1.0, 200)]
+        [0.005, 0.039]
+    """
+    accuracy = number("accuracy", accuracy, at_least=0, at_most=1)
+    disagreement = max(1 - accuracy, 1 / positive_int("n", n))
+    return disagreement, minimum_detectable_difference(disagreement, n)
+
+
+def percent(share: float) -> str:
+    """Return a share as a percentage that is "0 %" for nothing at all only.
+
+    Args:
+        share: In [0, 1].
+
+    Returns:
+        Whole percent; below one percent, one digit.
+
+    Example:
+        >>> percent(0.21), percent(0.005), percent(0.0)
+        ('21 %', '0.5 %', '0 %')
+    """
+    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"
+
+
 @dataclass(frozen=True)
 class Pair:
     """Two models, compared.
@@ -788,6 +832,15 @@ def check_same_rows(evaluations: Sequence[Evaluation], names: Sequence[str]) -> 
     return rows
 
 
+def _known_groups(rows: Sequence[_Rows]) -> NDArray[np.int64] | None:
+    """Return the groups that the evaluations were made with, the same in all that have any."""
+    known = [(row.name, row.frame["group"].to_numpy()) for row in rows if "group" in row.frame]
+    for name, groups in known[1:]:
+        if not np.array_equal(groups, known[0][1]):
+            raise ValueError(f"{known[0][0]} and {name} were made with different groups; pass `groups`.")
+    return known[0][1] if known else None
+
+
 @dataclass(frozen=True)
 class _Settings:
     metric: str
@@ -922,7 +975,8 @@ def compare(
         matters: The smallest difference that would matter to you, in the metric's own unit. Where nothing
             is detected, a test set that could have missed such a difference is called underpowered. None:
             0.02, of a loss or Brier score 5 % of the smallest.
-        groups: (n,) group of each row, where rows come in groups (accuracy, loss, Brier and AUCs).
+        groups: (n,) group of each row, where rows come in groups (accuracy, loss, Brier and AUCs). None: those
+            that an evaluation was made with.
         n_resamples: Resamples of a bootstrap, at least 100.
         seed: Seed of bootstrap and randomisation.
 
@@ -948,6 +1002,8 @@ def compare(
     called = _names(names, len(evaluations))
     rows = check_same_rows(evaluations, called)
     n = len(rows[0].correct)
+    if groups is None:
+        groups = _known_groups(rows)
     if average is None:  # as the evaluations print it: `average` is not of the rankings there
         average = "auto" if METRICS[metric].source == "ranking" else rows[0].average
     resolved = resolve_average(average, len(rows[0].labels))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from finetune_eval.evaluation.comparison import minimum_detectable_difference
+from finetune_eval.evaluation.comparison import percent, planned_difference
 from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -85,14 +85,11 @@ def detectable(evaluation: Evaluation) -> str:
     """Return which difference to another model these rows could show; nothing where that is not known."""
     if evaluation.task != "classification" or "weight" in evaluation.predictions:
         return ""
-    # As many rows as this one gets wrong: two models of the same accuracy, half of whose errors are shared.
-    disagreement = min(1.0, max(1 - evaluation.accuracy, 1 / evaluation.n))
-    shown = f"{100 * disagreement:.0f}" if disagreement >= 0.01 else f"{100 * disagreement:.1g}"
-    points = 100 * minimum_detectable_difference(disagreement, evaluation.n)
+    disagreement, difference = planned_difference(evaluation.accuracy, evaluation.n)
     return (
-        f"Another model would have to be about {points:.1f} points better or worse in accuracy for these "
-        f"{evaluation.n:,} rows to show it (80 % power, if the two disagree on {shown} % of "
-        "the rows). A smaller difference could be missed."
+        f"Another model would have to be about {100 * difference:.1f} points better or worse in accuracy for "
+        f"these {evaluation.n:,} rows to show it (80 % power, if the two disagree on {percent(disagreement)} "
+        "of the rows). A smaller difference could be missed."
     )
 
 

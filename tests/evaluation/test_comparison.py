@@ -22,6 +22,8 @@ from finetune_eval.evaluation.comparison import (
     mcnemar_sample_size,
     minimum_detectable_difference,
     paired_bootstrap,
+    percent,
+    planned_difference,
     randomisation_test,
 )
 from finetune_eval.evaluation.intervals import resample_confusion, resampled_interval, wilson
@@ -497,3 +499,18 @@ def test_rankings_are_compared_as_the_evaluations_print_them(metric, average):
     )
     pair = compare(a, b, metric=metric).pairs[0]
     assert pair.values == pytest.approx((a[metric].value, b[metric].value), abs=1e-6)
+
+
+@pytest.mark.parametrize(("wrong", "n"), [(0, 200), (0, 1), (30, 200), (200, 200)])
+def test_the_planned_difference_assumes_a_disagreement_that_can_be_said(wrong, n):
+    disagreement, difference = planned_difference(1 - wrong / n, n)
+    assert disagreement == pytest.approx(max(wrong, 1) / n)
+    # n rows are what Connor's sample size asks for, to a row; 1 where even that would be missed
+    apart = max(disagreement, difference)
+    sides = (apart + difference) / 2, (apart - difference) / 2
+    assert difference == 1.0 if n == 1 else abs(mcnemar_sample_size(*sides) - n) <= 1
+    assert percent(disagreement) != "0 %"
+    p = np.where(np.arange(n) < wrong, 0.9, 0.1)
+    text = " ".join(str(evaluate_predictions(np.zeros(n, int), p, labels=["a", "b"])).split())
+    assert f"about {100 * difference:.1f} points better or worse" in text
+    assert f"if the two disagree on {percent(disagreement)} of the rows" in text
