@@ -106,7 +106,8 @@ class Batches(keras.utils.PyDataset):
         y: (rows,) class indices, or None.
         batch_size: Rows in a batch.
         sample_weight: (rows,) weights, or None.
-        seed: Shuffles every epoch with it; None keeps rows sorted by length, for evaluation.
+        seed: Shuffles every epoch with it; None does not shuffle.
+        sort: Without a seed: rows sorted by length, for evaluation; False keeps them as they came.
     """
 
     def __init__(
@@ -117,10 +118,11 @@ class Batches(keras.utils.PyDataset):
         *,
         sample_weight: np.ndarray | None = None,
         seed: int | None = None,
+        sort: bool = True,
     ):
         super().__init__()
         self.rows, self.y, self.batch_size = rows, y, batch_size
-        self.sample_weight, self.seed = sample_weight, seed
+        self.sample_weight, self.seed, self.sort = sample_weight, seed, sort
         self.epoch = 0
         self.order = self._plan()
         self._begun = False
@@ -128,7 +130,7 @@ class Batches(keras.utils.PyDataset):
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.rows.lengths, self.batch_size
         if self.seed is None:
-            order = np.argsort(lengths, kind="stable")
+            order = np.argsort(lengths, kind="stable") if self.sort else np.arange(len(lengths))
             return [order[i : i + size] for i in range(0, len(order), size)]
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(lengths))

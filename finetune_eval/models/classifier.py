@@ -280,9 +280,10 @@ class Classifier(keras_hub.models.Task):
         *,
         batch_size: int,
         seed: int | None = None,
+        sort: bool = True,
         name: str = "x",
     ) -> Batches:
-        """Check rows, labels and weights, and return them in batches; `seed=None` does not shuffle."""
+        """Check rows, labels and weights, and return them in batches; see `Batches` for `seed` and `sort`."""
         _rows(name, x)
         _checks.positive_int("batch_size", batch_size)
         indices = weights = None
@@ -291,7 +292,8 @@ class Classifier(keras_hub.models.Task):
             indices = _checks.label_indices(name.replace("x", "y"), y, self.labels).astype(np.int32)
         if sample_weight is not None:
             weights = _weights(sample_weight, len(x))
-        return Batches(self.encode(x, name=name), indices, batch_size, sample_weight=weights, seed=seed)
+        rows = self.encode(x, name=name)
+        return Batches(rows, indices, batch_size, sample_weight=weights, seed=seed, sort=sort)
 
     def _fed(self, data: Any, *, labelled: bool) -> Any:
         """Tokenise and check a `tf.data` pipeline of batches, as `encode` and `batches` do rows."""
@@ -421,7 +423,7 @@ class Classifier(keras_hub.models.Task):
             weights = _class_weights(class_weight, y, self.labels, sample_weight)
             # NumPy's global generator is what `keras.utils.set_random_seed` seeds.
             seed = int(np.random.randint(2**31)) if shuffle else None
-            x, y = self.batches(x, y, weights, batch_size=size, seed=seed).dataset(), None
+            x, y = self.batches(x, y, weights, batch_size=size, seed=seed, sort=False).dataset(), None
             sample_weight = batch_size = class_weight = None
             shuffle = False  # done by the batches
         elif isinstance(x, tf.data.Dataset):

@@ -205,3 +205,9 @@ def test_keras_fits_on_the_batches_themselves(tiny):
     batches = Batches(encoded([1, 2, 3, 4, 5]), np.arange(5), 2, seed=0)
     model.fit(batches, epochs=2, verbose=0)
     assert batches.epoch >= 2  # Keras draws one more before the first
+
+
+def test_without_shuffling_and_sorting_rows_keep_their_order():
+    rows = Encoded({"token_ids": np.arange(9, dtype=np.int32)}, np.array([0, 4, 5, 7, 9]))
+    batches = Batches(rows, np.arange(4, dtype=np.int32), 2, sort=False)
+    assert [batches[i][1].tolist() for i in range(2)] == [[0, 1], [2, 3]]
