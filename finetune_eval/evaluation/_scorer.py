@@ -372,6 +372,8 @@ class Scorer:
         columns["loss"] = self.losses
         if self.options.weights is not None:
             columns["weight"] = self.options.weights
+        if self.options.groups is not None:
+            columns["group"] = self.options.groups
         if hashes is not None:
             columns["text_hash"] = pd.Series(hashes, dtype="str")
             columns["text"] = pd.Series(self.options.texts, dtype="str")

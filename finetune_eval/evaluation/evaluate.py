@@ -469,7 +469,7 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
     Args:
         path: The file; its name ends in .csv, .tsv, .parquet or .jsonl.
         **options: Keywords of `evaluate_predictions`; they go before what the file holds. `labels` puts the
-            classes into another order; other names than the file's are for the columns `p_0`, `p_1`, ... only.
+            classes into another order; other names than the file's are for columns `p_0`, `p_1`, ... only.
 
     Returns:
         The evaluation.

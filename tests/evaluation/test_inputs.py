@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune_eval.evaluation.evaluate import evaluate_predictions, load_predictions
+from finetune_eval.evaluation.comparison import compare
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate_predictions, load_predictions
 
 
 def certain(y, classes):
@@ -88,3 +89,20 @@ def test_a_prediction_that_the_probabilities_do_not_give_is_said(tmp_path):
     assert any("In 1 of 3 rows the file's column 'prediction'" in text for text in again.warnings)
     same = load_predictions(tmp_path / "predictions.parquet", threshold=0.3)
     assert same.accuracy == 1 and not any("column 'prediction'" in text for text in same.warnings)
+
+
+def test_groups_stay_with_an_evaluation(tmp_path):
+    random = np.random.default_rng(0)
+    y = np.repeat(random.integers(0, 2, 40), 10)  # 40 customers with ten times the same row each
+    groups = np.repeat([f"customer {i}" for i in range(40)], 10)
+    a, b = (np.repeat(random.random(40), 10) * 0.5 + y * shift for shift in (0.5, 0.2))
+    made = [evaluate_predictions(y, p, groups=groups) for p in (a, b)]
+    plain = [evaluate_predictions(y, p) for p in (a, b)]
+    grouped = compare(*made).pairs[0]
+    assert grouped == compare(*plain, groups=groups).pairs[0]
+    assert grouped.p_value > compare(*plain).pairs[0].p_value
+    made[0].save(tmp_path)
+    assert compare(Evaluation.load(tmp_path), plain[1]).pairs[0] == grouped
+    assert load_predictions(tmp_path / "predictions.parquet")["accuracy"] == made[0]["accuracy"]
+    with pytest.raises(ValueError, match="A and B were made with different groups; pass `groups`"):
+        compare(made[0], evaluate_predictions(y, b, groups=np.arange(400) % 7))
