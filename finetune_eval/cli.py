@@ -322,6 +322,7 @@ def _run(
 ) -> None:
     """Take split rows through the other four stages, and show each as it happens."""
     from finetune_eval.data.ledger import Step
+    from finetune_eval.data.splits import counted
     from finetune_eval.reports import console
 
     out = (lambda text: print(text, file=sys.stderr)) if as_json else _show
@@ -349,7 +350,7 @@ def _run(
         Step("models", "probabilities", n, width, n, classes),
     )  # fmt: skip
 
-    _stage(3, f"{epochs} epochs, batches of {batch_size}")
+    _stage(3, f"{counted(epochs, 'epoch')}, batches of {batch_size}")
     from finetune_eval.training.callbacks import StepProgress
     from finetune_eval.training.fine_tune import fine_tune
 
