@@ -1,4 +1,4 @@
-"""Several runs of one recipe: what the seed alone does to the score."""
+"""Several runs of one recipe, or of two: what the seed alone does to the score."""
 
 from __future__ import annotations
 
@@ -16,6 +16,10 @@ from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
+
+# Runs of a recipe below which the report says that there are few: the standard deviation of five normal
+# scores is off by a third (1 / sqrt(2 (n - 1))) as it is.
+FEW_SEEDS = 5
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,134 @@ def evaluate_seeds(
         expected_best_of(runs),
         n,
     )
+
+
+@dataclass(frozen=True)
+class SeedComparison:
+    """Two recipes, each trained with several seeds.
+
+    Attributes:
+        metric: Which score.
+        a: The runs of the first recipe.
+        b: The runs of the second.
+        difference: Mean of a less mean of b, with an interval over seeds (Welch's t).
+        p_value: Welch's, two-sided; None where no run differs from the others of its recipe.
+    """
+
+    metric: str
+    a: SeedSummary
+    b: SeedSummary
+    difference: Estimate
+    p_value: float | None
+
+    @property
+    def verdict(self) -> str:
+        """Say in one sentence which recipe is better over seeds, or that none is seen to be."""
+        amount = f"{abs(self.difference.value):.4f}"
+        if self.difference.low <= 0 <= self.difference.high or self.p_value is None:
+            return f"No difference detected over seeds: the means differ by {amount}."
+        higher = self.difference.value > 0
+        better = "first" if higher == (METRICS[self.metric].direction == "higher") else "second"
+        return f"The {better} recipe is better over seeds: the means differ by {amount}."
+
+    def __str__(self) -> str:
+        low, high = self.difference.low, self.difference.high
+        text = [self.verdict]
+        for name, runs in (("First", self.a), ("Second", self.b)):
+            values = ", ".join(f"{value:.4f}" for value in runs.values)
+            text.append(
+                f"{name}: mean {runs.mean.value:.4f}, standard deviation {runs.spread:.4f}; "
+                f"every run: {values}."
+            )
+        p = "" if self.p_value is None else f", p = {self.p_value:.3g}"
+        text.append(
+            f"First less second in {METRICS[self.metric].title}: {self.difference.value:+.4f} [{low:+.4f}, "
+            f"{high:+.4f}] ({self.difference.method}{p})."
+        )
+        fewest = min(len(self.a.values), len(self.b.values))
+        if fewest < FEW_SEEDS:
+            text.append(
+                f"Only {fewest} seeds of a recipe: so few tell little of the spread, which widens the interval."
+            )
+        text.append(
+            f"The interval covers the seed of the training only: the {self.a.n:,} test rows are the same in "
+            "every run. Whether two single runs differ on other rows too is for `compare`."
+        )
+        return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
+
+
+def compare_seeds(
+    a: Sequence[Evaluation],
+    b: Sequence[Evaluation],
+    *,
+    metric: str = "accuracy",
+    confidence: float = 0.95,
+) -> SeedComparison:
+    """Compare two recipes that were each trained with several seeds: is one better whatever the seed?
+
+    Args:
+        a: At least two runs of the first recipe, scored on the same rows.
+        b: At least two runs of the second, on the same rows too; as many or not.
+        metric: The score that decides.
+        confidence: Nominal coverage of the interval of the difference, in (0, 1).
+
+    Returns:
+        The difference of the means with an interval over seeds, and every value.
+
+    Raises:
+        ValueError: Fewer than two runs, different rows, runs that are copies, or an unknown metric.
+
+    Example:
+        >>> from finetune_eval import evaluate_predictions
+        >>> y = [0, 1] * 50
+        >>> right, wrong = [0.1, 0.9], [0.9, 0.1]
+        >>> a, b = (
+        ...     [evaluate_predictions(y, right * k + wrong * (50 - k)) for k in ks]
+        ...     for ks in ((40, 42, 44), (32, 33, 36, 35))
+        ... )
+        >>> compare_seeds(a, b).verdict
+        'The first recipe is better over seeds: the means differ by 0.1600.'
+
+    Reference:
+        Welch 1947, Biometrika 34:28-35.
+    """
+    from finetune_eval.evaluation.comparison import check_same_rows
+
+    for name, runs in (("a", a), ("b", b)):
+        if len(runs) < 2:
+            raise ValueError(f"`{name}` must be at least two runs of one recipe; got {len(runs)}.")
+    first, second = (evaluate_seeds(runs, metric=metric, confidence=confidence) for runs in (a, b))
+    names = [f"run {i} of {name}" for name, runs in (("a", a), ("b", b)) for i in range(1, len(runs) + 1)]
+    rows = check_same_rows([*a, *b], names)
+    for one in rows[: len(a)]:
+        for other in rows[len(a) :]:
+            if np.array_equal(one.loss, other.loss):
+                raise ValueError(
+                    f"{one.name} and {other.name} are the same to the last digit; a run is of one recipe."
+                )
+    value = first.mean.value - second.mean.value
+    entry = METRICS[metric]
+    part = [runs.spread**2 / len(runs.values) for runs in (first, second)]
+    if math.sqrt(sum(part)) <= 1e-12 * max(1.0, abs(first.mean.value), abs(second.mean.value)):
+        half, method, p_value = math.sqrt(2) / first.n, "one row either way: the runs score the same", None
+    else:
+        half, p_value = _welch(value, part, [len(a) - 1, len(b) - 1], confidence)
+        method = "Welch's t over seeds"
+    most = entry.high - entry.low
+    difference = Estimate(value, max(-most, value - half), min(most, value + half), method, confidence)
+    return SeedComparison(metric, first, second, difference, p_value)
+
+
+def _welch(
+    value: float, variances: list[float], degrees: list[int], confidence: float
+) -> tuple[float, float]:
+    """Return half the width of the interval, and the two-sided p-value, from the variances of two means."""
+    from scipy.special import stdtr, stdtrit
+
+    total = sum(variances)
+    freedom = total**2 / sum(v**2 / d for v, d in zip(variances, degrees, strict=True))
+    half = float(stdtrit(freedom, 0.5 + confidence / 2)) * math.sqrt(total)
+    return half, float(2 * stdtr(freedom, -abs(value) / math.sqrt(total)))
 
 
 def _mean(

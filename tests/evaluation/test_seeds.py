@@ -1,11 +1,13 @@
 """Runs that differ in their seed only."""
 
+import re
+
 import numpy as np
 import pytest
 import scipy.stats
 
 from finetune_eval import evaluate_predictions
-from finetune_eval.evaluation.seeds import evaluate_seeds
+from finetune_eval.evaluation.seeds import compare_seeds, evaluate_seeds
 
 
 def run(right, n=100, confidence=0.9):
@@ -60,3 +62,71 @@ def test_copies_other_rows_and_single_runs_are_refused():
         evaluate_seeds([run(80)])
     with pytest.raises(ValueError, match=r"^`metric` must be one of .* got 'f2'\."):
         evaluate_seeds([run(80), run(81)], metric="f2")
+
+
+# --- two recipes -------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore:Precision loss:RuntimeWarning")  # scipy's, where a recipe has no spread
+@pytest.mark.parametrize(
+    ("a", "b"),
+    [
+        ((80, 90, 85), (70, 72, 71)),
+        ((80, 90), (81, 84, 86, 82, 95)),
+        ((60, 70, 65, 64), (80, 80, 81)),
+        ((80, 85, 83), (60, 60)),
+    ],
+)
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+@pytest.mark.parametrize("confidence", [0.9, 0.95])
+def test_two_recipes_are_compared_as_scipy_does(a, b, metric, confidence):
+    # runs of equal accuracy have their own confidence, so that they are no copies
+    runs = [[run(k, confidence=0.9 - i / 50) for i, k in enumerate(ks)] for ks in (a, b)]
+    if metric == "loss":
+        runs[1] = [run(k, confidence=0.88 - i / 70) for i, k in enumerate(b)]
+    found = compare_seeds(*runs, metric=metric, confidence=confidence)
+    values = [[one[metric].value for one in each] for each in runs]
+    expected = scipy.stats.ttest_ind(*values, equal_var=False)
+    limits = expected.confidence_interval(confidence)
+    assert (found.a.values, found.b.values) == tuple(map(tuple, values))
+    assert found.difference.value == pytest.approx(np.mean(values[0]) - np.mean(values[1]))
+    assert (found.difference.low, found.difference.high) == pytest.approx((limits.low, limits.high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    apart = limits.low > 0 or limits.high < 0
+    assert found.verdict.startswith("No difference detected") != apart
+    if apart:
+        first = (values[0][0] < values[1][0]) == (metric == "loss")
+        assert found.verdict.startswith(f"The {'first' if first else 'second'} recipe is better")
+
+
+def test_few_seeds_every_value_and_the_scope_are_said():
+    few = compare_seeds([run(80), run(90)], [run(70), run(71), run(75)])
+    text = str(few)
+    plain = " ".join(text.split())
+    assert "Only 2 seeds of a recipe" in plain
+    assert "every run: 0.8000, 0.9000." in plain and "every run: 0.7000, 0.7100, 0.7500." in plain
+    assert "the 100 test rows are the same in every run" in plain
+    assert re.search(r"First less second in accuracy: \+0\.1300 \[-\d", plain)
+    assert max(map(len, text.splitlines())) <= 80
+    five = [run(k) for k in (80, 81, 82, 83, 84)]
+    assert "Only" not in str(compare_seeds(five, [run(k) for k in (70, 71, 72, 73, 74)]))
+
+
+def test_recipes_without_spread_are_not_certain():
+    a = [run(80), run(80, confidence=0.8)]
+    b = [run(70), run(70, confidence=0.8)]
+    found = compare_seeds(a, b)
+    assert found.p_value is None
+    assert found.difference.low < 0.1 < found.difference.high
+    assert found.difference.method == "one row either way: the runs score the same"
+    assert found.verdict == "No difference detected over seeds: the means differ by 0.1000."
+
+
+def test_recipes_that_cannot_be_compared_are_refused():
+    a, b = [run(80), run(81)], [run(70), run(71)]
+    with pytest.raises(ValueError, match=r"^`b` must be at least two runs of one recipe; got 1\.$"):
+        compare_seeds(a, b[:1])
+    with pytest.raises(ValueError, match=r"^run 2 of a and run 1 of b are the same to the last digit; a run"):
+        compare_seeds(a, [run(81), run(70)])
+    with pytest.raises(ValueError, match=r"^run 1 of a and run 1 of b were not scored on the same rows"):
+        compare_seeds(a, [run(70, n=102), run(71, n=102)])
