@@ -321,8 +321,7 @@ def _run(
     **settings: Any,
 ) -> None:
     """Take split rows through the other four stages, and show each as it happens."""
-    from finetune_eval.data.ledger import Step
-    from finetune_eval.data.splits import counted
+    from finetune_eval.data.ledger import Step, counted
     from finetune_eval.reports import console
 
     out = (lambda text: print(text, file=sys.stderr)) if as_json else _show
