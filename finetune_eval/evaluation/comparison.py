@@ -975,8 +975,8 @@ def compare(
         matters: The smallest difference that would matter to you, in the metric's own unit. Where nothing
             is detected, a test set that could have missed such a difference is called underpowered. None:
             0.02, of a loss or Brier score 5 % of the smallest.
-        groups: (n,) group of each row, where rows come in groups (accuracy, loss, Brier and AUCs). None: those
-            that an evaluation was made with.
+        groups: (n,) group of each row, where rows come in groups (accuracy, loss, Brier and AUCs). None:
+            those that the evaluations were made with.
         n_resamples: Resamples of a bootstrap, at least 100.
         seed: Seed of bootstrap and randomisation.
 
