@@ -442,6 +442,10 @@ class Classifier(keras_hub.models.Task):
             validation_data = self.batches(
                 *validation_data, batch_size=held_out, name="validation x"
             ).dataset()
+        optimizer: Any = self.optimizer
+        if optimizer is not None and not optimizer.built:
+            # Variables made inside the first step would have TensorFlow trace that step a second time.
+            optimizer.build(self.trainable_variables)
         return self._plainly(lambda: keras.Model.fit(
             self, x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
             validation_data=validation_data, shuffle=shuffle, class_weight=class_weight,

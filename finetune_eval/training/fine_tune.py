@@ -187,6 +187,9 @@ def fine_tune(
         optimizer=fine_tuning_optimizer(learning_rate, weight_decay, steps=len(train) * epochs),
         loss=CrossEntropy(label_smoothing),
     )
+    optimizer: Any = model.optimizer
+    # Variables made inside the first step would have TensorFlow trace that step a second time.
+    optimizer.build(model.trainable_variables)
     _seed_dropout(model, seed)
     tracer = EpochTrace(
         rows=len(train.rows), val_rows=None if validation is None else len(validation.rows),
