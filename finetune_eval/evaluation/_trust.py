@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -61,13 +62,37 @@ def repeats(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
     return out
 
 
+def _rows_of_run(folder: Path) -> tuple[Any, Any]:
+    """Return the training texts and the names of their classes, as a run keeps them in `train.parquet`."""
+    path = folder / "train.parquet"
+    if not path.is_file():
+        missing = "has no train.parquet" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(
+            f"`train` {str(folder)!r} {missing}; pass the folder of a run that kept its training rows, or "
+            "the rows themselves as a pair (x, y)."
+        )
+    import pandas as pd
+
+    frame = pd.read_parquet(path)
+    for column in ("text", "label"):
+        if column not in frame:
+            raise ValueError(
+                f"`train` {str(path)!r} needs the columns 'text' and 'label'; it has "
+                f"{', '.join(map(repr, map(str, frame.columns)))}."
+            )
+    return frame["text"].tolist(), frame["label"].to_numpy()
+
+
 def pair_of_rows(train: Any) -> tuple[Any, Any]:
-    """Return the x and y of `train`, a pair or anything that unpacks into one."""
+    """Return the x and y of `train`: the folder of a run, a pair, or anything that unpacks into one."""
+    if isinstance(train, (str, Path)):
+        train = _rows_of_run(Path(train))
     try:
         x, y = train
     except (TypeError, ValueError):
         raise ValueError(
-            "`train` must be the training rows as a pair (x, y), such as `dataset.train`; got "
+            "`train` must be the training rows as a pair (x, y), such as `dataset.train`, or the folder of a "
+            "run; got "
             f"{type(train).__name__}."
         ) from None
     if len(x) != len(y):

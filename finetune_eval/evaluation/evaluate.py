@@ -200,9 +200,10 @@ def evaluate_predictions(
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
             first. Multilabel: every label from this probability on; None is 0.5.
         task: "classification" or "multilabel".
-        train: The training rows as a pair (x, y), such as `dataset.train`. Test rows that may be among them
-            are looked for, and the scores are given without them too; TF-IDF + logistic regression is fitted
-            on them as a baseline. `texts` must be given for either.
+        train: The training rows as a pair (x, y), such as `dataset.train`, or the folder of a run, which
+            keeps them. Test rows that may be among them are looked for, and the scores are given without them
+            too; TF-IDF + logistic regression is fitted on them as a baseline. `texts` must be given for
+            either.
         features: A pair of arrays, (m, d) of the training rows and (n, d) of these: such as embeddings of the
             backbone before it was fine-tuned. A logistic regression on them is one more baseline.
         baselines: Compare with simple models, of which the majority class is always one.
@@ -216,6 +217,7 @@ def evaluate_predictions(
 
     Raises:
         ValueError: Shapes, labels or probabilities do not fit; the sentence names the first such row.
+        FileNotFoundError: `train` is a folder that keeps no training rows.
 
     Example:
         >>> result = evaluate_predictions([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.3], labels=["ham", "spam"])

@@ -212,14 +212,15 @@ def _mcc(confusion: Floats, average: str) -> Floats:
     n = true.sum(axis=-1)
     covariance = hits.sum(axis=-1) * n - (predicted * true).sum(axis=-1)
     spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
-    return _ratio(covariance, np.sqrt(np.maximum(spread, 0.0)))
+    # Sums of weights round: a perfect score must not come out as 1 + 2e-16.
+    return np.clip(_ratio(covariance, np.sqrt(np.maximum(spread, 0.0))), -1.0, 1.0)
 
 
 def _kappa(confusion: Floats, average: str) -> Floats:
     hits, predicted, true = class_counts(confusion)
     n = true.sum(axis=-1)
     chance = (predicted * true).sum(axis=-1)
-    return _ratio(hits.sum(axis=-1) * n - chance, n**2 - chance)
+    return np.clip(_ratio(hits.sum(axis=-1) * n - chance, n**2 - chance), -1.0, 1.0)
 
 
 def row_loss(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
@@ -343,6 +344,7 @@ def from_confusion(name: str, confusion: ArrayLike, average: str = "auto") -> Fl
     """
     one_of("name", name, [key for key, metric in METRICS.items() if metric.source == "confusion"])
     table = np.asarray(confusion, dtype=np.float64)
-    function = METRICS[name].function
-    assert function is not None
-    return np.asarray(function(table, resolve_average(average, table.shape[-1])))
+    metric = METRICS[name]
+    assert metric.function is not None
+    values = metric.function(table, resolve_average(average, table.shape[-1]))
+    return np.clip(values, metric.low, metric.high)  # sums of weights round: an MCC of -1.0000000000000002

@@ -185,7 +185,7 @@ class SeedComparison:
         fewest = min(len(self.a.values), len(self.b.values))
         if fewest < FEW_SEEDS:
             text.append(
-                f"Only {fewest} seeds of a recipe: so few tell little of the spread, which widens the interval."
+                f"Only {fewest} seeds of a recipe: so few tell little of the spread; the interval is wide."
             )
         text.append(
             f"The interval covers the seed of the training only: the {self.a.n:,} test rows are the same in "

@@ -304,6 +304,34 @@ def test_what_would_ignore_the_weights_is_left_out_and_said(task):
     )
 
 
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_of_a_run_stands_for_its_training_rows(tmp_path, kind):
+    y, p = rows(40, 2)
+    texts = [
+        f"{'good' if label else 'bad'} " + chr(97 + i % 26) * 9 + str(i) * 5 for i, label in enumerate(y)
+    ]
+    x_train = [*(f"{word} other thing {i}" for i in range(15) for word in ("good", "bad")), texts[3]]
+    y_train = [*(["pos", "neg"] * 15), ("neg", "pos")[y[3]]]
+    pd.DataFrame({"text": x_train, "label": y_train}).to_parquet(tmp_path / "train.parquet", index=False)
+    keywords = {"labels": ["neg", "pos"], "texts": texts}
+    result = evaluate_predictions(y, p, train=kind(tmp_path), **keywords)
+    assert result == evaluate_predictions(y, p, train=(x_train, y_train), **keywords)
+    assert result.leaks.rows == (3,)
+    assert len(result.baselines) == 2
+    assert evaluate(Model(p, ("neg", "pos")), texts, y, train=kind(tmp_path)) == result
+
+
+def test_a_folder_without_training_rows_is_one_sentence(tmp_path):
+    then = "; pass the folder of a run that kept its training rows, or the rows themselves as a pair (x, y)."
+    for folder, said in ((tmp_path, "has no train.parquet"), (tmp_path / "no", "is no folder")):
+        with pytest.raises(FileNotFoundError) as error:
+            evaluate_predictions([0, 1], [0.2, 0.9], train=folder)
+        assert str(error.value) == f"`train` {str(folder)!r} {said}{then}"
+    pd.DataFrame({"x": ["a"], "label": ["0"]}).to_parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match="needs the columns 'text' and 'label'; it has 'x', 'label'.$"):
+        evaluate_predictions([0, 1], [0.2, 0.9], train=tmp_path)
+
+
 # --- what goes in ------------------------------------------------------------------------------------
 
 

@@ -168,3 +168,24 @@ def test_bad_names_and_shapes_are_one_sentence():
         precision_recall_f1(np.ones((2, 3)))
     with pytest.raises(ValueError, match=r"^`name` must be one of 'accuracy', .* got 'f2'\."):
         from_confusion("f2", [[1, 0], [0, 1]])
+
+
+@settings(max_examples=200)
+@given(st.lists(st.floats(0.01, 1.0), min_size=4, max_size=4), st.booleans())
+def test_sums_of_weights_do_not_round_out_of_bounds(weights, right):
+    table = np.diag(weights) if right else np.roll(np.diag(weights), 1, axis=0)
+    assert from_confusion("accuracy", table) == (1.0 if right else 0.0)
+    for name in ("mcc", "kappa", "balanced_accuracy"):
+        assert METRICS[name].low <= from_confusion(name, table) <= METRICS[name].high
+    two = np.array([[0.0, weights[0]], [weights[1], 0.0]])
+    assert -1.0 <= from_confusion("mcc", two) <= -1.0 + 1e-9
+
+
+def test_weights_never_push_a_coefficient_beyond_its_bounds():
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        weights = random.random(2)
+        for table, bound in ((np.diag(weights), 1.0), (np.fliplr(np.diag(weights)), -1.0)):
+            assert abs(float(from_confusion("mcc", table))) <= 1
+            assert float(from_confusion("mcc", table)) == pytest.approx(bound)
+            assert abs(float(from_confusion("kappa", table))) <= 1
