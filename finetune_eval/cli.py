@@ -50,7 +50,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         _error("interrupted; what had been written is whole")
         code = 130
     except Exception as problem:
-        if hasattr(problem, "format_message"):  # click's own: wrong usage
+        if type(problem).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(problem, file=sys.stderr)
+            code = 2
+        elif hasattr(problem, "format_message"):  # click's own: wrong usage
             _error(problem.format_message())
             code = 2
         elif isinstance(problem, (OSError, ValueError, TypeError, ImportError, FloatingPointError)):
@@ -190,7 +193,9 @@ def compare(
     names = [path.stem if path.is_file() else path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    result = decide(*map(_evaluation, paths), metric=metric, names=names)
+    first = _evaluation(paths[0])
+    others = [_evaluation(path, first.labels) for path in paths[1:]]
+    result = decide(first, *others, metric=metric, names=names)
     if as_json:
         import dataclasses
 
@@ -451,16 +456,23 @@ def _print_result(result: Evaluation, as_json: bool) -> None:
         _show(str(result))
 
 
-def _evaluation(path: Path) -> Evaluation:
-    """Load an evaluation from a run folder, or score a file of predictions."""
+def _evaluation(path: Path, order: Sequence[str] = ()) -> Evaluation:
+    """Load an evaluation from a run folder, or score a file of predictions, its classes in this order."""
     from finetune_eval.evaluation.evaluate import Evaluation, load_predictions
 
-    return Evaluation.load(path) if path.is_dir() else load_predictions(path)
+    if path.is_dir():
+        return Evaluation.load(path)
+    result = load_predictions(path)
+    if result.labels != tuple(order) and set(result.labels) == set(order):
+        result = load_predictions(path, labels=order)
+    return result
 
 
 def _load(path: Path) -> Any:
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist; pass a run folder or a .keras file.")
+    if path.is_file() and path.suffix != ".keras":
+        raise ValueError(f"{str(path)!r} is no model; pass a run folder or a .keras file.")
     with _quiet_tensorflow():
         from finetune_eval.models.build import load_model
     return load_model(path)
@@ -495,21 +507,18 @@ def _free(name: str) -> Path:
 
 
 def _column(file: Path, text: str) -> list[str]:
-    import pandas as pd
+    from finetune_eval.data.sources import read_table
 
-    if not file.is_file():
-        raise FileNotFoundError(f"{str(file)!r} does not exist.")
-    readers: dict[str, Any] = {
-        ".csv": pd.read_csv,
-        ".parquet": pd.read_parquet,
-        ".jsonl": lambda f: pd.read_json(f, lines=True),
-    }
-    if file.suffix not in readers:
-        raise ValueError(f"{str(file)!r} must end in {', '.join(readers)}.")
-    frame = readers[file.suffix](file)
+    frame = read_table(file, {text})
     if text not in frame.columns:
         raise ValueError(
             f"{str(file)!r} has no column {text!r}; it has {', '.join(map(repr, frame.columns))}."
+        )
+    missing = frame[text].isna() | (frame[text] == "")
+    if missing.any():
+        raise ValueError(
+            f"{str(file)!r} has no text in {missing.sum():,} of {len(frame):,} rows of column {text!r} "
+            f"(first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them out."
         )
     return [str(value) for value in frame[text]]
 

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -123,3 +124,36 @@ def test_leaks_finds_the_same_text_on_both_sides(capsys, tmp_path):
     code, out, _ = run(capsys, "leaks", str(train), str(test))
     assert code == 0
     assert "possible leak" in out.lower()
+
+
+def test_leaks_takes_words_for_words_and_no_text_for_none(capsys, tmp_path):
+    train, test = tmp_path / "train.csv", tmp_path / "test.tsv"
+    train.write_text("text\nNA\na good film\n", encoding="utf-8")
+    test.write_text("text\nnull\na bad book\n", encoding="utf-8")
+    code, out, _ = run(capsys, "leaks", str(train), str(test), "--json")
+    assert (code, json.loads(out)["possible_leaks"]) == (0, [])
+    test.write_text('text\tid\n""\t1\na bad book\t2\n', encoding="utf-8")
+    code, out, err = run(capsys, "leaks", str(train), str(test))
+    assert (code, out) == (1, "")
+    assert "has no text in 1 of 2 rows of column 'text' (first: row 0" in err
+
+
+def test_compare_puts_the_classes_of_files_into_one_order(capsys, predictions, tmp_path):
+    swapped = tmp_path / "swapped.csv"
+    lines = [line.split(",") for line in Path(predictions[1]).read_text(encoding="utf-8").splitlines()]
+    swapped.write_text("".join(f"{a},{c},{b}\n" for a, b, c in lines), encoding="utf-8")
+    _, straight, _ = run(capsys, "compare", *predictions)
+    code, out, err = run(capsys, "compare", predictions[0], str(swapped))
+    assert (code, err) == (0, "")
+    assert " ".join(out.replace("swapped", "b").split()) == " ".join(straight.split())
+
+
+def test_without_a_command_the_help_is_printed_as_it_is(capsys):
+    code, _, err = run(capsys)
+    assert code == 2
+    assert "\n  evaluate " in err and not err.startswith("error")
+
+
+def test_new_rows_need_a_model_and_not_predictions(capsys, predictions):
+    code, _, err = run(capsys, "evaluate", predictions[0], "--data", predictions[0])
+    assert (code, err) == (1, f"error: {predictions[0]!r} is no model; pass a run folder or a .keras file.\n")

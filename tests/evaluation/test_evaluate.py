@@ -741,8 +741,8 @@ def test_a_saved_evaluation_is_scored_again(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "kind", "message"),
     [
-        ("no.csv", None, FileNotFoundError, "does not exist; pass a file of predictions."),
-        ("a.xls", "x", ValueError, "must end in .csv, .tsv, .parquet or .jsonl."),
+        ("no.csv", None, FileNotFoundError, "does not exist; pass a file that does."),
+        ("a.xls", "x", ValueError, "must end in .csv, .tsv, .jsonl, .ndjson, .json, .parquet."),
         (
             "a.csv",
             "p_a,p_b\n0.5,0.5\n",

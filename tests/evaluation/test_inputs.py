@@ -106,3 +106,22 @@ def test_groups_stay_with_an_evaluation(tmp_path):
     assert load_predictions(tmp_path / "predictions.parquet")["accuracy"] == made[0]["accuracy"]
     with pytest.raises(ValueError, match="A and B were made with different groups; pass `groups`"):
         compare(made[0], evaluate_predictions(y, b, groups=np.arange(400) % 7))
+
+
+@pytest.mark.parametrize("groups", [["a", None, "b"], ["a", "", "b"], [1.0, np.nan, 2.0]])
+def test_a_row_without_a_group_is_refused(groups):
+    with pytest.raises(ValueError, match="`groups` has no group in row 1"):
+        evaluate_predictions([0, 1, 1], [0.2, 0.4, 0.9], groups=groups)
+
+
+def test_a_file_of_another_program_is_read_or_refused_with_what_to_do(tmp_path):
+    path = tmp_path / "predictions.csv"
+    path.write_text("label;p_caf\xe9;p_no\ncaf\xe9;0.9;0.1\n", encoding="latin-1")
+    with pytest.raises(ValueError, match="is not utf-8: byte 0xe9 in line 1.*encoding='cp1252'"):
+        load_predictions(path)
+    with pytest.raises(ValueError, match="if its delimiter is ';', pass delimiter=';'"):
+        load_predictions(path, encoding="cp1252")
+    assert load_predictions(path, encoding="cp1252", delimiter=";").labels == ("caf\xe9", "no")
+    path.write_text("label,p_a,p_a\na,0.9,0.1\n")
+    with pytest.raises(ValueError, match="two columns named 'p_a'; rename one"):
+        load_predictions(path)
