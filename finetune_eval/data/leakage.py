@@ -88,7 +88,7 @@ class Leaks:
             "may have been missed.",
             80,
         )
-        looked = f"{counted(self.n_test, 'test row')} against {self.n_train:,} training rows"
+        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
         if not len(self):
             limits = (
                 "equal values only."
@@ -98,7 +98,7 @@ class Leaks:
             lines = textwrap.wrap(f"No possible leak found: {looked}, {limits}", 80)
             return "\n".join([*lines, *(crowd if self.crowded else [])])
         lines = textwrap.wrap(
-            f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.2g} %).", 80
+            f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.3g} %).", 80
         )
         meaning = {"exact": "the same values"}
         if self.threshold is not None:

