@@ -212,15 +212,14 @@ def _mcc(confusion: Floats, average: str) -> Floats:
     n = true.sum(axis=-1)
     covariance = hits.sum(axis=-1) * n - (predicted * true).sum(axis=-1)
     spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
-    # Sums of weights round: a perfect score must not come out as 1 + 2e-16.
-    return np.clip(_ratio(covariance, np.sqrt(np.maximum(spread, 0.0))), -1.0, 1.0)
+    return _ratio(covariance, np.sqrt(np.maximum(spread, 0.0)))
 
 
 def _kappa(confusion: Floats, average: str) -> Floats:
     hits, predicted, true = class_counts(confusion)
     n = true.sum(axis=-1)
     chance = (predicted * true).sum(axis=-1)
-    return np.clip(_ratio(hits.sum(axis=-1) * n - chance, n**2 - chance), -1.0, 1.0)
+    return _ratio(hits.sum(axis=-1) * n - chance, n**2 - chance)
 
 
 def row_loss(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
