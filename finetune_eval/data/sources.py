@@ -340,6 +340,14 @@ def _read_csv(path: Path, data: bytes, strings: set[str], delimiter: str, quoted
         raise ValueError(f"{path.name} is empty; a header line and at least one row are needed.")
     if len(delimiter) != 1 or not delimiter.isascii():
         raise ValueError(f"`delimiter` must be one ASCII character; got {delimiter!r}.")
+    header = data.split(b"\n", 1)[0].strip().decode()
+    if delimiter not in header:  # said first: split elsewhere, its quotes and fields only look wrong
+        other = next((other for other in (";", "\t", ",", "|") if other in header), None)
+        if other is not None:
+            raise ValueError(
+                f"{path.name} has one column, {header[:60]!r}, when split at {delimiter!r}; "
+                f"if its delimiter is {other!r}, pass delimiter={other!r}."
+            )
     if quoted:
         _check_quotes(path, data, delimiter.encode())
     try:
@@ -357,13 +365,6 @@ def _read_csv(path: Path, data: bytes, strings: set[str], delimiter: str, quoted
             f"{path.name} is not a table: {reason}. Every row needs as many fields as the header; put quotes "
             "round fields that hold the delimiter or a line break."
         ) from None
-    if len(table.column_names) == 1:
-        for other in {";", "\t", ",", "|"} - {delimiter}:
-            if other in table.column_names[0]:
-                raise ValueError(
-                    f"{path.name} has one column, {table.column_names[0]!r}, when split at {delimiter!r}; "
-                    f"if its delimiter is {other!r}, pass delimiter={other!r}."
-                )
     frame: pd.DataFrame = table.to_pandas()
     return frame
 

@@ -536,3 +536,11 @@ def test_a_tensorflow_dataset_that_is_not_there(tfds_folder, capsys):
     assert refuse(ValueError, "tfds:no_such_dataset", data_dir=tfds_folder).startswith(
         "`source` 'tfds:no_such_dataset' is not a dataset that TensorFlow Datasets knows or finds in "
     )
+
+
+def test_a_delimiter_is_guessed_before_quotes_and_fields_are_blamed(tmp_path):
+    for rows in ('"text, one";a\n"text, two";b\n', "a film;0,5\n"):
+        path = tmp_path / "semicolons.csv"
+        path.write_text(f"text;label\n{rows}")
+        with pytest.raises(ValueError, match="one column, 'text;label', when split at ','; .* delimiter=';'"):
+            load_dataset(path)
