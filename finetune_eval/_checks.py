@@ -73,6 +73,23 @@ def not_empty(name: str, value: Any) -> None:
     if len(value) == 0:
         raise ValueError(f"`{name}` has no rows; at least one is needed.")
 
+def row_array(values: Any) -> np.ndarray:
+    """Return `np.asarray(values)`, but keep what is not a text in a list of texts as it is.
+
+    NumPy makes the text "nan" of a missing value, which nobody could tell from a real one any more.
+
+    Example:
+        >>> row_array(["a", float("nan"), 3]).tolist()
+        ['a', nan, 3]
+    """
+    array = np.asarray(values)
+    mixed = array.ndim == 1 and array.dtype.kind in "US" and isinstance(values, (list, tuple))
+    if mixed and not all(isinstance(value, (str, bytes)) for value in values):
+        array = np.empty(len(values), dtype=object)
+        array[:] = values
+    return array
+
+
 
 def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
     """Turn labels into class indices.
@@ -92,7 +109,7 @@ def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
     if y is None:
         raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
     classes = len(labels)
-    array = np.asarray(y)
+    array = row_array(y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     if array.ndim == 2 and array.shape[1] == classes and array.dtype.kind in "biuf":

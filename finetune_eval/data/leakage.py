@@ -234,7 +234,7 @@ def _bands(threshold: float) -> tuple[int, int]:
 def _contents(name: str, rows: Any) -> list[Any]:
     """Return the rows as a list of hashable contents: texts, or the bytes of numbers."""
     _checks.not_empty(name, rows)
-    array = np.asarray(getattr(rows, "x", rows))
+    array = _checks.row_array(getattr(rows, "x", rows))
     if array.ndim == 1 and array.dtype.kind in "OUT":
         listed: list[Any] = array.tolist()
         for row, text in enumerate(listed):

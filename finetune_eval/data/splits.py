@@ -217,7 +217,7 @@ def class_indices(name: str, y: Any, labels: Sequence[str] | None) -> tuple[np.n
     """
     if y is None:
         raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
-    array = np.asarray(y)
+    array = _checks.row_array(y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
     given = _given_labels(labels)
@@ -306,7 +306,7 @@ def _sort_key(names: set[str]) -> Any:
 def _as_rows(x: Any) -> np.ndarray:
     if isinstance(x, str):
         raise TypeError("`x` must be a list of texts, one a row; got one string.")
-    array = np.asarray(x)
+    array = _checks.row_array(x)
     if array.ndim == 1 and (array.dtype.kind in "OUT" or not len(array)):
         out = np.empty(len(array), dtype=object)
         for row, value in enumerate(array.tolist()):

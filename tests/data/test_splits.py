@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_eval._checks import label_indices
+from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import normalise
 from finetune_eval.data.splits import class_indices, label_warnings, split
 
@@ -343,3 +345,16 @@ def test_labels_that_differ_in_case_are_pointed_out():
     assert label_warnings(["Spam", "ham", "spam "]) == [
         "The labels 'Spam' and 'spam ' differ only in case or spaces; are they one class?"
     ]
+
+
+@pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
+def test_a_missing_value_in_a_list_never_becomes_the_text_nan(missing):
+    texts, words = [f"text {i}" for i in range(30)], ["bad", "good"] * 15
+    with pytest.raises(ValueError, match="`x` must hold a text in every row; row 30 is "):
+        split([*texts, missing], [*words, "bad"])
+    with pytest.raises(ValueError, match="row 30"):
+        split([*texts, "one more"], [*words, missing])
+    with pytest.raises(ValueError, match="`test` must hold a text in every row; row 1 is "):
+        find_leaks(["nan"], ["a text", missing])
+    with pytest.raises(ValueError, match="row 1"):
+        label_indices("y", ["a", missing], ["a", "nan"])
