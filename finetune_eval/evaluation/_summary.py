@@ -102,16 +102,9 @@ def _baselines(result: Evaluation) -> str:
 
 def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
-    if result.task != "classification" or "weight" in result.predictions:
-        return ""
-    from finetune_eval.evaluation.comparison import percent, planned_difference
+    from finetune_eval.evaluation.comparison import detectable_sentence
 
-    disagreement, difference = planned_difference(result.accuracy, result.n)
-    return _fill(
-        f"Another model would have to be about {100 * difference:.1f} points better or worse for these "
-        f"{result.n:,} rows to show it (80 % power, if the two disagree on {percent(disagreement)} of the "
-        "rows)."
-    )
+    return _fill(detectable_sentence(result))
 
 
 def _threshold(result: Evaluation) -> str:

@@ -600,20 +600,28 @@ def planned_difference(accuracy: float, n: int) -> tuple[float, float]:
     return disagreement, minimum_detectable_difference(disagreement, n)
 
 
-def percent(share: float) -> str:
-    """Return a share as a percentage that is "0 %" for nothing at all only.
+def detectable_sentence(evaluation: Evaluation) -> str:
+    """Say which difference to another model the rows of an evaluation could show.
 
     Args:
-        share: In [0, 1].
+        evaluation: Of one label a row.
 
     Returns:
-        Whole percent; below one percent, one digit.
-
-    Example:
-        >>> percent(0.21), percent(0.005), percent(0.0)
-        ('21 %', '0.5 %', '0 %')
+        One sentence; nothing of multilabel, weighted or grouped rows, for which the formula is not made.
     """
-    return f"{100 * share:.0f} %" if share >= 0.01 or share == 0 else f"{100 * share:.1g} %"
+    frame, n = evaluation.predictions, evaluation.n
+    if evaluation.task != "classification" or "weight" in frame or "group" in frame:
+        return ""
+    disagreement, difference = planned_difference(evaluation.accuracy, n)
+    these = "this one row" if n == 1 else f"these {n:,} rows"
+    if difference == 1.0:
+        return f"No difference to another model, however large, would be seen on {these} (80 % power)."
+    # Below one percent one digit more: a disagreement is never none.
+    share = f"{100 * disagreement:{'.0f' if disagreement >= 0.01 else '.1g'}} %"
+    return (
+        f"Another model would have to be about {100 * difference:.1f} points better or worse in accuracy for "
+        f"{these} to show it (80 % power, if the two disagree on {share} of the rows)."
+    )
 
 
 @dataclass(frozen=True)

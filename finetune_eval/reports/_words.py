@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from finetune_eval.evaluation.comparison import percent, planned_difference
+from finetune_eval.evaluation.comparison import detectable_sentence
 from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -83,14 +83,8 @@ def majority(evaluation: Evaluation) -> str:
 
 def detectable(evaluation: Evaluation) -> str:
     """Return which difference to another model these rows could show; nothing where that is not known."""
-    if evaluation.task != "classification" or "weight" in evaluation.predictions:
-        return ""
-    disagreement, difference = planned_difference(evaluation.accuracy, evaluation.n)
-    return (
-        f"Another model would have to be about {100 * difference:.1f} points better or worse in accuracy for "
-        f"these {evaluation.n:,} rows to show it (80 % power, if the two disagree on {percent(disagreement)} "
-        "of the rows). A smaller difference could be missed."
-    )
+    said = detectable_sentence(evaluation)
+    return f"{said} A smaller difference could be missed." if said.startswith("Another") else said
 
 
 def threshold(evaluation: Evaluation) -> str:

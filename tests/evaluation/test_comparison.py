@@ -22,7 +22,6 @@ from finetune_eval.evaluation.comparison import (
     mcnemar_sample_size,
     minimum_detectable_difference,
     paired_bootstrap,
-    percent,
     planned_difference,
     randomisation_test,
 )
@@ -509,8 +508,21 @@ def test_the_planned_difference_assumes_a_disagreement_that_can_be_said(wrong, n
     apart = max(disagreement, difference)
     sides = (apart + difference) / 2, (apart - difference) / 2
     assert difference == 1.0 if n == 1 else abs(mcnemar_sample_size(*sides) - n) <= 1
-    assert percent(disagreement) != "0 %"
     p = np.where(np.arange(n) < wrong, 0.9, 0.1)
     text = " ".join(str(evaluate_predictions(np.zeros(n, int), p, labels=["a", "b"])).split())
-    assert f"about {100 * difference:.1f} points better or worse" in text
-    assert f"if the two disagree on {percent(disagreement)} of the rows" in text
+    if n == 1:
+        assert (
+            "No difference to another model, however large, would be seen on this one row (80 % power)."
+            in text
+        )
+        return
+    assert f"about {100 * difference:.1f} points better or worse in accuracy for these 200 rows" in text
+    said = {0: "0.5", 30: "15", 200: "100"}[wrong]
+    assert f"if the two disagree on {said} % of the rows" in text
+
+
+def test_no_difference_is_planned_where_rows_are_no_independent_equals():
+    y, p = [0, 1] * 10, [0.2, 0.9] * 10
+    assert "Another model" in str(evaluate_predictions(y, p))
+    for keywords in ({"sample_weight": [1, 2] * 10}, {"groups": np.arange(20) // 2}):
+        assert "Another model" not in str(evaluate_predictions(y, p, **keywords))

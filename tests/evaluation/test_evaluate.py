@@ -693,6 +693,24 @@ def test_nothing_heavy_is_imported():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
+def test_scoring_and_comparing_files_imports_nothing_slow(tmp_path):
+    y, p = rows(200, 2)
+    for name, shift in (("a", 0.0), ("b", 0.1)):
+        second = np.clip(p[:, 1].astype(float) - shift, 0, 1)
+        frame = pd.DataFrame({"label": y, "text": [f"text {i}" for i in y], "p_0": 1 - second, "p_1": second})
+        frame.to_csv(tmp_path / f"{name}.csv", index=False)
+    code = (
+        "import sys; from finetune_eval.evaluation.evaluate import load_predictions; "
+        "from finetune_eval.evaluation.comparison import compare; "
+        "a, b = map(load_predictions, sys.argv[1:]); text = str(a) + str(compare(a, b)); "
+        "slow = ('tensorflow', 'keras', 'sklearn', 'scipy.stats', 'scipy.sparse', 'jinja2', 'matplotlib'); "
+        "print([name for name in slow if name in sys.modules])"
+    )
+    files = [str(tmp_path / "a.csv"), str(tmp_path / "b.csv")]
+    done = subprocess.run([sys.executable, "-c", code, *files], capture_output=True, text=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
+
+
 # --- files of predictions ----------------------------------------------------------------------------
 
 
