@@ -63,8 +63,7 @@ def same_length(name_a: str, a: Any, name_b: str, b: Any) -> None:
     """Raise ValueError unless `a` and `b` have as many rows as each other."""
     if len(a) != len(b):
         raise ValueError(
-            f"`{name_a}` and `{name_b}` must have the same number of rows; "
-            f"got {len(a)} and {len(b)}."
+            f"`{name_a}` and `{name_b}` must have the same number of rows; got {len(a)} and {len(b)}."
         )
 
 
@@ -72,6 +71,7 @@ def not_empty(name: str, value: Any) -> None:
     """Raise ValueError if `value` has no rows."""
     if len(value) == 0:
         raise ValueError(f"`{name}` has no rows; at least one is needed.")
+
 
 def row_array(values: Any) -> np.ndarray:
     """Return `np.asarray(values)`, but keep what is not a text in a list of texts as it is.
@@ -88,7 +88,6 @@ def row_array(values: Any) -> np.ndarray:
         array = np.empty(len(values), dtype=object)
         array[:] = values
     return array
-
 
 
 def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
