@@ -29,6 +29,7 @@ _HOME = {
     "compare": "evaluation.comparison",
     "compare_totals": "evaluation.comparison",
     "evaluate_seeds": "evaluation.seeds",
+    "compare_seeds": "evaluation.seeds",
     "report": "reports.html",
     "write_card": "reports.card",
 }
