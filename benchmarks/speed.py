@@ -51,7 +51,8 @@ def jobs():
         **base, "fitted": 64, "epochs": 3, "passes": 1, "save": True, "train": texts(sentences.train),
         "validation": texts(sentences.validation), "test": texts(sentences.test, 200),
     }  # fmt: skip
-    judge = {**base, "fitted": 64, "epochs": 0, "batch": 32, "passes": 3, "test": texts(sentences.test)}
+    judge = {**base, "fitted": 64, "epochs": 0, "batch": 32, "passes": 3}
+    judge |= {"train": texts(sentences.train, 32), "test": texts(sentences.test)}
     trainers = ("finetune_eval", "hf_tuned", "hf_default", "finetune_eval_float32")
     encoders = ("finetune_eval", "hf_tuned", "onnx_runtime", "sentence_transformers", "keras_hub_fitted")
     last_epoch = lambda job: lambda turn: len(job["train"][0]) / turn["epochs"][-1]  # noqa: E731
