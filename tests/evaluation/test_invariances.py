@@ -98,7 +98,8 @@ def test_all_rows_four_times_keep_the_values_and_narrow_the_intervals(case):
         if estimate.method.startswith("undefined"):
             assert often[name] == estimate
         elif unknown and name in ("precision", "f1"):
-            assert narrower < 1.05, name
+            # Unknown stays unknown, and more rows can change which fallback says so: no width is promised.
+            assert 0 <= often[name].low < often[name].high <= 1, name
         else:
             # half as wide where the method is the same; 400 draws move a limit by some percent
             assert narrower < 0.9, name
