@@ -12,7 +12,7 @@ import os
 import textwrap
 import threading
 import unicodedata
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -93,17 +93,21 @@ def counted(n: int, noun: str) -> str:
     return f"{n:,} {head}{'' if n == 1 else 's'}{of}{rest}"
 
 
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a file so that a reader sees the old one or the new one, never half of one."""
+def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: nobody sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     # Not `tempfile`: its files are readable by their owner only, and so would be the one that it becomes.
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     try:
-        temporary.write_text(text, encoding="utf-8")
+        write(temporary)
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+def write_text_atomically(path: Path, text: str) -> None:
+    """Write a text so that a reader sees the old file or the new one, never half of one."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @dataclass(frozen=True)

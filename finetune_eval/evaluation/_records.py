@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import os
 import types
 import typing
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+
+from finetune_eval.data.ledger import write_text_atomically
 
 Record = TypeVar("Record")
 
@@ -68,24 +68,10 @@ def from_json(kind: Any, data: Any, **others: Any) -> Any:
     return data
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: nobody sees half a file."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def write_json(path: Path, data: Any) -> None:
     """Write JSON data to `path` atomically, indented for people."""
     text = json.dumps(data, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    write_atomically(path, lambda temporary: _write_text(temporary, text))
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
+    write_text_atomically(path, text)
 
 
 def read_json(path: Path, *, newest_format: int) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.ledger import write_atomically
 from finetune_eval.evaluation import _records, _summary
 from finetune_eval.evaluation._trust import LeakScores
 from finetune_eval.evaluation.baselines import Baseline
@@ -194,7 +195,7 @@ class Evaluation:
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        _records.write_atomically(
+        write_atomically(
             folder / "predictions.parquet", lambda path: self.predictions.to_parquet(path, index=False)
         )
         _records.write_json(folder / "evaluation.json", self._record())

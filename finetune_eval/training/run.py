@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_eval.data.ledger import write_text_atomically
+from finetune_eval.data.ledger import write_atomically, write_text_atomically
 from finetune_eval.models.classifier import Classifier
 
 _PACKAGES = ("finetune-eval", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
@@ -56,9 +56,8 @@ class RunFolder:
         """Write the training texts and their labels to `train.parquet`, to look for them in test rows."""
         import pandas as pd
 
-        written = self.path / ".train.parquet.writing"
-        pd.DataFrame({"text": list(texts), "label": list(labels)}).to_parquet(written, index=False)
-        os.replace(written, self.path / "train.parquet")
+        rows = pd.DataFrame({"text": list(texts), "label": list(labels)})
+        write_atomically(self.path / "train.parquet", lambda file: rows.to_parquet(file, index=False))
 
     def save_model(self, model: Classifier) -> None:
         """Write the model to `model/model.keras`."""
