@@ -16,14 +16,16 @@ from finetune_eval.evaluation.intervals import (
     Estimate,
     dirichlet,
     mean_interval,
-    resample_confusion,
+    resample_class_counts,
     resample_sums,
     resampled_interval,
+    split_counts,
 )
-from finetune_eval.evaluation.metrics import class_counts
+from finetune_eval.evaluation.metrics import ClassCounts, class_counts
 
 Floats = NDArray[np.float64]
-# Cells of all resampled matrices together: 0.8 GB. Only beyond 220 classes are there fewer resamples for it.
+# Cells drawn in all resamples together, a few seconds' worth: only beyond 50,000 non-empty cells (or 16,000
+# classes of weighted or grouped rows) are there fewer resamples for it.
 _MOST_CELLS = 100_000_000
 _FEWEST_RESAMPLES = 100
 _NO_WIDTH = 1e-9
@@ -56,37 +58,46 @@ class Resampler:
             groups: (n,) index of the group each row belongs to, or None where each row is its own.
         """
         self.tables = np.asarray(tables, dtype=np.float64)
-        self.n_resamples = min(n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // tables.size))
+        drawn = int(np.count_nonzero(tables)) if row_cells is None else 3 * len(tables)
+        self.n_resamples = min(n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // max(drawn, 1)))
         self.seed = seed
         self.confidence = confidence
         self._row_cells = row_cells
         self._weights = weights
         self._groups = groups
-        self._draws: Floats | None = None
-        self._counts: tuple[Floats, Floats, Floats] | None = None
+        self._draws: Floats | ClassCounts | None = None
         self._what = "confusion matrix" if row_cells is None else "rows" if groups is None else "groups"
 
-    def draws(self) -> Floats:
-        """Return the (B, ...) resampled tables."""
+    def draws(self) -> Floats | ClassCounts:
+        """Return the (B, K, 2, 2) resampled tables of multilabel rows, else the class counts of (B, K, K)."""
         if self._draws is None:
             if self._row_cells is None:
-                drawn: Any = resample_confusion(self.tables, self.n_resamples, self.seed)
+                self._draws = resample_class_counts(self.tables, self.n_resamples, self.seed)
+            elif self.tables.ndim == 3:
+                sums = resample_sums(
+                    self._sums(self._row_cells, self.tables.size), self.n_resamples, self.seed
+                )
+                self._draws = sums.reshape(-1, *self.tables.shape)
             else:
-                drawn = resample_sums(self._cell_sums(), self.n_resamples, self.seed)
-            self._draws = np.asarray(drawn, dtype=np.float64).reshape(-1, *self.tables.shape)
+                k = len(self.tables)
+                true, predicted = np.divmod(self._row_cells, k)
+                # A row that is wrong is no hit: it goes to a column that is not kept.
+                hits = np.where(true == predicted, true, 3 * k)
+                columns = np.hstack([hits, k + predicted, 2 * k + true])
+                sums = resample_sums(self._sums(columns, 3 * k + 1)[:, :-1], self.n_resamples, self.seed)
+                self._draws = split_counts(sums)
         return self._draws
 
-    def _cell_sums(self) -> Any:
-        """Return the (units, cells) sparse matrix of the weight each row or group puts in each cell."""
+    def _sums(self, columns: NDArray[np.int64], width: int) -> Any:
+        """Return the (units, width) sparse matrix of the weight each row or group puts in each column."""
         from scipy.sparse import csr_matrix
 
-        assert self._row_cells is not None
-        rows, columns = self._row_cells.shape
+        rows, each = columns.shape
         units = np.arange(rows) if self._groups is None else self._groups
         weights = np.ones(rows) if self._weights is None else self._weights
         return csr_matrix(
-            (np.repeat(weights, columns), (np.repeat(units, columns), self._row_cells.ravel())),
-            shape=(int(units.max()) + 1, self.tables.size),
+            (np.repeat(weights, each), (np.repeat(units, each), columns.ravel())),
+            shape=(int(units.max()) + 1, width),
         )
 
     def _independent_rows(self) -> float:
@@ -99,7 +110,7 @@ class Resampler:
 
     def interval(
         self,
-        function: Callable[[Floats], Floats],
+        function: Callable[[Any], Floats],
         *,
         low: float = 0.0,
         high: float = 1.0,
@@ -109,21 +120,20 @@ class Resampler:
         """Estimate a function of the tables.
 
         Args:
-            function: (B, ...) tables to (B,) values; of (B, 2, 2) tables where `of_class` is given.
+            function: `draws` to (B,) values; (B, 2, 2) tables to them where `of_class` is given.
             low: The smallest possible value.
             high: The largest possible value.
             macro: The metric this is the macro mean of, or None.
             of_class: Reduce the tables to this class against the rest (multilabel: to this label's) first.
         """
-        tables, draws = self.tables, self.draws()
+        tables: Floats = self.tables
+        draws = self.draws()
         scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
-        if of_class is not None and tables.ndim == 3:
-            tables, draws = tables[of_class], draws[:, of_class]
-        elif of_class is not None:
-            if self._counts is None:
-                self._counts = class_counts(draws)
+        if of_class is not None and isinstance(draws, ClassCounts):
             tables = one_against_rest(class_counts(tables), of_class)
-            draws = one_against_rest(self._counts, of_class)
+            draws = one_against_rest(draws, of_class)
+        elif of_class is not None:
+            tables, draws = tables[of_class], np.asarray(draws)[:, of_class]
         result = resampled_interval(
             function,
             tables,
@@ -138,7 +148,7 @@ class Resampler:
         if result.high - result.low > _NO_WIDTH:
             return result
         # A metric at its bound (kappa of -1) may vary among the resamples and still give two equal limits.
-        limits = dirichlet(function, scale * tables, self.confidence, len(draws), self.seed)
+        limits = dirichlet(function, scale * tables, self.confidence, self.n_resamples, self.seed)
         return Estimate(
             result.value,
             max(low, min(limits[0], result.value)),
@@ -155,12 +165,10 @@ class Resampler:
             bounds=(0.0, high),
             groups=self._groups,
             sample_weight=self._weights,
-            n_resamples=self.n_resamples,
-            seed=self.seed,
         )
 
 
-def one_against_rest(counts: tuple[Floats, Floats, Floats], k: int) -> Floats:
+def one_against_rest(counts: ClassCounts, k: int) -> Floats:
     """Return the (..., 2, 2) tables of class k against the others, from hits, predicted and true rows."""
     total = counts[2].sum(axis=-1)
     hits, predicted, true = (part[..., k] for part in counts)

@@ -21,17 +21,19 @@ from finetune_eval.evaluation.intervals import (
     Estimate,
     Ranking,
     bias_corrected,
-    clustered_variance,
-    delong_variance,
     dirichlet,
+    gather_counts,
     group_indices,
     mean_interval,
     newcombe_paired_difference,
     ranking_influence,
+    ranking_variance,
+    split_counts,
     times,
 )
 from finetune_eval.evaluation.metrics import (
     METRICS,
+    ClassCounts,
     confusion_matrix,
     from_confusion,
     resolve_average,
@@ -252,26 +254,26 @@ class _Triples:
 
     def _chunks(self, n_resamples: int) -> list[int]:
         """Split the resamples so that no array of them takes more than 32 MB."""
-        step = max(1, 4_000_000 // max(len(self.cells), self.classes**2))
+        step = max(1, 4_000_000 // max(len(self.cells), 3 * self.classes))
         return [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
 
-    def tables(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
-        """Add counts (..., triples) up to confusion tables (..., K, K) of one of the models."""
-        from scipy.sparse import csr_matrix
+    def sums(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
+        """Add counts (..., triples) up to the (..., 3 K) class counts of one of the models."""
+        gather = gather_counts(self.label, column, self.classes)
+        return np.asarray((gather @ np.atleast_2d(counts).T).T).reshape(*counts.shape[:-1], -1)
 
-        k, triples = self.classes, np.arange(len(self.cells))
-        gather = csr_matrix(
-            (np.ones(len(triples)), (self.label * k + column, triples)), (k * k, len(triples))
-        )
-        return np.asarray((gather @ np.atleast_2d(counts).T).T).reshape(*counts.shape[:-1], k, k)
-
-    def difference(self, counts: NDArray[Any], score: Callable[[Floats], Floats]) -> Floats:
+    def difference(self, counts: NDArray[Any], score: Callable[[ClassCounts], Floats]) -> Floats:
         """Return score(a) - score(b) for counts (..., triples)."""
         counts = np.asarray(counts, dtype=np.float64)
-        return score(self.tables(counts, self.a)) - score(self.tables(counts, self.b))
+        return score(split_counts(self.sums(counts, self.a))) - score(split_counts(self.sums(counts, self.b)))
 
     def bootstrap(
-        self, score: Callable[[Floats], Floats], bound: float, confidence: float, n_resamples: int, seed: int
+        self,
+        score: Callable[[ClassCounts], Floats],
+        bound: float,
+        confidence: float,
+        n_resamples: int,
+        seed: int,
     ) -> Estimate:
         value = float(self.difference(self.counts, score))
         random = np.random.default_rng(seed)
@@ -300,16 +302,17 @@ class _Triples:
             method = f"wider of paired bootstrap and Dirichlet posterior ({why})"
         return Estimate(value, max(-bound, min(low, value)), min(bound, max(high, value)), method, confidence)
 
-    def randomise(self, score: Callable[[Floats], Floats], n_resamples: int, seed: int) -> PairedTest:
+    def randomise(self, score: Callable[[ClassCounts], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random rows: each row keeps its pair, not whose is whose."""
         observed = float(self.difference(self.counts, score))
         random, far = np.random.default_rng(seed), 0
         for size in self._chunks(n_resamples):
             swapped = random.binomial(self.counts, 0.5, size=(size, len(self.counts)))
             kept = self.counts - swapped
-            of_a = self.tables(kept, self.a) + self.tables(swapped, self.b)
-            of_b = self.tables(kept, self.b) + self.tables(swapped, self.a)
-            far += int((np.abs(score(of_a) - score(of_b)) >= abs(observed) - 1e-12).sum())
+            of_a = self.sums(kept, self.a) + self.sums(swapped, self.b)
+            of_b = self.sums(kept, self.b) + self.sums(swapped, self.a)
+            moved = score(split_counts(of_a)) - score(split_counts(of_b))
+            far += int((np.abs(moved) >= abs(observed) - 1e-12).sum())
         return PairedTest("approximate randomisation", observed, (far + 1) / (n_resamples + 1))
 
 
@@ -371,11 +374,11 @@ def paired_bootstrap(
     return _Triples.of_rows(y, a, b, classes).bootstrap(score, bound, confidence, n_resamples, seed)
 
 
-def _scorer(metric: str, average: str, classes: int) -> tuple[Callable[[Floats], Floats], float]:
+def _scorer(metric: str, average: str, classes: int) -> tuple[Callable[[ClassCounts], Floats], float]:
     one_of("metric", metric, [name for name, entry in METRICS.items() if entry.source == "confusion"])
     resolved = resolve_average(average, classes)
     entry = METRICS[metric]
-    return (lambda tables: from_confusion(metric, tables, resolved)), entry.high - entry.low
+    return (lambda counts: from_confusion(metric, counts, resolved)), entry.high - entry.low
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -904,15 +907,13 @@ def _difference_of_means(rows: Floats, a: _Rows, settings: _Settings) -> tuple[E
         bounds=(-high, high),
         groups=settings.groups,
         sample_weight=a.weights,
-        n_resamples=settings.n_resamples,
-        seed=settings.seed,
     )
     weighted = rows if a.weights is None else rows * a.weights / a.weights.mean()
     return difference, randomisation_test(weighted, groups=settings.groups, seed=settings.seed)
 
 
 def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Estimate, PairedTest]:
-    from scipy.special import ndtr
+    from scipy.special import stdtr, stdtrit
 
     y = a.codes("label")
     found = [rows.ranking(settings) for rows in (a, b)]
@@ -920,17 +921,10 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
         raise ValueError(f"`metric` {settings.metric!r} needs rows of at least two classes; there is one.")
     value, moves = found[0].value - found[1].value, found[0].influence - found[1].influence
     smallest = found[0].smallest
-    name = "DeLong, paired"
-    if (
-        settings.metric == "roc_auc"
-        and settings.average == "binary"
-        and settings.groups is None
-        and a.weights is None
-    ):
-        variance = delong_variance(y == 1, moves)
-    else:
-        variance = clustered_variance(moves, settings.groups)
-        name = "linearised, paired"
+    variance, df, delongs = ranking_variance(
+        settings.metric, y == 1, moves, settings.average, a.weights, settings.groups
+    )
+    name = f"{'DeLong' if delongs else 'linearised'}, paired, t"
     if variance <= 1e-15 or (settings.average == "binary" and smallest < 2):
         unlike = 1 - (settings.alpha / 2) ** (1 / smallest)
         what = times(smallest, "row" if settings.groups is None else "group")
@@ -939,10 +933,10 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
             value, max(-1.0, value - unlike), min(1.0, value + unlike), method, settings.confidence
         ), PairedTest(name, 0.0, 1.0)
     se = math.sqrt(variance)
-    half = _z_of(1 - settings.alpha / 2) * se
+    half = float(stdtrit(df, 1 - settings.alpha / 2)) * se
     return (
         Estimate(value, max(-1.0, value - half), min(1.0, value + half), name, settings.confidence),
-        PairedTest(name, value / se, max(2 * float(ndtr(-abs(value / se))), 1e-300)),
+        PairedTest(name, value / se, max(2 * float(stdtr(df, -abs(value / se))), 1e-300)),
     )
 
 
@@ -971,7 +965,7 @@ def compare(
 
     Accuracy: McNemar's mid-p and Newcombe's paired interval; more than two models: Cochran's Q first, then
     every pair with Holm's adjustment. Other metrics of the confusion matrix: paired bootstrap and approximate
-    randomisation. Loss and Brier: BCa interval and sign flips. AUCs: DeLong. A model is called better only
+    randomisation. Loss and Brier: t interval and sign flips. AUCs: DeLong. A model is called better only
     where the test and the interval both say so.
 
     Args:
