@@ -22,13 +22,13 @@ from finetune_eval.evaluation.intervals import (
     Ranking,
     bias_corrected,
     dirichlet,
-    gather_counts,
     group_indices,
     mean_interval,
     newcombe_paired_difference,
     ranking_influence,
     ranking_variance,
     split_counts,
+    sum_counts,
     times,
 )
 from finetune_eval.evaluation.metrics import (
@@ -259,8 +259,8 @@ class _Triples:
 
     def sums(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
         """Add counts (..., triples) up to the (..., 3 K) class counts of one of the models."""
-        gather = gather_counts(self.label, column, self.classes)
-        return np.asarray((gather @ np.atleast_2d(counts).T).T).reshape(*counts.shape[:-1], -1)
+        summed = sum_counts(np.atleast_2d(counts), self.label, column, self.classes)
+        return summed.reshape(*counts.shape[:-1], -1)
 
     def difference(self, counts: NDArray[Any], score: Callable[[ClassCounts], Floats]) -> Floats:
         """Return score(a) - score(b) for counts (..., triples)."""

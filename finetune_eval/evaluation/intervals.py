@@ -244,32 +244,42 @@ def resample_class_counts(confusion: ArrayLike, n_resamples: int, seed: int) -> 
     table = _whole_counts(confusion)
     cells = np.flatnonzero(table)
     counts = table.reshape(-1)[cells]
-    random, gather = np.random.default_rng(seed), gather_counts(*np.divmod(cells, len(table)), len(table))
+    random, (true, predicted) = np.random.default_rng(seed), np.divmod(cells, len(table))
     step = max(1, _CHUNK // len(cells))
-    sums = [
-        (gather @ random.multinomial(int(counts.sum()), counts / counts.sum(), size=size).T).T
-        for size in (min(step, n_resamples - start) for start in range(0, n_resamples, step))
-    ]
+    sums = []
+    for start in range(0, n_resamples, step):
+        size = min(step, n_resamples - start)
+        drawn = random.multinomial(int(counts.sum()), counts / counts.sum(), size=size)
+        sums.append(sum_counts(drawn, true, predicted, len(table)))
     return split_counts(np.concatenate(sums))
 
 
-def gather_counts(true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int) -> Any:
-    """Make the sparse matrix that adds numbers of cells up to hits, predicted and true rows of the classes.
+def sum_counts(
+    values: NDArray[Any], true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
+) -> Floats:
+    """Add numbers of cells up to hits, predicted and true rows of the classes.
 
     Args:
+        values: (B, cells) numbers.
         true: (cells,) true class of each cell.
         predicted: (cells,) predicted class of each.
         classes: How many classes K.
 
     Returns:
-        (3 K, cells), for `split_counts`.
+        (B, 3 K) sums, for `split_counts`.
     """
-    from scipy.sparse import csr_matrix
-
-    at, each = np.flatnonzero(true == predicted), np.arange(len(true))
-    rows = np.concatenate([true[at], classes + predicted, 2 * classes + true])
-    columns = np.concatenate([at, each, each])
-    return csr_matrix((np.ones(len(rows)), (rows, columns)), (3 * classes, len(each)))
+    out = np.zeros((len(values), 3 * classes))
+    at = np.flatnonzero(true == predicted)
+    for columns, place in (
+        (at, true[at]),
+        (np.arange(len(true)), classes + predicted),
+        (np.arange(len(true)), 2 * classes + true),
+    ):
+        order = np.argsort(place, kind="stable")
+        found, first = np.unique(place[order], return_index=True)
+        if len(found):
+            out[:, found] = np.add.reduceat(values[:, columns[order]], first, axis=1)
+    return out
 
 
 def split_counts(sums: Floats) -> ClassCounts:
@@ -1139,10 +1149,10 @@ def dirichlet(
     Reference:
         Goutte and Gaussier 2005, ECIR, LNCS 3408:345-359.
     """
-    random = np.random.default_rng(seed)
     if table.ndim == 2:
-        drawn: Any = _dirichlet_counts(random, table, n_resamples)
+        drawn: Any = dirichlet_counts(table, n_resamples, seed)
     else:
+        random = np.random.default_rng(seed)
         gammas = random.standard_gamma(table.ravel() + 1 / table.size, size=(n_resamples, table.size))
         gammas *= table.sum() / gammas.sum(axis=1, keepdims=True)
         drawn = gammas.reshape(-1, *table.shape)
@@ -1150,21 +1160,35 @@ def dirichlet(
     return float(low), float(high)
 
 
-# Breaks of the stick; each leaves at most half of it in the mean, so that what is left is below rounding.
+# Breaks of the stick; each leaves at most half of it in the mean, so that what is left is below rounding. Up
+# to four times as many empty cells are drawn sooner one by one.
 _STICKS = 50
 
 
-def _dirichlet_counts(random: np.random.Generator, table: Floats, n_resamples: int) -> ClassCounts:
-    """Draw (K, K) tables of the posterior, as class counts, without drawing each of the K^2 cells.
+def dirichlet_counts(table: Floats, n_resamples: int, seed: int) -> ClassCounts:
+    """Draw tables of a Dirichlet posterior with one prior row in all, without drawing each of the K^2 cells.
 
-    The empty cells together are one gamma variate (a Dirichlet adds up to a Dirichlet), shared out among them
-    by breaking a stick: exact for a base measure of any kind (Sethuraman 1994, Stat. Sinica 4:639-650).
+    Many empty cells together are one gamma variate (a Dirichlet adds up to a Dirichlet), shared out among
+    them by breaking a stick.
+
+    Args:
+        table: (K, K) counts, or effective counts.
+        n_resamples: How many draws B.
+        seed: Seed of the draws.
+
+    Returns:
+        (B, K) hits, predicted rows and true rows.
+
+    Reference:
+        Sethuraman 1994, Stat. Sinica 4:639-650 (exact, whatever the cells that share the stick).
     """
-    k, flat = len(table), table.ravel()
-    seen, empty = np.flatnonzero(flat > 0), np.flatnonzero(flat <= 0)
+    random, k, flat = np.random.default_rng(seed), len(table), table.ravel()
+    empty = np.flatnonzero(flat <= 0)
+    empty = empty if len(empty) > 4 * _STICKS else empty[:0]
+    seen = np.setdiff1d(np.arange(table.size), empty)
     prior = 1 / table.size
     gammas = random.standard_gamma(flat[seen] + prior, size=(n_resamples, len(seen)))
-    total, sums = gammas.sum(axis=1), np.asarray((gather_counts(*np.divmod(seen, k), k) @ gammas.T).T)
+    total, sums = gammas.sum(axis=1), sum_counts(gammas, *np.divmod(seen, k), k)
     if len(empty):
         mass = random.standard_gamma(prior * len(empty), size=n_resamples)
         left = np.cumprod(1 - random.beta(1, prior * len(empty), size=(n_resamples, _STICKS - 1)), axis=1)
