@@ -1207,26 +1207,29 @@ def dirichlet_counts(table: Floats, n_resamples: int, seed: int) -> ClassCounts:
 
 
 def delta_interval(
-    function: Callable[[Floats], Floats], table: Floats, confidence: float
+    function: Callable[[ClassCounts], Floats], table: Floats, confidence: float
 ) -> tuple[float, float]:
     """Take the limits of a function of multinomial counts by the delta method, unclipped.
 
     Args:
-        function: (B, K, K) tables to (B,) values.
+        function: (B, K) class counts to (B,) values.
         table: (K, K) counts.
         confidence: Nominal coverage in (0, 1).
 
     Returns:
         The lower and the upper limit.
     """
-    n = float(table.sum())
+    n, step = float(table.sum()), 1e-6
     share = table / n
-    step = 1e-6
-    steps = step * np.eye(table.size).reshape(table.size, *table.shape)
-    gradient = (function(share + steps) - function(share - steps)) / (2 * step)
+    at = np.concatenate(class_counts(share))
+    steps = step * np.eye(len(at))
+    slope = function(split_counts(at + steps)) - function(split_counts(at - steps))
+    of_hits, of_predicted, of_true = np.split(slope / (2 * step), 3)
+    # A cell counts in its row and its column, and on the diagonal as a hit.
+    gradient = (of_true[:, None] + of_predicted + np.diag(of_hits)).ravel()
     flat = share.ravel()
     variance = max(float(flat @ gradient**2) - float(flat @ gradient) ** 2, 0.0) / n
-    value, half = float(function(share[None])[0]), _z(confidence) * math.sqrt(variance)
+    value, half = float(function(split_counts(at[None]))[0]), _z(confidence) * math.sqrt(variance)
     return value - half, value + half
 
 

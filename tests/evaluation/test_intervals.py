@@ -460,6 +460,7 @@ def test_an_estimate_prints_and_is_a_number():
 
 
 @given(st.tuples(*[st.integers(0, 60)] * 4).filter(any), confidences)
+@settings(deadline=None)
 def test_other_paired_differences_contain_their_value_and_flip_with_the_models(cells, confidence):
     both, only_a, only_b, neither = cells
     for method in ("tango", "bonett_price"):
@@ -478,6 +479,7 @@ def test_tango_without_disagreement_is_wilson_of_none(n, z):
 
 
 @given(counts, confidences)
+@settings(deadline=None)
 def test_agresti_coull_holds_wilson(count, confidence):
     k, n = count
     wide, narrow = (function(k, n, confidence=confidence) for function in (agresti_coull, wilson))

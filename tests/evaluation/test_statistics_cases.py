@@ -82,9 +82,11 @@ def test_paired_difference_cavo(method, low, high):
 
 def test_wald_is_the_delta_method_of_the_same_table():
     # The same source gives Wald's limits. They are no public function, since they cover too little; here they
-    # check the delta method: the four cells as a 2 x 2 table, and the difference of its margins.
+    # check the delta method: the four cells as a table, and the difference of its margins (65 - 75) / 161.
     table = np.array([[59.0, 6.0], [16.0, 80.0]])
-    limits = intervals.delta_interval(lambda t: (t[..., 0, 1] - t[..., 1, 0]) / t.sum((-2, -1)), table, 0.95)
+    limits = intervals.delta_interval(
+        lambda counts: (counts.true[:, 0] - counts.predicted[:, 0]) / counts.true.sum(axis=1), table, 0.95
+    )
     assert limits == pytest.approx((-0.1184, -0.0058), abs=5.1e-05)
 
 
