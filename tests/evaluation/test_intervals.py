@@ -358,7 +358,7 @@ def test_the_interval_of_a_mean_without_skewness_is_students_t():
     expected = scipy.stats.ttest_1samp(rows, 0).confidence_interval(0.95)
     found = mean_of(rows)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    assert found.method == "Student's t of rows, skewness removed"
+    assert found.method == "Student's t of rows, skewness removed (unreliable: only 40 rows)"
 
 
 def test_the_limits_of_a_skewed_mean_are_where_halls_polynomial_is_students_t():
@@ -379,7 +379,10 @@ def test_the_interval_of_a_mean_is_of_groups_and_weights():
     once = mean_of(rows)
     groups = mean_of(np.repeat(rows, 4), groups=np.repeat(np.arange(30), 4))
     assert (groups.low, groups.high) == pytest.approx((once.low, once.high))
-    assert groups.method == "Student's t of groups, skewness removed"
+    assert groups.method == "Student's t of groups, skewness removed (unreliable: only 30 groups)"
+    # What cannot be much worse than the worst row seen is not called so, and neither are many rows.
+    assert "unreliable" not in intervals.mean_interval(rows, confidence=0.95, bounds=(0, rows.max())).method
+    assert "unreliable" not in mean_of(np.tile(rows, 4)).method
     weighted = mean_of(rows, sample_weight=np.full(30, 7.0))
     assert (weighted.low, weighted.high) == pytest.approx((once.low, once.high))
 
