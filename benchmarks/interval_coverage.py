@@ -1,6 +1,6 @@
 """How often do nominal 95 % intervals cover the truth? Simulated; prints Markdown tables.
 
-python benchmarks/interval_coverage.py             # all tables, about ten minutes of one core
+python benchmarks/interval_coverage.py             # all tables, about six minutes of one core
 python benchmarks/interval_coverage.py --runs 100  # a quick look
 
 The defaults of finetune_eval were chosen by the designs marked "chosen"; those marked "held out" only judge
@@ -246,7 +246,7 @@ OF_TABLES: dict[str, tuple[str, str, str | None]] = {
 CANDIDATES = ("macro-F1", "balanced accuracy", "MCC")
 
 
-CELLS = 20_000_000  # of all resampled tables at a time: 160 MB
+CELLS = 4_000_000  # of all resampled tables at a time: 32 MB
 
 
 def of_confusion(runs: int) -> None:
