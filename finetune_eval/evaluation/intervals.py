@@ -668,7 +668,7 @@ def newcombe_auc(value: float, positives: int, negatives: int, confidence: float
 
     Example:
         >>> [round(limit, 3) for limit in newcombe_auc(1.0, 10, 10, 0.95)]
-        [0.786, 1.0]
+        [0.8, 1.0]
 
     Reference:
         Newcombe 2006, Stat. Med. 25:559-573, method 5; the variance: Hanley and McNeil 1982, Radiology
