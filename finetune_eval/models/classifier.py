@@ -16,7 +16,7 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.batching import Batches, Encoded, encoder
+from finetune_eval.models.batching import Batches, Encoded, encoder, widths
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
 _TINY = float(np.finfo("float32").tiny)
@@ -341,6 +341,9 @@ class Classifier(keras_hub.models.Task):
         first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
         moved = (tf.range(width) + first) % width
         longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
+        if keras.backend.backend() == "jax":
+            few = tf.constant(widths(mask.shape[1]))
+            longest = few[tf.searchsorted(few, longest[tf.newaxis])[0]]
         return {
             name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
             for name, value in features.items()
@@ -499,7 +502,7 @@ class Classifier(keras_hub.models.Task):
                 )
             by_length = np.concatenate([self._forward(batches[i][0]).numpy() for i in range(len(batches))])
         else:
-            by_length = np.asarray(keras.Model.predict(self, batches, verbose=verbose, **kwargs))
+            by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)
         probabilities[np.concatenate(batches.order)] = by_length
         return probabilities

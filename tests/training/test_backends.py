@@ -1,0 +1,71 @@
+"""TensorFlow and JAX: the same weights and rows give the same numbers, and each loads what the other saved."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("jax", reason="JAX is an extra; `make test-jax` installs it and runs this")
+
+PROGRAM = """
+import json, sys
+import numpy as np
+sys.path.insert(0, sys.argv[1])
+from conftest import SENTIMENTS, TEXTS, text_classifier
+import finetune_eval as fe
+mine, *others = sys.argv[2:]
+x, y = list(TEXTS) * 4, list(SENTIMENTS) * 4
+found = {}
+if mine != "-":
+    model = text_classifier(layers=2, dropout=0.0)
+    random = np.random.default_rng(0)  # Keras' own initial weights differ by backend
+    model.backbone.set_weights([random.normal(0, 0.5, w.shape) for w in model.backbone.get_weights()])
+    found["before"] = model.predict(x).tolist()
+    steps = []
+    class Steps(fe.EpochTrace):
+        def on_train_batch_end(self, batch, logs=None):
+            steps.append(float(logs["loss"]))
+    run = fe.fine_tune(
+        model, x, y, validation_data=(x[:9], y[:9]), epochs=3, batch_size=5, learning_rate=0.005,
+        precision="float32", verbose=False, callbacks=[Steps()],
+    )
+    found["steps"] = steps
+    found["epochs"] = [dict(record.metrics) for record in run.trace.epochs]
+    found["keras evaluate"] = model.evaluate(x, y, verbose=0)
+    result = fe.evaluate(model, x, y)
+    found["evaluate"] = [result.loss, result.accuracy, result.f1]
+    found["after"] = model.predict(x).tolist()
+    model.save(mine)
+for number, other in enumerate(others):
+    found["loaded"] = fe.load_model(other).predict(x).tolist()
+print(json.dumps(found))
+"""
+
+
+def on(backend, *files):
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1]), *map(str, files)],
+        env={**os.environ, "KERAS_BACKEND": backend}, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What each backend computed, and what it computes with the other's model."""
+    folder = tmp_path_factory.mktemp("models")
+    tensorflow = on("tensorflow", folder / "tensorflow.keras")
+    jax = on("jax", folder / "jax.keras", folder / "tensorflow.keras")
+    tensorflow |= on("tensorflow", "-", folder / "jax.keras")
+    return tensorflow, jax
+
+
+def test_probabilities_before_training_agree(found):
+    tensorflow, jax = (np.array(each["before"]) for each in found)
+    np.testing.assert_allclose(jax, tensorflow, rtol=0, atol=1e-5)
+    assert tensorflow[:, 1].std() > 0.01  # else any two models would agree
