@@ -48,7 +48,7 @@ class Encoded:
         return np.diff(self.offsets)
 
     def take(self, rows: np.ndarray, *, few_widths: bool = False) -> dict[str, np.ndarray]:
-        """Return the given rows as one batch, zero-padded to the longest of them, or to the next of `widths`."""
+        """Return the given rows as one batch, zero-padded to the longest, or to the next of `widths`."""
         if self.offsets is None:
             return {name: values[rows] for name, values in self.features.items()}
         starts, lengths = self.offsets[rows], self.lengths[rows]
@@ -201,7 +201,7 @@ class Batches(keras.utils.PyDataset):
         return 1.0 - int(lengths.sum()) / computed
 
     def dataset(self) -> Any:
-        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, batches of few widths elsewhere."""
+        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, else batches of few widths."""
         if keras.backend.backend() != "tensorflow":
             return _FewWidths(self)
 
@@ -226,9 +226,9 @@ class Batches(keras.utils.PyDataset):
 class _FewWidths(keras.utils.PyDataset):
     """What a backend without tf.data is fed: `batches`, rounded up to a few widths, a new order every pass.
 
-    Keras cannot be asked to draw the orders: it calls `on_epoch_end` once before the first epoch, and
-    `on_epoch_begin` in the middle of a pass where there are `steps_per_epoch`. So the next order is drawn where
-    a pass begins and the one before it came to its end: the same orders as TensorFlow is fed.
+    Keras cannot be left to draw the orders: it calls `on_epoch_end` once before the first epoch, and
+    `on_epoch_begin` in the middle of a pass where there are `steps_per_epoch`. So the next order is drawn
+    where a pass begins after one that came to its end: TensorFlow is fed the same orders.
     """
 
     def __init__(self, batches: Batches):

@@ -228,8 +228,9 @@ class Classifier(keras_hub.models.Task):
         if isinstance(metrics, str) and metrics == "auto":
             metrics = None
             weighted_metrics = weighted_metrics or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-        # XLA would compile one program for every batch width.
-        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
+        # On TensorFlow XLA would compile one program for every batch width.
+        compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
+        kwargs.setdefault("jit_compile", compiled)
         super().compile(
             optimizer=optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -237,6 +238,7 @@ class Classifier(keras_hub.models.Task):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""
         built = config.pop("optimizer_built", False)
+        config.pop("jit_compile", None)  # what is right depends on the backend that loads
         self.compile(**keras.saving.deserialize_keras_object(config))
         if built:
             optimizer: Any = self.optimizer

@@ -1,4 +1,4 @@
-"""TensorFlow and JAX: the same weights and rows give the same numbers, and each loads what the other saved."""
+"""TensorFlow and JAX: the same weights and rows, the same numbers; each loads what the other saved."""
 
 import json
 import os
@@ -30,7 +30,7 @@ if mine != "-":
         def on_train_batch_end(self, batch, logs=None):
             steps.append(float(logs["loss"]))
     run = fe.fine_tune(
-        model, x, y, validation_data=(x[:9], y[:9]), epochs=3, batch_size=5, learning_rate=0.005,
+        model, x, y, validation_data=(x[:9], y[:9]), epochs=3, batch_size=5, learning_rate=0.0005,
         precision="float32", verbose=False, callbacks=[Steps()],
     )
     found["steps"] = steps
@@ -40,8 +40,10 @@ if mine != "-":
     found["evaluate"] = [result.loss, result.accuracy, result.f1]
     found["after"] = model.predict(x).tolist()
     model.save(mine)
-for number, other in enumerate(others):
-    found["loaded"] = fe.load_model(other).predict(x).tolist()
+for other in others:
+    loaded = fe.load_model(other)
+    found["loaded"] = loaded.predict(x).tolist()
+    found["loaded is compiled by XLA"] = loaded.jit_compile
 print(json.dumps(found))
 """
 
@@ -65,7 +67,36 @@ def found(tmp_path_factory):
     return tensorflow, jax
 
 
+def close(found, name, tolerance):
+    tensorflow, jax = (np.array(each[name]) for each in found)
+    np.testing.assert_allclose(jax, tensorflow, rtol=0, atol=tolerance)
+    return tensorflow
+
+
 def test_probabilities_before_training_agree(found):
-    tensorflow, jax = (np.array(each["before"]) for each in found)
-    np.testing.assert_allclose(jax, tensorflow, rtol=0, atol=1e-5)
-    assert tensorflow[:, 1].std() > 0.01  # else any two models would agree
+    assert close(found, "before", 1e-5)[:, 1].std() > 0.01  # else any two models would agree
+
+
+def test_every_step_of_training_has_the_same_loss(found):
+    # Products are summed in another order: each step differs by a few of float32's 6e-8, and Adam carries
+    # that on. MEASURED after 21 steps. Another order of the rows, or an update that is not
+    # Adam's, is off by TODO.
+    steps = close(found, "steps", 1e-5)
+    assert len(steps) == 3 * 7 and steps[-1] < steps[0] - 0.1
+
+
+def test_epochs_and_evaluations_agree(found):
+    tensorflow, jax = (each["epochs"] for each in found)
+    assert len(tensorflow) == 3
+    for one, other in zip(tensorflow, jax, strict=True):
+        assert other == pytest.approx(one, abs=1e-5)
+    close(found, "keras evaluate", 1e-5)
+    close(found, "evaluate", 1e-5)
+    close(found, "after", 1e-5)
+
+
+def test_each_loads_what_the_other_saved(found):
+    for one, other in (found, found[::-1]):
+        np.testing.assert_allclose(other["loaded"], one["after"], rtol=0, atol=1e-5)
+    # As each would have compiled it: XLA is what makes JAX fast, and TensorFlow slow.
+    assert [each["loaded is compiled by XLA"] for each in found] == [False, True]

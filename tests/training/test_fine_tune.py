@@ -439,6 +439,7 @@ def test_the_precision_option_is_put_back_even_after_an_error(before):
         tf.config.optimizer.set_experimental_options({precision._OPTION: False})
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")
 def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
     monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
     seen = []
@@ -448,8 +449,10 @@ def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
     assert seen == [True] and option() is False
 
 
-def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: False)
+@pytest.mark.parametrize("backend, able", [("tensorflow", False), ("jax", True)])
+def test_bfloat16_is_refused_where_it_would_be_emulated_or_ignored(monkeypatch, backend, able):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: able)
     assert precision.resolve("auto") == "float32"
     sentence = (
         "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or amx_bf16; "
