@@ -20,7 +20,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 test-jax: .venv/installed-jax
-	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not real" $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not real" $(ON_JAX)
 	$(JAX) $(BIN)/python -m pytest -q tests/models/test_pretrained.py -k ten_embeddings
 
 check: .venv/installed-dev
