@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -374,7 +375,8 @@ class Classifier(keras_hub.models.Task):
     def _plainly(self, run: Any) -> Any:
         """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
         try:
-            return run()
+            with variables_kept(self):
+                return run()
         except tf.errors.OpError:
             if self._refused is None:
                 raise
@@ -546,6 +548,35 @@ class Classifier(keras_hub.models.Task):
         indices = _checks.label_indices("y", y, self.labels)
         self.threshold = choose_threshold(indices, self.predict(x, verbose=0), goal=goal)
         return self.threshold
+
+
+@contextlib.contextmanager
+def variables_kept(model: Classifier) -> Iterator[None]:
+    """On JAX, give variables back the values that an error inside the context would lose.
+
+    Keras takes them out of the model while batches run, and puts them back when all went well: a row that is
+    refused in the first batch would leave the model without weights.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    variables = [*model.variables, *model.metrics_variables, *getattr(model.optimizer, "variables", ())]
+    before = [variable.value for variable in variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()  # what the last step left, if there was one
+        for variable, value in zip(variables, before, strict=True):
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
+def lost(model: Classifier) -> bool:
+    """Whether a weight has no value: on JAX, after an interruption in the middle of a step."""
+    if keras.backend.backend() != "jax":
+        return False
+    return any(weight._value is None or weight._value.is_deleted() for weight in model.weights)
 
 
 def _is_pipeline(x: Any) -> bool:

@@ -418,6 +418,31 @@ def test_a_run_interrupted_in_its_first_epoch_has_no_model(tiny, data, held_out,
         fe.load_model(tmp_path / "r")
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow never takes weights out")
+def test_an_interruption_while_a_batch_is_made_loses_no_weight(tiny, data, monkeypatch):
+    model = tiny.numeric_classifier()
+    before, original, made = model.get_weights(), module.Classifier.batches, []
+
+    def batches(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        take = found._batch
+
+        def interrupted(rows, **options):
+            made.append(rows)
+            if len(made) == 2:  # the first is looked at for its shape, the second is to be trained on
+                raise KeyboardInterrupt
+            return take(rows, **options)
+
+        found._batch = interrupted
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Classifier, "batches", batches)
+        quick(model, *data)
+    assert same_weights(model.get_weights(), before)
+    assert np.isfinite(quick(model, *data).trace.epochs[-1].metrics["loss"])
+
+
 # --- precision ---
 
 
