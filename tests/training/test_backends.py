@@ -30,7 +30,7 @@ if mine != "-":
         def on_train_batch_end(self, batch, logs=None):
             steps.append(float(logs["loss"]))
     run = fe.fine_tune(
-        model, x, y, validation_data=(x[:9], y[:9]), epochs=3, batch_size=5, learning_rate=0.0005,
+        model, x, y, validation_data=(x[:9], y[:9]), epochs=3, batch_size=5, learning_rate=0.005,
         precision="float32", verbose=False, callbacks=[Steps()],
     )
     found["steps"] = steps
@@ -78,9 +78,10 @@ def test_probabilities_before_training_agree(found):
 
 
 def test_every_step_of_training_has_the_same_loss(found):
-    # Products are summed in another order: each step differs by a few of float32's 6e-8, and Adam carries
-    # that on. MEASURED after 21 steps. Another order of the rows, or an update that is not
-    # Adam's, is off by TODO.
+    # Products are summed in another order: each step differs by a few of float32's 6e-8, and Adam carries that
+    # on. 1.9e-6 was measured over these 21 steps, 1.8e-6 in the probabilities after them; the loss falls from
+    # 2.3 to 0.7. Weights are not compared: of the keys' biases the exact gradient is 0, and Adam makes whole
+    # steps of its rounding.
     steps = close(found, "steps", 1e-5)
     assert len(steps) == 3 * 7 and steps[-1] < steps[0] - 0.1
 
