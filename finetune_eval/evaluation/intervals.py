@@ -241,6 +241,29 @@ def bias_corrected(values: float, resampled: ArrayLike, confidence: float = 0.95
     return float(low), float(high)
 
 
+def expanded_confidence(confidence: float, units: float) -> float:
+    """Return the confidence at which a percentile bootstrap of few units is as wide as it ought to be.
+
+    Bootstrap limits of n units are too narrow by sqrt((n - 1) / n), and by normal instead of Student's
+    quantiles: .95 of 30 units becomes .962, of 500 units .951.
+
+    Args:
+        confidence: The nominal one, in (0, 1).
+        units: How many rows or groups are drawn.
+
+    Reference:
+        Hesterberg 2015, American Statistician 69:371-386 (expanded percentile interval).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    if math.isinf(units):
+        return confidence
+    freedom = max(units - 1, 1.0)
+    t = float(stdtrit(freedom, 0.5 + confidence / 2))
+    # Of two units the limits are the ends of the draws; 1 itself is no confidence.
+    return min(float(2 * ndtr(t * math.sqrt((freedom + 1) / freedom)) - 1), 1 - 1e-12)
+
+
 def _limits_of_difference(
     value: float, low_a: float, high_a: float, low_b: float, high_b: float, correlation: float
 ) -> tuple[float, float]:
@@ -957,6 +980,7 @@ def resampled_interval(
     what: str = "confusion matrix",
     macro: str | None = None,
     trials: float | None = None,
+    support: Support | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> Estimate:
@@ -977,6 +1001,7 @@ def resampled_interval(
         macro: "precision", "recall", "f1" or "balanced_accuracy" where the metric is the macro mean of it;
             None otherwise.
         trials: How many independent rows the table is worth; None: its sum.
+        support: The units that were drawn, where they are not the rows of the table.
         bounds: The smallest and the largest possible value.
         seed: Seed of the Dirichlet draws.
 
@@ -988,7 +1013,10 @@ def resampled_interval(
     hits, predicted, true = class_counts(table)
     # A class that was predicted and has no rows counts (as 0) in every mean but balanced accuracy.
     counted = true > 0 if macro == "balanced_accuracy" else predicted + true > 0
-    fewest = scale * float(true[counted].min())
+    right = float(hits.sum())
+    if support is None:
+        support = Support(true, right, float(true.sum()) - right, math.inf, "row")
+    fewest = float(support.classes[counted].min())
     few = fewest < FEW_ROWS - 1e-9
     by_class = macro is not None and table.ndim == 2
     combined = "Wilson limits of the classes, combined"
@@ -1004,18 +1032,19 @@ def resampled_interval(
         limits, method = of_classes(), combined
     else:
         limits, method = (
-            bias_corrected(value, function(draws), confidence),
+            bias_corrected(value, function(draws), expanded_confidence(confidence, support.units)),
             f"bias-corrected bootstrap of {what}",
         )
-        right = scale * float(hits.sum())
-        wrong = scale * float(true.sum()) - right
+        outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
         reasons = []
         if limits[1] - limits[0] <= 1e-9:
             reasons.append("resamples do not vary")
-        elif min(right, wrong) < FEW_OUTCOMES - 1e-9:
-            reasons.append(f"only {min(right, wrong):.3g} rows {'right' if right < wrong else 'wrong'}")
+        elif least < FEW_OUTCOMES - 1e-9:
+            having = outcome if support.unit == "row" else f"with a {outcome} row"
+            reasons.append(f"only {times(least, support.unit)} {having}")
         if few:
-            reasons.append(f"unreliable: a class has {fewest:.3g} {'row' if fewest == 1 else 'rows'}")
+            having = "has" if support.unit == "row" else "is in"
+            reasons.append(f"unreliable: a class {having} {times(fewest, support.unit)}")
         if reasons:
             other = (
                 of_classes() if by_class else dirichlet(function, scale * table, confidence, len(draws), seed)
@@ -1105,6 +1134,24 @@ def _pair(limits: Any) -> tuple[float, float]:
     return float(low), float(high)
 
 
+class Support(NamedTuple):
+    """How many independent units (groups, or weighted rows by Kish's number) a table of rows rests on.
+
+    Attributes:
+        classes: (..., K) units with rows of each class.
+        right: Units with a row that is right.
+        wrong: Units with a row that is wrong.
+        units: All of them.
+        unit: "row" or "group".
+    """
+
+    classes: Floats
+    right: float
+    wrong: float
+    units: float
+    unit: str
+
+
 class Ranking(NamedTuple):
     """ROC-AUC or PR-AUC, and how much each row moves it.
 
@@ -1155,7 +1202,7 @@ def ranking_influence(
         value, pairs = function(flat, probabilities.ravel(), None if weights is None else repeated)
         influence = pairs.reshape(-1, classes).sum(axis=1)
         sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
-        smallest = min(_independent(side, rows, groups) for side in sides)
+        smallest = min(independent_units(side, rows, groups) for side in sides)
         return Ranking(value, influence, smallest, classes)
     total, share, smallest, found = 0.0, 0.0, math.inf, 0
     influence = np.zeros(n)
@@ -1167,16 +1214,28 @@ def ranking_influence(
         part = float((rows * positive).sum()) if average == "weighted" else 1.0
         total, share, found = total + part * value, share + part, found + 1
         influence += part * moves
-        smallest = min(smallest, *(_independent(side, rows, groups) for side in (positive, ~positive)))
+        smallest = min(smallest, *(independent_units(side, rows, groups) for side in (positive, ~positive)))
     return Ranking(total / share, influence / share, smallest, found) if found else None
 
 
-def _independent(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
-    """Count the groups, or else the rows (Kish's effective number where weights differ), of one side."""
+def independent_units(
+    side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None
+) -> float:
+    """Count the groups, or else the rows (Kish's effective number where weights differ), of some rows.
+
+    Args:
+        side: (n,) which rows.
+        weights: (n,) row weights; rows of weight 0 are no rows.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number; 0 where no row has a weight.
+    """
     counted = side & (weights > 0)
     if groups is not None:
-        return float(len(np.unique(groups[counted])))
-    return float(weights[counted].sum() ** 2 / (weights[counted] ** 2).sum())
+        return float(np.count_nonzero(np.bincount(groups[counted])))
+    squares = float((weights[counted] ** 2).sum())
+    return float(weights[counted].sum() ** 2 / squares) if squares else 0.0
 
 
 def ranking_interval(
