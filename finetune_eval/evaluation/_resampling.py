@@ -18,6 +18,7 @@ from finetune_eval.evaluation.intervals import (
     Support,
     clustered_variance,
     dirichlet,
+    effective_units,
     expanded_confidence,
     independent_units,
     mean_interval,
@@ -105,9 +106,9 @@ class Resampler:
         Of groups: the rows divided by the design effect on the accuracy, and never fewer than groups.
         """
         rows = self._row_weights()
+        fewest = effective_units(rows, self._groups)
         if self._groups is None:
-            return float(rows.sum() ** 2 / (rows**2).sum())
-        fewest = independent_units(np.ones(len(rows), dtype=bool), rows, self._groups)
+            return fewest
         assert self._row_cells is not None
         right = (self._true == self._predicted).reshape(len(rows), -1).all(axis=1)
         influence = rows * (right - np.average(right, weights=rows))
@@ -115,7 +116,7 @@ class Resampler:
         if alone <= 0:  # all right, or all wrong: nothing shows how alike the rows of a group are
             return fewest
         effect = max(1.0, clustered_variance(influence, self._groups) / alone)
-        return max(fewest, float(rows.sum() ** 2 / (rows**2).sum()) / effect)
+        return max(fewest, effective_units(rows, None) / effect)
 
     def _row_weights(self) -> Floats:
         if self._weights is not None:
@@ -145,7 +146,7 @@ class Resampler:
                 classes if true.ndim == 2 else classes[0],
                 units(same.any(axis=1)),
                 units(~same.all(axis=1)),
-                units(np.ones(len(rows), dtype=bool)),
+                effective_units(rows, self._groups),
                 "row" if self._groups is None else "group",
             )
         return self._supports[of_class]
@@ -207,8 +208,8 @@ class Resampler:
         """Estimate the (weighted) mean of one number a row, each in [0, high]."""
         confidence = self.confidence
         if self._groups is not None or self._weights is not None:
-            units = np.ones(len(rows), dtype=bool), self._row_weights(), self._groups
-            confidence = expanded_confidence(confidence, independent_units(*units))
+            weights = np.ones(len(rows)) if self._weights is None else self._weights
+            confidence = expanded_confidence(confidence, effective_units(weights, self._groups))
         found = mean_interval(
             rows,
             confidence=confidence,

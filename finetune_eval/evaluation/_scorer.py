@@ -255,21 +255,28 @@ class Scorer:
         )
 
     def calibration(self) -> Calibration | None:
-        """Hold the probabilities against what happened; None for multilabel or weighted rows."""
-        if self.multilabel or self.options.weights is not None:
+        """Hold the probabilities against what happened; None for multilabel rows."""
+        if self.multilabel:
             return None
-        return calibrate(self.y, self.p, confidence=self.options.confidence, seed=self.options.seed)
+        return calibrate(
+            self.y,
+            self.p,
+            confidence=self.options.confidence,
+            sample_weight=self.options.weights,
+            seed=self.options.seed,
+        )
 
     def slices(self) -> tuple[Slice, ...]:
-        """Look for weak parts of the rows, where texts or metadata were given and rows count equally."""
+        """Look for weak parts of the rows, where texts or metadata were given."""
         texts, metadata = self.options.texts, self.options.metadata
-        if not self._sliced() or self.options.weights is not None:
+        if not self._sliced():
             return ()
         return find_slices(
             self.correct,
             texts=texts,
             metadata=metadata,
             confidence=self.options.confidence,
+            sample_weight=self.options.weights,
             seed=self.options.seed,
         )
 
@@ -277,12 +284,10 @@ class Scorer:
         return self.options.texts is not None or self.options.metadata is not None
 
     def _unlike(self) -> list[str]:
-        """Say what would take weighted rows for equal ones, or takes grouped rows for independent ones."""
+        """Say what takes grouped rows for independent ones."""
         parts = [] if self.multilabel else ["calibration"]
         if self._sliced():
             parts.append("weak parts of the rows")
-        if self.options.weights is not None and parts:
-            return [f"Left out, since the weights of the rows would be ignored: {', '.join(parts)}."]
         if self.options.groups is not None and parts:
             return [
                 f"Computed as if the rows of a group were independent: {', '.join(parts)}. Chance may look "

@@ -26,6 +26,7 @@ from finetune_eval.evaluation.intervals import (
     clustered_variance,
     delong_variance,
     dirichlet,
+    effective_units,
     expanded_confidence,
     group_indices,
     independent_units,
@@ -363,7 +364,7 @@ class _UnitTriples:
                 for size, one in zip(sizes, seeds, strict=True)
             ]
         )
-        units = self._units(np.ones(len(self._label), dtype=bool))
+        units = effective_units(self._weights, self._groups)
         low, high = bias_corrected(value, resampled, expanded_confidence(confidence, units))
         unit = "row" if self._groups is None else "group"
         method = f"paired bootstrap of {unit}s, bias-corrected"
@@ -382,9 +383,7 @@ class _UnitTriples:
             )
             low, high = min(low, other[0]), max(high, other[1])
             having = "has" if unit == "row" else "is in"
-            why = (
-                "resamples do not vary" if same else f"unreliable: a class {having} {times(few, unit)}"
-            )
+            why = "resamples do not vary" if same else f"unreliable: a class {having} {times(few, unit)}"
             method = f"wider of paired bootstrap of {unit}s and Dirichlet posterior ({why})"
         return Estimate(value, max(-bound, min(low, value)), min(bound, max(high, value)), method, confidence)
 
@@ -1005,7 +1004,7 @@ def _difference_of_means(rows: Floats, a: _Rows, settings: _Settings) -> tuple[E
     else:
         # A few heavy rows (or large groups) make the acceleration of BCa noise: .90 where this covers .945.
         weights = np.ones(len(rows)) if a.weights is None else a.weights
-        units = independent_units(np.ones(len(rows), dtype=bool), weights, settings.groups)
+        units = effective_units(weights, settings.groups)
         difference = bootstrap(
             rows,
             method="percentile",

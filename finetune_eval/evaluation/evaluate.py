@@ -24,6 +24,7 @@ from finetune_eval.evaluation._inputs import (
     label_names,
     labels_of_file,
     read_probabilities,
+    row_weights,
     true_labels,
 )
 from finetune_eval.evaluation._result import ClassScore, Evaluation
@@ -410,7 +411,7 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         task=task,
         texts=texts,
         threshold=threshold,
-        weights=_weights(per_row["sample_weight"]),
+        weights=None if per_row["sample_weight"] is None else row_weights(per_row["sample_weight"]),
     )
 
 
@@ -450,23 +451,6 @@ def _training_rows(
                 )
         features = (features[0], features[1])
     return (x, indices), features
-
-
-def _weights(values: Any) -> NDArray[np.float64] | None:
-    if values is None:
-        return None
-    try:
-        weights = np.asarray(values, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`sample_weight` must be numbers: {error}.") from None
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"`sample_weight` must be finite and not negative; row {bad[0]} is {float(weights[bad[0]])!r}."
-        )
-    if weights.sum() == 0:
-        raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
-    return weights
 
 
 def load_predictions(

@@ -136,6 +136,30 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     return Estimate(successes / n, float(low), float(high), "Wilson", confidence)
 
 
+def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> Estimate:
+    """Make a Wilson interval of a weighted share, with Kish's effective number of rows.
+
+    Args:
+        share: The weighted share of rows that are right (or hits), in [0, 1].
+        rows: The square of the sum of the weights, divided by the sum of their squares.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The share with its interval; that of `wilson` where all weights are the same.
+
+    Example:
+        >>> print(effective_wilson(0.79, 200))
+        0.790 [0.728, 0.841]
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7; Korn and Graubard 1998, Survey Methodology 24:193-201.
+    """
+    # Sums round: a share of 1 less a trifle would lose its upper limit of 1.
+    value, rows = round(share, 14), round(rows, 9)
+    low, high = _pair(_wilson(value * rows, rows, confidence))
+    return Estimate(value, low, high, f"Wilson on {times(rows, 'effective row')}", confidence)
+
+
 def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     """Make a Clopper-Pearson interval of a proportion: coverage is at least the nominal one.
 
@@ -1135,13 +1159,13 @@ def _pair(limits: Any) -> tuple[float, float]:
 
 
 class Support(NamedTuple):
-    """How many independent units (groups, or weighted rows by Kish's number) a table of rows rests on.
+    """How many independent units (groups, or weighted rows by Kish's number) a table rests on.
 
     Attributes:
         classes: (..., K) units with rows of each class.
         right: Units with a row that is right.
         wrong: Units with a row that is wrong.
-        units: All of them.
+        units: All of them, as Kish's effective number.
         unit: "row" or "group".
     """
 
@@ -1218,9 +1242,7 @@ def ranking_influence(
     return Ranking(total / share, influence / share, smallest, found) if found else None
 
 
-def independent_units(
-    side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None
-) -> float:
+def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
     """Count the groups, or else the rows (Kish's effective number where weights differ), of some rows.
 
     Args:
@@ -1236,6 +1258,23 @@ def independent_units(
         return float(np.count_nonzero(np.bincount(groups[counted])))
     squares = float((weights[counted] ** 2).sum())
     return float(weights[counted].sum() ** 2 / squares) if squares else 0.0
+
+
+def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Return how many units of equal weight these rows, or groups, are worth: Kish's effective number.
+
+    Args:
+        weights: (n,) row weights; ones where rows count the same.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number, at most that of the rows or groups.
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7.
+    """
+    units = weights if groups is None else np.bincount(groups, weights=weights)
+    return float(units.sum() ** 2 / (units**2).sum())
 
 
 def ranking_interval(

@@ -211,7 +211,7 @@ def _baselines(evaluation: Evaluation) -> str:
 
 
 def _calibration(evaluation: Evaluation) -> list[str]:
-    if evaluation.calibration is None or "weight" in evaluation.predictions:
+    if evaluation.calibration is None:
         return []
     return ["## Calibration", _escape(evaluation.calibration.verdict), _escape(_words.brier(evaluation))]
 

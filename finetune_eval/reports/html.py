@@ -75,8 +75,7 @@ def _render(
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     single = evaluation.task == "classification"
-    # The bins are of rows that count the same, so they do not go with weighted scores.
-    calibration = None if "weight" in evaluation.predictions else evaluation.calibration
+    calibration = evaluation.calibration
     against, neutral = _words.trust(evaluation)
     declared = "accuracy" if comparison is None else comparison.metric
     wrong, suspects = _findings.wrong_rows(evaluation, n=_WORST, width=_TEXT)
