@@ -3,8 +3,8 @@
 python benchmarks/grouped_coverage.py             # about five minutes on one core
 python benchmarks/grouped_coverage.py --runs 100  # a quick look
 
-Groups of 1 to 20 rows (uniformly). Whether a row is right depends on its group: the group's share of right rows
-is drawn from a beta distribution whose intra-group correlation is the design's. So does its class.
+Groups of 1 to 20 rows (uniformly). Whether a row is right depends on its group: the group's share of right
+rows is drawn from a beta distribution whose intra-group correlation is the design's. So does its class.
 docs/statistics.md keeps the table it printed.
 """
 
@@ -81,7 +81,7 @@ def limits(rows: Rows, classes: int, seed: int) -> dict[str, tuple[float, float]
     out = {}
     for name, average in METRICS.items():
         if name == "accuracy":
-            found = resampler.mean((y == predicted).astype(float), high=1.0)
+            found = resampler.accuracy(y == predicted)
         else:
             found = resampler.interval(
                 lambda tables, name=name, average=average: from_confusion(name, tables, average),

@@ -19,7 +19,9 @@ from finetune_eval.evaluation.intervals import (
     clustered_variance,
     dirichlet,
     effective_units,
+    effective_wilson,
     expanded_confidence,
+    few_outcomes,
     independent_units,
     mean_interval,
     resample_confusion,
@@ -144,8 +146,8 @@ class Resampler:
             same = (true == predicted).reshape(len(rows), -1)
             self._supports[of_class] = Support(
                 classes if true.ndim == 2 else classes[0],
-                units(same.any(axis=1)),
-                units(~same.all(axis=1)),
+                effective_units(rows * same.any(axis=1), self._groups),
+                effective_units(rows * ~same.all(axis=1), self._groups),
                 effective_units(rows, self._groups),
                 "row" if self._groups is None else "group",
             )
@@ -203,6 +205,19 @@ class Resampler:
             "Dirichlet posterior (the limits of the bootstrap coincide)",
             self.confidence,
         )
+
+    def accuracy(self, correct: NDArray[np.bool_]) -> Estimate:
+        """Estimate the share of rows that are right; wider, where few groups or weights have a wrong one."""
+        found = self.mean(correct.astype(np.float64), high=1.0)
+        support = self._support(None)
+        assert support is not None
+        few = few_outcomes(support)
+        if not few:
+            return found
+        share = effective_wilson(found.value, self._independent_rows(), confidence=self.confidence)
+        method = f"wider of bootstrap and {share.method} ({few})"
+        low, high = min(found.low, share.low), max(found.high, share.high)
+        return Estimate(found.value, low, high, method, self.confidence)
 
     def mean(self, rows: Floats, *, high: float) -> Estimate:
         """Estimate the (weighted) mean of one number a row, each in [0, high]."""

@@ -56,7 +56,7 @@ class Options:
     task: str
     texts: list[str] | None
     train: tuple[Any, NDArray[np.int64]] | None
-    features: tuple[Any, Any] | None
+    features: Any  # a pair of arrays, a function of rows, or None
     threshold: float | None
     weights: NDArray[np.float64] | None
 
@@ -146,7 +146,7 @@ class Scorer:
     def _accuracy(self) -> Estimate:
         if self.options.weights is None and self.options.groups is None:
             return wilson(int(self.correct.sum()), len(self.correct), confidence=self.options.confidence)
-        return self.resampler.mean(self.correct.astype(np.float64), high=1.0)
+        return self.resampler.accuracy(self.correct)
 
     def estimates(self) -> dict[str, Estimate]:
         """Return every metric with its interval."""

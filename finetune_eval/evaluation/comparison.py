@@ -329,7 +329,7 @@ _MOST_BLOCKS = 2_000  # units swapped together beyond this many: still 2**2000 w
 
 
 class _UnitTriples:
-    """The same for rows with weights, or in groups: the units (rows, or groups) are drawn and swapped whole."""
+    """The same for rows with weights, or in groups: whole units (rows, or groups) are drawn and swapped."""
 
     def __init__(
         self,
@@ -1079,8 +1079,8 @@ def compare(
 
     Accuracy: McNemar's mid-p and Newcombe's paired interval; more than two models: Cochran's Q first, then
     every pair with Holm's adjustment. Other metrics of the confusion matrix: paired bootstrap and approximate
-    randomisation, of whole groups where rows come in groups. Loss and Brier: BCa interval and sign flips. AUCs: DeLong. A model is called better only
-    where the test and the interval both say so.
+    randomisation, of whole groups where rows come in groups. Loss and Brier: BCa interval and sign flips.
+    AUCs: DeLong. A model is called better only where the test and the interval both say so.
 
     Args:
         *evaluations: At least two, of the same rows in the same order.

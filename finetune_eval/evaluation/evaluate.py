@@ -206,8 +206,9 @@ def evaluate_predictions(
             keeps them. Test rows that may be among them are looked for, and the scores are given without them
             too; TF-IDF + logistic regression is fitted on them as a baseline. `texts` must be given for
             either.
-        features: A pair of arrays, (m, d) of the training rows and (n, d) of these: such as embeddings of the
-            backbone before it was fine-tuned. A logistic regression on them is one more baseline.
+        features: A function from rows to (rows, d) numbers, such as `pretrained_features(model)`: what the
+            backbone gave before it was fine-tuned; or a pair of arrays, (m, d) of the training rows and
+            (n, d) of these. A logistic regression on them is one more baseline.
         baselines: Compare with simple models, of which the majority class is always one.
         lockbox: Count this look at the rows: True (in the folder FINETUNE_EVAL_HOME, or
             ~/.cache/finetune_eval), or a folder. None: nothing is written.
@@ -274,6 +275,9 @@ def _evaluate(
     y = true_labels("y_true", y_true, names, options.get("task", "classification"))
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
+    content = checked.texts if contents is None else contents
+    if callable(checked.features) and content is None:
+        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     scorer = Scorer(y, p, names, checked)
     result = scorer.evaluation(full=not scores_only)
     if scores_only:
@@ -290,9 +294,9 @@ def _evaluate(
     result = dataclasses.replace(result, **changes)
     changes = {}
     if checked.train is not None:
-        changes["leaks"] = _leaks(scorer, checked.texts if contents is None else contents)
+        changes["leaks"] = _leaks(scorer, content)
     if options.get("baselines", True) and checked.task == "classification":
-        changes["baselines"] = tuple(_baselines(result, scorer))
+        changes["baselines"] = tuple(_baselines(result, scorer, content))
     lockbox = options.get("lockbox")
     if lockbox is not None and lockbox is not False:
         changes["looks"] = look(result, None if lockbox is True else lockbox)
@@ -323,7 +327,7 @@ def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
     )
 
 
-def _baselines(result: Evaluation, scorer: Scorer) -> Iterator[Baseline]:
+def _baselines(result: Evaluation, scorer: Scorer, content: Any) -> Iterator[Baseline]:
     options, classes = scorer.options, len(result.labels)
 
     def compared(name: str, probabilities: Any) -> Baseline:
@@ -344,7 +348,8 @@ def _baselines(result: Evaluation, scorer: Scorer) -> Iterator[Baseline]:
     if options.texts is not None:
         yield compared(TFIDF, tfidf_probabilities(x_train, y_train, options.texts, classes=classes))
     if options.features is not None:
-        train_features, features = options.features
+        given = options.features
+        train_features, features = (given(x_train), given(content)) if callable(given) else given
         yield compared(FROZEN, feature_probabilities(train_features, y_train, features, classes=classes))
 
 
@@ -434,16 +439,19 @@ def _metadata(values: Any, n: int) -> Any:
 
 def _training_rows(
     train: Any, features: Any, labels: tuple[str, ...] | None, n: int
-) -> tuple[tuple[Any, NDArray[np.int64]] | None, tuple[Any, Any] | None]:
+) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
     if train is None:
         if features is not None:
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = pair_of_rows(train)
     indices = np.empty(0, dtype=np.int64) if labels is None else _checks.label_indices("train", y, labels)
-    if features is not None:
+    if features is not None and not callable(features):
         if not isinstance(features, (tuple, list)) or len(features) != 2:
-            raise ValueError("`features` must be a pair of arrays: of the training rows, and of these rows.")
+            raise ValueError(
+                "`features` must be a function of rows, or a pair of arrays: of the training rows, and of "
+                "these rows."
+            )
         for name, part, rows in (("training", features[0], len(x)), ("test", features[1], n)):
             if len(part) != rows:
                 raise ValueError(

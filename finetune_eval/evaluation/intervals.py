@@ -995,6 +995,16 @@ FEW_ROWS = 5
 FEW_OUTCOMES = 10
 
 
+def few_outcomes(support: Support) -> str:
+    """Say how few units have a right, or a wrong, row; nothing where they are enough for a bootstrap."""
+    outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
+    if least >= FEW_OUTCOMES - 1e-9:
+        return ""
+    if support.unit == "row":
+        return f"only {times(least, 'row')} {outcome}"
+    return f"{outcome} rows in only {times(least, 'group')}"
+
+
 def resampled_interval(
     function: Callable[[Floats], Floats],
     table: Floats,
@@ -1059,13 +1069,11 @@ def resampled_interval(
             bias_corrected(value, function(draws), expanded_confidence(confidence, support.units)),
             f"bias-corrected bootstrap of {what}",
         )
-        outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
         reasons = []
         if limits[1] - limits[0] <= 1e-9:
             reasons.append("resamples do not vary")
-        elif least < FEW_OUTCOMES - 1e-9:
-            having = outcome if support.unit == "row" else f"with a {outcome} row"
-            reasons.append(f"only {times(least, support.unit)} {having}")
+        elif outcomes := few_outcomes(support):
+            reasons.append(outcomes)
         if few:
             having = "has" if support.unit == "row" else "is in"
             reasons.append(f"unreliable: a class {having} {times(fewest, support.unit)}")
@@ -1163,8 +1171,8 @@ class Support(NamedTuple):
 
     Attributes:
         classes: (..., K) units with rows of each class.
-        right: Units with a row that is right.
-        wrong: Units with a row that is wrong.
+        right: Units with rows that are right, as Kish's effective number of them.
+        wrong: Units with rows that are wrong, likewise.
         units: All of them, as Kish's effective number.
         unit: "row" or "group".
     """
@@ -1274,7 +1282,8 @@ def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
         Kish 1965, Survey Sampling, section 11.7.
     """
     units = weights if groups is None else np.bincount(groups, weights=weights)
-    return float(units.sum() ** 2 / (units**2).sum())
+    squares = float((units**2).sum())
+    return float(units.sum() ** 2 / squares) if squares else 0.0
 
 
 def ranking_interval(

@@ -113,7 +113,7 @@ def find_slices(
     _checks.not_empty("correct", right)
     weights = np.ones(len(right)) if sample_weight is None else row_weights(sample_weight)
     _checks.same_length("correct", right, "sample_weight", weights)
-    # What adds up over rows: the rows themselves, their weights, those of right ones, squares for Kish's number.
+    # What adds up over rows: rows, weights, weights of right rows, and squares for Kish's number.
     parts = np.column_stack([weights > 0, weights, weights * right, weights**2])
     names: list[tuple[str, str]] = []
     inside: list[NDArray[np.float64]] = []
@@ -245,8 +245,10 @@ def _words(
         words.extend([number.setdefault(word, len(number)) for word in found])
         sizes.append(len(found))
     place, of_row = np.array(words, dtype=np.int64), parts[np.repeat(rows, sizes)]
-    sums = np.stack([np.bincount(place, column, len(number)) for column in of_row.T], axis=1)
-    seen = parts[rows].sum(axis=0)
+    sums = np.zeros((len(number), parts.shape[1]))
+    for i, column in enumerate(of_row.T):
+        sums[:, i] = np.bincount(place, column, len(number))
+    seen: NDArray[np.float64] = parts[rows].sum(axis=0)
     common = [word for word, i in number.items() if _FEWEST_IN_A_WORD <= sums[i, 0] and sums[i, 0] < seen[0]]
     common = sorted(common, key=lambda word: (-sums[number[word], 0], word))[:_MOST_WORDS]
     return common, sums[[number[word] for word in common]].reshape(-1, parts.shape[1]), seen

@@ -272,7 +272,7 @@ def test_many_rows_in_few_groups_are_counted_in_groups():
     # And so are wrong rows that are all in three groups.
     p = np.where((group < 3)[:, None], 1 - np.eye(2)[y % 2], np.eye(2)[y % 2])
     method = evaluate_predictions(y % 2, p, groups=group)["mcc"].method
-    assert method.endswith("(only 3 groups with a wrong row)"), method
+    assert method.endswith("(wrong rows in only 3 groups)"), method
 
 
 def test_threshold_decides_and_is_reported():

@@ -75,7 +75,7 @@ def test_numbers_of_a_weighted_slice():
     assert (one.n, one.accuracy.value, one.rest, one.small) == (25, 0.6, 0.8, True)
     assert one.accuracy.method == "Wilson on 16 effective rows"
     assert one.p_value == pytest.approx(fisher_exact([[10, 6], [40, 10]], alternative="less").pvalue)
-    # Wilson by hand, z = 1.959964, z**2 = 3.841459: (9.6 + 1.920729 -+ 1.959964 sqrt(3.84 + .960365)) / 19.841459
+    # Wilson by hand, z = 1.959964: (9.6 + z**2 / 2 -+ z sqrt(9.6 * .4 + z**2 / 4)) / (16 + z**2)
     assert one.accuracy.low == pytest.approx((11.520729 - 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
     assert one.accuracy.high == pytest.approx((11.520729 + 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
 
