@@ -369,7 +369,7 @@ def _run(
     kept = f"best epoch {run.trace.best_epoch or epochs}, its weights kept"
     flow.add(Step("training", "steps", n * epochs, 1, steps, 1, kept, dataset.train.hash))
 
-    _stage(4, f"{len(dataset.test):,} rows the model never saw")
+    _stage(4, f"{counted(len(dataset.test), 'row')} the model never saw")
     from finetune_eval.evaluation.evaluate import evaluate as score
 
     test = dataset.test
@@ -415,7 +415,7 @@ def _run(
         _show(json.dumps({"run_dir": str(run_dir), "seconds": round(seconds, 1), "n": result.n, **metrics,
                           "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}))  # fmt: skip
         return
-    out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {result.n} rows")
+    out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
     out(f"everything is in {run_dir}; open {run_dir / 'report.html'} in a browser")
 
 
@@ -507,6 +507,7 @@ def _free(name: str) -> Path:
 
 
 def _column(file: Path, text: str) -> list[str]:
+    from finetune_eval.data.ledger import counted
     from finetune_eval.data.sources import read_table
 
     frame = read_table(file, {text})
@@ -517,7 +518,8 @@ def _column(file: Path, text: str) -> list[str]:
     missing = frame[text].isna() | (frame[text] == "")
     if missing.any():
         raise ValueError(
-            f"{str(file)!r} has no text in {missing.sum():,} of {len(frame):,} rows of column {text!r} "
+            f"{str(file)!r} has no text in {missing.sum():,} of {counted(len(frame), 'row')} of column "
+            f"{text!r} "
             f"(first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them out."
         )
     return [str(value) for value in frame[text]]

@@ -615,10 +615,11 @@ def _usable(name: str, n: int, unusable: dict[str, np.ndarray], drop: bool) -> t
         raise ValueError(f"{name} has no row that can be used: of {n:,}, {listed}.")
     if not drop:
         raise ValueError(
-            f"{name} has {lost:,} of {n:,} rows that cannot be used: {listed}. Rows count from 0, without "
+            f"{name} has {lost:,} of {counted(n, 'row')} that cannot be used: {listed}. Rows count "
+            "from 0, without "
             "the header. Fill them, or pass drop_missing=True to leave them out."
         )
-    return keep, f"{lost:,} of {n:,} rows left out: {listed}"
+    return keep, f"{lost:,} of {counted(n, 'row')} left out: {listed}"
 
 
 def _column_warnings(label: str, y: np.ndarray, names: tuple[str, ...]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
@@ -238,7 +239,9 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
-            threshold_origin=None if chosen is None else f"chosen for {chosen.goal} on {chosen.n:,} rows",
+            threshold_origin=None
+            if chosen is None
+            else f"chosen for {chosen.goal} on {counted(chosen.n, 'row')}",
             estimates=self.estimates() if full else self.main_estimates(),
             confusion_matrix=self.tables,
             per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
@@ -332,7 +335,8 @@ class Scorer:
                 ties = int((equal > 1).sum())
                 if ties:
                     out.append(
-                        f"{ties} of {len(self.p)} rows have two equally probable classes; "
+                        f"{ties:,} of {counted(len(self.p), 'row')} {'has' if ties == 1 else 'have'} two "
+                        "equally probable classes; "
                         "the first was taken."
                     )
         chosen = self.options.chosen
@@ -343,9 +347,11 @@ class Scorer:
             )
         capped = int(self._too_small().sum())
         if capped:
+            gives, their = ("gives", "its") if capped == 1 else ("give", "their")
             out.append(
-                f"{capped} of {len(self.p)} rows give their true class a probability too small for float32; "
-                "their loss is counted as large as float32 can tell, and may be larger."
+                f"{capped:,} of {counted(len(self.p), 'row')} {gives} {their} true class a probability "
+                "too small "
+                f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
             )
         if hashes is not None:
             out += repeats(hashes, self.y)

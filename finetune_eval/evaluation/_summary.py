@@ -181,7 +181,7 @@ def _pairs(result: Evaluation) -> str:
     lines = [f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)"]
     for rows, i, j in sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:10]:
         lines.append(
-            f"{_count(rows):>9} rows are {_cut(result.labels[i], 20)!r}, "
+            f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {_cut(result.labels[i], 20)!r}, "
             f"predicted {_cut(result.labels[j], 20)!r}"
         )
     return "\n".join(lines)

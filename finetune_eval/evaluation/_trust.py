@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.intervals import Estimate
 
 
@@ -35,7 +36,7 @@ class LeakScores:
     @property
     def verdict(self) -> str:
         """Say in one sentence how much leaked, and what is left of the accuracy without."""
-        looked = f"{self.n_test:,} test rows against {self.n_train:,} training rows"
+        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
         if not self.rows:
             return f"No possible leak found: {looked}."
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
@@ -53,11 +54,18 @@ def repeats(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
     extra = len(hashes) - len(labels_of)
     if not extra:
         return []
-    out = [f"{extra} of {len(hashes)} rows repeat the text of another row: they count twice."]
+    one = extra == 1
+    out = [
+        f"{extra:,} of {counted(len(hashes), 'row')} {'repeats' if one else 'repeat'} the text of "
+        "another row: "
+        f"{'it counts' if one else 'they count'} twice."
+    ]
     conflicts = sum(len(labels) > 1 for labels in labels_of.values())
     if conflicts:
+        stands = "stands" if conflicts == 1 else "stand"
         out.append(
-            f"{conflicts} of the repeated texts stand there with different labels: no model gets both right."
+            f"{conflicts:,} of the repeated texts {stands} there with different labels: no model gets "
+            "both right."
         )
     return out
 

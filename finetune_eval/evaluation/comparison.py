@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finetune_eval._checks import not_empty, number, one_of, positive_int, same_length
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.intervals import (
     FEW_ROWS,
     Estimate,
@@ -308,7 +309,7 @@ class _Triples:
                 seed,
             )
             low, high = min(low, other[0]), max(high, other[1])
-            why = "resamples do not vary" if same else f"unreliable: a class has {few:.0f} rows"
+            why = "resamples do not vary" if same else f"unreliable: a class has {times(few, 'row')}"
             method = f"wider of paired bootstrap and Dirichlet posterior ({why})"
         return Estimate(value, max(-bound, min(low, value)), min(bound, max(high, value)), method, confidence)
 
@@ -712,12 +713,13 @@ def detectable_sentence(evaluation: Evaluation) -> str:
     disagreement, difference = planned_difference(evaluation.accuracy, n)
     these = "this one row" if n == 1 else f"these {n:,} rows"
     if difference == 1.0:
-        return f"No difference to another model, however large, would be seen on {these} (80 % power)."
+        return f"No difference to another model, however large, would be found on {these} 4 times in 5."
     # Below one percent one digit more: a disagreement is never none.
     share = f"{100 * disagreement:{'.0f' if disagreement >= 0.01 else '.1g'}} %"
     return (
-        f"Another model would have to be about {100 * difference:.1f} points better or worse in accuracy for "
-        f"{these} to show it (80 % power, if the two disagree on {share} of the rows)."
+        f"Another model would have to be about {100 * difference:.1f} points better or worse in "
+        "accuracy for a "
+        f"comparison on {these} to find it 4 times in 5 (if the two disagree on {share} of the rows)."
     )
 
 
@@ -821,7 +823,12 @@ class Comparison:
                     initial_indent="  ",
                     subsequent_indent=" " * 14,
                 ),
-                f"  detectable  {_amount(self.metric, pair.detectable)} with {POWER:.0%} power",
+                *textwrap.wrap(
+                    f"size        {_found(_amount(self.metric, pair.detectable), self.n)}",
+                    78,
+                    initial_indent="  ",
+                    subsequent_indent=" " * 14,
+                ),
             ]
         for note in self.notes:
             lines += ["", *textwrap.wrap(note, 80)]
@@ -900,7 +907,10 @@ def _check_same_rows(first: _Rows, other: _Rows) -> None:
     if first.labels != other.labels:
         raise ValueError(f"{where} their classes are {first.labels} and {other.labels}. {then}")
     if len(first.frame) != len(other.frame):
-        raise ValueError(f"{where} they have {len(first.frame)} and {len(other.frame)} rows. {then}")
+        raise ValueError(
+            f"{where} they have {counted(len(first.frame), 'row')} and "
+            f"{counted(len(other.frame), 'row')}. {then}"
+        )
     texts = "text_hash" in first.frame and "text_hash" in other.frame
     for column in ("text_hash" if texts else "id", "label"):
         a, b = first.frame[column].to_numpy(), other.frame[column].to_numpy()
@@ -1201,7 +1211,7 @@ def _figures(metric: str, pair: Pair, n: int) -> str:
     digits = 3 if _in_points(metric) else 4
     return (
         f"{METRICS[metric].title} {pair.values[0]:.{digits}f} against {pair.values[1]:.{digits}f}, "
-        f"{_signed(metric, pair.difference.value)} {_range(metric, pair.difference)} on {n:,} rows, "
+        f"{_signed(metric, pair.difference.value)} {_range(metric, pair.difference)} on {counted(n, 'row')}, "
         f"{_p(pair.p_value)}"
     )
 
@@ -1210,7 +1220,7 @@ def _verdict_of_two(metric: str, pair: Pair, n: int) -> str:
     a, b = pair.names
     figures, least = _figures(metric, pair, n), _amount(metric, pair.detectable)
     if pair.outcome in ("better", "worse"):
-        return f"{a} is {pair.outcome} than {b}: {figures}; differences from {least} up would have shown."
+        return f"{a} is {pair.outcome} than {b}: {figures}. {_found(least, n)}"
     if pair.outcome == "underpowered":
         return (
             f"Underpowered, no difference detected between {a} and {b}: {figures}; "
@@ -1218,6 +1228,14 @@ def _verdict_of_two(metric: str, pair: Pair, n: int) -> str:
         )
     return (
         f"No difference detected between {a} and {b}: {figures}; differences under {least} could be missed."
+    )
+
+
+def _found(least: str, n: int) -> str:
+    """Say how large a difference rows like these find reliably: not what they found this time."""
+    return (
+        f"Of true differences of {least}, tests on {counted(n, 'row')} find 4 in 5; smaller ones "
+        "are found less often."
     )
 
 
@@ -1233,7 +1251,7 @@ def _verdict_of_many(
             other = pair.names[1] if pair.names[0] == best else pair.names[0]
             (beaten if pair.outcome in ("better", "worse") else open_).append(other)
     title, word = METRICS[metric].title, "highest" if sign > 0 else "lowest"
-    sentence = f"{best} has the {word} {title} of {len(names)} models on {n:,} rows"
+    sentence = f"{best} has the {word} {title} of {len(names)} models on {counted(n, 'row')}"
     if beaten:
         sentence += f" and is better than {', '.join(beaten)}"
     if open_:
@@ -1311,7 +1329,8 @@ class TotalsComparison:
             self.both_wrong, (self.p_values[0], self.p_values[-1]), self.differences, strict=True
         ):
             lines += [
-                f"  {w:>6,} rows wrong in both: {_p(p)}, difference {_range('accuracy', difference)} points"
+                f"  {counted(w, 'row'):>11} wrong in both: {_p(p)}, difference "
+                f"{_range('accuracy', difference)} points"
             ]
         for note in self.notes:
             lines += ["", *textwrap.wrap(note, 80)]
@@ -1374,7 +1393,7 @@ def compare_totals(
         for end in (low, high)
     )
     p_low, p_high = float(p_values.min()), float(p_values.max())
-    figures = f"accuracy {counts[0] / n:.3f} against {counts[1] / n:.3f} on {n:,} rows"
+    figures = f"accuracy {counts[0] / n:.3f} against {counts[1] / n:.3f} on {counted(n, 'row')}"
     possible = f"p may be anything from {p_low:.3f} to {p_high:.3f}"
     if p_low > alpha:
         verdict = f"A and B cannot be told apart: {figures}; whatever the rows, {_p(p_low)} or more."
@@ -1384,7 +1403,8 @@ def compare_totals(
     else:
         verdict = (
             f"These totals cannot tell whether the difference is more than chance: {figures}; {possible}, "
-            f"and is at most {alpha:g} only if at least {first:,} rows are wrong in both."
+            f"and is at most {alpha:g} only if at least {counted(first or 0, 'row')} "
+            f"{'is' if first == 1 else 'are'} wrong in both."
         )
     notes = ["Compare row by row to know: pass the two evaluations to `compare`."]
     accuracy = (counts[0] / n, counts[1] / n)

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import (
     by_names,
@@ -116,7 +117,9 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
     _check_options(len(rows), labels, options)
     output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
     if isinstance(output, np.ndarray) and len(output) != len(rows):
-        raise ValueError(f"`model.predict` gave {len(output)} rows for {len(rows)} rows of `x`.")
+        raise ValueError(
+            f"`model.predict` gave {counted(len(output), 'row')} for {counted(len(rows), 'row')} of `x`."
+        )
     probabilities = _outputs.probabilities_of(model, output, task=task)
     contents = rows if texts is None and not isinstance(x, dict) else None
     note = _outputs.loss_note(model)
@@ -535,7 +538,8 @@ def load_predictions(
         differ = int((frame["prediction"].astype(str).to_numpy() != result.predictions["prediction"]).sum())
         if differ:
             warning = (
-                f"In {differ:,} of {result.n:,} rows the file's column 'prediction' names another class than "
+                f"In {differ:,} of {counted(result.n, 'row')} the file's column 'prediction' names "
+                "another class than "
                 "the probabilities do here: was there a threshold? The scores are of the probabilities."
             )
             result = dataclasses.replace(result, warnings=(*result.warnings, warning))

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from finetune_eval.data.ledger import write_text_atomically
+from finetune_eval.data.ledger import counted, write_text_atomically
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
@@ -84,6 +84,7 @@ def _render(
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         verdict=_words.verdict(evaluation),
         care=_words.care(evaluation),
+        counted=counted,
         evaluation=evaluation,
         accuracy=evaluation.estimates["accuracy"],
         confidence=f"{evaluation.confidence * 100:g} %",
