@@ -14,8 +14,7 @@ import numpy as np
 
 
 def nearest(value: object, options: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the option that `value` begins or is closest to, else an empty "
-    "string."""
+    """Return " Did you mean 'x'?" for the option that `value` begins or is nearest to, or nothing."""
     options = list(options)
     begun = [option for option in options if len(str(value)) > 1 and option.startswith(str(value))]
     close = begun if len(begun) == 1 else difflib.get_close_matches(str(value), options, n=1, cutoff=0.6)

@@ -247,7 +247,7 @@ class Scorer:
             per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
-            warnings=tuple(self._warnings(hashes)),
+            warnings=tuple(self._warnings()),
             calibration=None,
             baselines=(),
             leaks=None,
@@ -314,7 +314,7 @@ class Scorer:
         rows = self._ids() if self.options.texts is None else self.options.texts
         return rows_hash(rows, self.y)
 
-    def _warnings(self, hashes: list[str] | None) -> list[str]:
+    def _warnings(self) -> list[str]:
         out = []
         if not self.multilabel:
             counts = np.bincount(self.y, minlength=len(self.labels))
@@ -353,8 +353,8 @@ class Scorer:
                 "too small "
                 f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
             )
-        if hashes is not None:
-            out += repeats(hashes, self.y)
+        if self.options.texts is not None:
+            out += repeats(self.options.texts, self.y)
         return out + self._unlike()
 
     def _too_small(self) -> NDArray[np.bool_]:

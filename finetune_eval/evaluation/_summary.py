@@ -40,7 +40,8 @@ def headline(result: Evaluation) -> str:
     """Return the verdict: "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
     estimate = result.estimates["accuracy"]
     weighted = "weighted " if "weight" in result.predictions else ""
-    return f"{result.right:,} of {result.n:,} right: {weighted}accuracy {estimate}"
+    right = "right" if result.task == "classification" else "right in every label"
+    return f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"
 
 
 def _count(value: float) -> str:

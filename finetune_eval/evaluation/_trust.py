@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted
+from finetune_eval.data.ledger import counted, normalise
 from finetune_eval.evaluation.intervals import Estimate
 
 
@@ -46,17 +46,20 @@ class LeakScores:
         return f"{start} Without them: accuracy {self.without['accuracy']}."
 
 
-def repeats(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
-    """Say how many rows are there more than once, and how many of them contradict each other."""
+def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
+    """Say how many rows are there more than once, and how many of them contradict each other.
+
+    Texts that differ only in case, white space or Unicode form are the same, as in a split.
+    """
     labels_of: dict[str, set[bytes]] = {}
-    for key, label in zip(hashes, y, strict=True):
-        labels_of.setdefault(key, set()).add(label.tobytes())
-    extra = len(hashes) - len(labels_of)
+    for text, label in zip(texts, y, strict=True):
+        labels_of.setdefault(normalise(text), set()).add(label.tobytes())
+    extra = len(texts) - len(labels_of)
     if not extra:
         return []
     one = extra == 1
     out = [
-        f"{extra:,} of {counted(len(hashes), 'row')} {'repeats' if one else 'repeat'} the text of "
+        f"{extra:,} of {counted(len(texts), 'row')} {'repeats' if one else 'repeat'} the text of "
         "another row: "
         f"{'it counts' if one else 'they count'} twice."
     ]

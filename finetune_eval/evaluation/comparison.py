@@ -824,7 +824,7 @@ class Comparison:
                     subsequent_indent=" " * 14,
                 ),
                 *textwrap.wrap(
-                    f"size        {_found(_amount(self.metric, pair.detectable), self.n)}",
+                    f"size        {_found(self.metric, pair.detectable, self.n)}",
                     78,
                     initial_indent="  ",
                     subsequent_indent=" " * 14,
@@ -1218,25 +1218,28 @@ def _figures(metric: str, pair: Pair, n: int) -> str:
 
 def _verdict_of_two(metric: str, pair: Pair, n: int) -> str:
     a, b = pair.names
-    figures, least = _figures(metric, pair, n), _amount(metric, pair.detectable)
+    figures, missed = _figures(metric, pair, n), _missed(metric, pair.detectable)
     if pair.outcome in ("better", "worse"):
-        return f"{a} is {pair.outcome} than {b}: {figures}. {_found(least, n)}"
+        return f"{a} is {pair.outcome} than {b}: {figures}. {_found(metric, pair.detectable, n)}"
     if pair.outcome == "underpowered":
-        return (
-            f"Underpowered, no difference detected between {a} and {b}: {figures}; "
-            f"differences under {least} could be missed."
-        )
-    return (
-        f"No difference detected between {a} and {b}: {figures}; differences under {least} could be missed."
-    )
+        return f"Underpowered, no difference detected between {a} and {b}: {figures}; {missed}."
+    return f"No difference detected between {a} and {b}: {figures}; {missed}."
 
 
-def _found(least: str, n: int) -> str:
+def _found(metric: str, least: float, n: int) -> str:
     """Say how large a difference rows like these find reliably: not what they found this time."""
+    if _in_points(metric) and least >= 1:
+        return f"On {counted(n, 'row')} no difference, however large, is found 4 times in 5."
     return (
-        f"Of true differences of {least}, tests on {counted(n, 'row')} find 4 in 5; smaller ones "
-        "are found less often."
+        f"Of true differences of {_amount(metric, least)}, tests on {counted(n, 'row')} find 4 in 5; smaller "
+        "ones are found less often."
     )
+
+
+def _missed(metric: str, least: float) -> str:
+    if _in_points(metric) and least >= 1:
+        return "any difference could be missed"
+    return f"differences under {_amount(metric, least)} could be missed"
 
 
 def _verdict_of_many(
@@ -1256,10 +1259,7 @@ def _verdict_of_many(
         sentence += f" and is better than {', '.join(beaten)}"
     if open_:
         least = max(pair.detectable for pair in pairs if best in pair.names)
-        sentence += (
-            f"; no difference detected from {', '.join(open_)}, differences under {_amount(metric, least)} "
-            "could be missed"
-        )
+        sentence += f"; no difference detected from {', '.join(open_)}, {_missed(metric, least)}"
     return sentence + " (Holm-adjusted)."
 
 

@@ -405,6 +405,12 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"`texts` must be texts; row {row} is {text!r} ({type(text).__name__}).")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # as JSON with half of an emoji gives it
+                raise ValueError(
+                    f"`texts` must be whole characters; row {row} holds {text[error.start]!r}, half of one."
+                ) from None
     return Options(
         average=average,
         chosen=chosen,
@@ -477,8 +483,10 @@ def load_predictions(
     A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
     `target`), the truth as a class name, or as the class's place where no class has that name; a probability
     for each class, `p_<class>`, or, for two classes, one column `probability` (or `score`, `p`) of the second
-    (`labels` is then needed where the truth is class names). `id`, `text`, `group` and `weight` are used
-    where they are there. `predictions.parquet` of a run is such a file.
+    (`labels` is then needed where the truth is class names). Multilabel: a column `y_<class>` of zeros and
+    ones for each class, or (task="multilabel") `label` with the names of all that are true between " + ".
+    `id`, `text`, `group` and `weight` are used where they are there. `predictions.parquet` of a run is such a
+    file.
 
     Args:
         path: The file; its name ends in .csv, .tsv, .jsonl, .ndjson, .json or .parquet.
@@ -501,7 +509,10 @@ def load_predictions(
     texts = {*_TRUTH, "prediction", "text", "group"}
     frame = read_table(path, texts, encoding=encoding, delimiter=delimiter, quoted=quoted)
     truth = _first_column(frame, _TRUTH)
-    if truth is None:
+    ones = [f"y_{str(name).removeprefix('p_')}" for name in frame.columns if str(name).startswith("p_")]
+    if truth is None and ones and set(ones) <= set(frame.columns):
+        options["task"] = "multilabel"
+    elif truth is None:
         raise ValueError(
             f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
             f"{', '.join(map(repr, map(str, frame.columns)))}."
@@ -519,7 +530,9 @@ def load_predictions(
             f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
             f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
         )
-    y: Any = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
+    y: Any = None
+    if truth is not None:
+        y = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
     given = label_names(options.get("labels") or names or ())
     if names and set(given) != set(names) and names != default_labels(len(names)):
         raise ValueError(
@@ -527,6 +540,10 @@ def load_predictions(
         )
     if options.get("task", "classification") == "classification":
         y = labels_of_file(y, given)
+    elif truth is None:
+        y = frame[[f"y_{name}" for name in (given if set(given) == set(names) else names)]].to_numpy()
+    else:
+        y = _joined_labels(y, given, names)
     found = {"labels": names, "texts": "text", "ids": "id", "groups": "group", "sample_weight": "weight"}
     for keyword, column in found.items():
         if keyword == "labels":
@@ -544,6 +561,23 @@ def load_predictions(
             )
             result = dataclasses.replace(result, warnings=(*result.warnings, warning))
     return result
+
+
+def _joined_labels(words: Any, given: tuple[str, ...], names: Any) -> NDArray[np.int64]:
+    """Return (n, K) zeros and ones of texts such as "angry + late", as `Evaluation.predictions` has them."""
+    if not names:
+        raise ValueError("task='multilabel' needs a column p_<class> for each class.")
+    index = {name: k for k, name in enumerate(given)}
+    out = np.zeros((len(words), len(given)), dtype=np.int64)
+    for row, word in enumerate(words):
+        for name in str(word or "").split(" + ") if word else ():
+            if name not in index:
+                raise ValueError(
+                    f"`label` has an unknown label {name!r} in row {row}; the labels are "
+                    f"{', '.join(map(repr, given))}.{_checks.nearest(name, given)}"
+                )
+            out[row, index[name]] = 1
+    return out
 
 
 def _first_column(frame: Any, names: Sequence[str]) -> str | None:

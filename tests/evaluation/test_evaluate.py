@@ -302,8 +302,19 @@ def test_duplicates_and_conflicts_are_said():
     result = evaluate_predictions([0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1], texts=["a", "b", "b", "b"])
     assert "2 of 4 rows repeat the text of another row: they count twice." in result.warnings
     assert any(
-        line.startswith("1 of the repeated texts stand there with different") for line in result.warnings
+        line.startswith("1 of the repeated texts stands there with different") for line in result.warnings
     )
+
+
+def test_repeats_are_those_of_a_split_and_broken_characters_are_named():
+    p = np.tile([0.4, 0.6], (4, 1))
+    result = evaluate_predictions([0, 1, 0, 1], p, texts=["A film", "a  FILM", "\u00e9", "e\u0301"])
+    assert "2 of 4 rows repeat the text of another row: they count twice." in result.warnings
+    assert any(line.startswith("2 of the repeated texts stand there") for line in result.warnings)
+    once = evaluate_predictions([0, 1, 0, 1], p, texts=["a", "a", "b", "c"])
+    assert "1 of 4 rows repeats the text of another row: it counts twice." in once.warnings
+    with pytest.raises(ValueError, match=r"^`texts` must be whole characters; row 1 holds '.ud83d', half of"):
+        evaluate_predictions([0, 1, 0, 1], p, texts=["a", "b \ud83d", "c", "d"])
 
 
 def test_small_and_absent_classes_are_said():

@@ -206,8 +206,8 @@ def test_duplicates_and_contradictions_are_in_the_trust_block(tmp_path):
         [0, 1, 1], [0.2, 0.9, 0.4], labels=["no", "yes"], texts=["same", "same", "other"], n_resamples=200
     )
     trusted = section(write(tmp_path / "r.html", twice), "Can it be trusted?", "The rows")
-    assert "1 of 3 rows repeat the text of another row" in trusted
-    assert "1 of the repeated texts stand there with different labels" in trusted
+    assert "1 of 3 rows repeats the text of another row" in trusted
+    assert "1 of the repeated texts stands there with different labels" in trusted
 
 
 def test_simple_models_are_compared(tmp_path, doubtful):
