@@ -193,7 +193,12 @@ def _quantiles(column: str, values: NDArray[Any], parts: int, unit: str = "") ->
     names = []
     for code in range(len(edges) + 1):
         inside = values[codes == code]
-        names.append(f"{inside.min():g} to {inside.max():g}{unit}" if len(inside) else "")
+        if not len(inside):
+            names.append("")
+        elif inside.min() == inside.max():
+            names.append(f"{inside[0]:g}{unit}")
+        else:
+            names.append(f"{inside.min():g} to {inside.max():g}{unit}")
     return _proper(column, codes, names)
 
 

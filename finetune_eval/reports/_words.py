@@ -30,8 +30,9 @@ def verdict(evaluation: Evaluation) -> str:
     """Return how many rows are right, the accuracy with its interval, and what guessing would give."""
     accuracy = evaluation.estimates["accuracy"]
     weighted = "weighted " if "weight" in evaluation.predictions else ""
+    right = "right" if evaluation.task == "classification" else "right in every label"
     sentence = (
-        f"{evaluation.right:,} of {counted(evaluation.n, 'row')} right: {weighted}accuracy "
+        f"{evaluation.right:,} of {counted(evaluation.n, 'row')} {right}: {weighted}accuracy "
         f"{accuracy.value:.3f}, {evaluation.confidence * 100:g} % interval {accuracy.low:.3f} to "
         f"{accuracy.high:.3f}."
     )

@@ -260,7 +260,10 @@ def _parts(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
     scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)[:_MOST_CLASSES]
-    total = float(sum(score.support for score in evaluation.per_class)) or 1.0
+    # Of rows, or their weights: several classes of one row add up to more than all of them.
+    total = float(evaluation.confusion_matrix.sum()) or 1.0
+    if evaluation.task == "multilabel":
+        total /= len(evaluation.labels)
     return [
         {
             "order": evaluation.labels.index(score.label),
