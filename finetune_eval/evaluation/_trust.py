@@ -107,7 +107,9 @@ def pair_of_rows(train: Any) -> tuple[Any, Any]:
             f"{type(train).__name__}."
         ) from None
     if len(x) != len(y):
-        raise ValueError(f"`train` must have as many labels as rows; got {len(x)} rows and {len(y)} labels.")
+        raise ValueError(
+            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and {counted(len(y), 'label')}."
+        )
     if len(x) == 0:
         raise ValueError("`train` has no rows; at least one is needed.")
     return x, y

@@ -161,7 +161,7 @@ def test_leaks_of_numbers():
             "`train` must be the training rows as a pair (x, y), such as `dataset.train`, or the folder of a "
             "run; got int.",
         ),
-        ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 rows and 2 labels."),
+        ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 row and 2 labels."),
         ({"train": (["a"], [7])}, "`train` must be class indices from 0 to 1 (0, 1); row 0 is 7."),
         (
             {"features": ([[1]], [[1]])},

@@ -575,7 +575,10 @@ def test_the_planned_difference_assumes_a_disagreement_that_can_be_said(wrong, n
             in text
         )
         return
-    assert f"about {100 * difference:.1f} points better or worse in accuracy for these 200 rows" in text
+    assert (
+        f"about {100 * difference:.1f} points better or worse in accuracy for a comparison on these 200 rows"
+        in text
+    )
     said = {0: "0.5", 30: "15", 200: "100"}[wrong]
     assert f"if the two disagree on {said} % of the rows" in text
 

@@ -595,7 +595,7 @@ def test_outputs_of_one_column(model):
             "always 1; use a binary cross-entropy loss",
         ),
         (Foreign([[math.nan, 0.5], [0.5, 0.5]], None), "for row 0: not finite"),
-        (Foreign(SOFTMAX[:1], None), "gave 1 rows for 2 rows"),
+        (Foreign(SOFTMAX[:1], None), "gave 1 row for 2 rows"),
     ],
 )
 def test_outputs_that_cannot_be_read_are_refused(model, message):

@@ -223,7 +223,9 @@ def test_detectable_difference(tmp_path, doubtful):
     # 24 of 120 rows are wrong: disagreement .2.
     points = 100 * minimum_detectable_difference(0.2, 120)
     words = section(write(tmp_path / "r.html", doubtful), "What these rows could show", "Do the prob")
-    assert f"about {points:.1f} points better or worse in accuracy for these 120 rows" in words
+    assert (
+        f"about {points:.1f} points better or worse in accuracy for a comparison on these 120 rows" in words
+    )
     assert "disagree on 20 % of the rows" in words
 
 
@@ -365,7 +367,7 @@ def test_many_classes_many_epochs_and_missing_metrics(tmp_path):
 def test_one_row(tmp_path, right):
     result = evaluate_predictions([right], [[0.3, 0.7]], labels=["a", "b"], n_resamples=200)
     words = write(tmp_path / "r.html", result).words
-    assert f"{right} of 1 rows right" in words
+    assert f"{right} of 1 row right" in words
     assert ("The surest mistakes" in words) == (right == 0)
 
 
