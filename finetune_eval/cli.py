@@ -520,8 +520,10 @@ def _frozen_features(model: Any, run: Path) -> Any:
     from finetune_eval.models.build import pretrained_features
 
     manifest = run / "manifest.json"
-    known = json.loads(manifest.read_text(encoding="utf-8")) if manifest.is_file() else {}
-    return pretrained_features(model, source=known.get("backbone"))
+    if manifest.is_file():
+        known = json.loads(manifest.read_text(encoding="utf-8"))["model"]
+        model.source = {name: known.get(name) for name in ("backbone", "weights_sha256")}
+    return pretrained_features(model)
 
 
 def _load(path: Path) -> Any:

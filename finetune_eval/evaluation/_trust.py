@@ -108,7 +108,8 @@ def pair_of_rows(train: Any) -> tuple[Any, Any]:
         ) from None
     if len(x) != len(y):
         raise ValueError(
-            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and {counted(len(y), 'label')}."
+            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and "
+            f"{counted(len(y), 'label')}."
         )
     if len(x) == 0:
         raise ValueError("`train` has no rows; at least one is needed.")

@@ -125,7 +125,7 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
     Args:
         model: What `build_model` made; fine-tuned or not.
         source: Where its backbone came from, as it was given to `build_model`; None: what the model remembers
-            (a loaded one does not: its run's manifest.json has it as "backbone").
+            (a loaded one does not: its run's manifest.json has it, model.backbone).
 
     Returns:
         A function from (rows,) texts to (rows, width) float32.
