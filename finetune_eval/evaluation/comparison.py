@@ -907,10 +907,7 @@ def _check_same_rows(first: _Rows, other: _Rows) -> None:
     if first.labels != other.labels:
         raise ValueError(f"{where} their classes are {first.labels} and {other.labels}. {then}")
     if len(first.frame) != len(other.frame):
-        raise ValueError(
-            f"{where} they have {counted(len(first.frame), 'row')} and "
-            f"{counted(len(other.frame), 'row')}. {then}"
-        )
+        raise ValueError(f"{where} they have {len(first.frame)} and {len(other.frame)} rows. {then}")
     texts = "text_hash" in first.frame and "text_hash" in other.frame
     for column in ("text_hash" if texts else "id", "label"):
         a, b = first.frame[column].to_numpy(), other.frame[column].to_numpy()

@@ -175,7 +175,7 @@ def test_better_and_worse():
     # Ten rows, all one way: mid-p 2 * (1/2) * (1/2)**10 = .00098
     assert found.p_value == pytest.approx(0.5**10)
     assert found.verdict == (
-        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+1.8, +8.7] on 200 rows, p = 0.001; "
+        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+1.8, +8.7] on 200 rows, p = 0.001. "
         f"Of true differences of {100 * found.detectable:.1f} points, tests on 200 rows find 4 in 5; smaller "
         "ones are found less often."
     )
