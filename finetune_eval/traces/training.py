@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import counted
 
 _WIDTH = 80
 _INDENT = 7  # where the split's name and the observation begin
@@ -421,7 +420,7 @@ def _accuracy_clause(
         share = (hits + 2) / (n + 4)
         error = math.sqrt(share * (1 - share) / n)
         if abs(change) <= error:
-            return said, f"standard error on {counted(n, 'row')}: {_points(error)}"
+            return said, f"standard error on {n:,} {'row' if n == 1 else 'rows'}: {_points(error)}"
     return said, ""
 
 
