@@ -6,6 +6,7 @@ grouped or multilabel rows: whole units (a row, or a group) are drawn with repla
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -14,7 +15,14 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation.intervals import (
     Estimate,
+    Support,
+    clustered_variance,
     dirichlet,
+    effective_units,
+    effective_wilson,
+    expanded_confidence,
+    few_outcomes,
+    independent_units,
     mean_interval,
     resample_confusion,
     resample_sums,
@@ -65,6 +73,11 @@ class Resampler:
         self._draws: Floats | None = None
         self._counts: tuple[Floats, Floats, Floats] | None = None
         self._what = "confusion matrix" if row_cells is None else "rows" if groups is None else "groups"
+        self._supports: dict[int | None, Support] = {}
+        if row_cells is not None:
+            size = self.tables.shape[-1]
+            cells = row_cells % size**2 if self.tables.ndim == 3 else row_cells[:, 0]
+            self._true, self._predicted = np.divmod(cells, size)
 
     def draws(self) -> Floats:
         """Return the (B, ...) resampled tables."""
@@ -90,12 +103,55 @@ class Resampler:
         )
 
     def _independent_rows(self) -> float:
-        """Return how many independent rows these are worth: groups, or Kish's n of weighted rows."""
-        if self._groups is not None:
-            return float(self._groups.max() + 1)
+        """Return how many independent rows these are worth: Kish's n, less what groups make alike.
+
+        Of groups: the rows divided by the design effect on the accuracy, and never fewer than groups.
+        """
+        rows = self._row_weights()
+        fewest = effective_units(rows, self._groups)
+        if self._groups is None:
+            return fewest
+        assert self._row_cells is not None
+        right = (self._true == self._predicted).reshape(len(rows), -1).all(axis=1)
+        influence = rows * (right - np.average(right, weights=rows))
+        alone = clustered_variance(influence, None)
+        if alone <= 0:  # all right, or all wrong: nothing shows how alike the rows of a group are
+            return fewest
+        effect = max(1.0, clustered_variance(influence, self._groups) / alone)
+        return max(fewest, effective_units(rows, None) / effect)
+
+    def _row_weights(self) -> Floats:
         if self._weights is not None:
-            return float(self._weights.sum() ** 2 / (self._weights**2).sum())
-        return float(self.tables.reshape(-1, *self.tables.shape[-2:])[0].sum())
+            return self._weights
+        assert self._row_cells is not None
+        return np.ones(len(self._row_cells))
+
+    def _support(self, of_class: int | None) -> Support | None:
+        """Count the independent rows or groups behind the tables; None where the tables do so themselves."""
+        if self._row_cells is None:
+            return None
+        if of_class not in self._supports:
+            true, predicted, rows = self._true, self._predicted, self._row_weights()
+            if of_class is not None and self.tables.ndim == 3:
+                true, predicted = true[:, of_class], predicted[:, of_class]
+            elif of_class is not None:
+                true, predicted = true == of_class, predicted == of_class
+            columns = true.reshape(len(rows), -1).T
+            values = 2 if of_class is not None else self.tables.shape[-1]
+
+            def units(side: NDArray[np.bool_]) -> float:
+                return independent_units(side, rows, self._groups)
+
+            classes = np.array([[units(column == k) for k in range(values)] for column in columns])
+            same = (true == predicted).reshape(len(rows), -1)
+            self._supports[of_class] = Support(
+                classes if true.ndim == 2 else classes[0],
+                effective_units(rows * same.any(axis=1), self._groups),
+                effective_units(rows * ~same.all(axis=1), self._groups),
+                effective_units(rows, self._groups),
+                "row" if self._groups is None else "group",
+            )
+        return self._supports[of_class]
 
     def interval(
         self,
@@ -116,7 +172,9 @@ class Resampler:
             of_class: Reduce the tables to this class against the rest (multilabel: to this label's) first.
         """
         tables, draws = self.tables, self.draws()
-        scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
+        scale = 1.0
+        if self._row_cells is not None:
+            scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
         if of_class is not None and tables.ndim == 3:
             tables, draws = tables[of_class], draws[:, of_class]
         elif of_class is not None:
@@ -132,6 +190,7 @@ class Resampler:
             what=self._what,
             macro=macro,
             trials=scale * float(tables.sum()),
+            support=self._support(of_class),
             bounds=(low, high),
             seed=self.seed,
         )
@@ -147,17 +206,35 @@ class Resampler:
             self.confidence,
         )
 
+    def accuracy(self, correct: NDArray[np.bool_]) -> Estimate:
+        """Estimate the share of rows that are right; wider, where few groups or weights have a wrong one."""
+        found = self.mean(correct.astype(np.float64), high=1.0)
+        support = self._support(None)
+        assert support is not None
+        few = few_outcomes(support)
+        if not few:
+            return found
+        share = effective_wilson(found.value, self._independent_rows(), confidence=self.confidence)
+        method = f"wider of bootstrap and {share.method} ({few})"
+        low, high = min(found.low, share.low), max(found.high, share.high)
+        return Estimate(found.value, low, high, method, self.confidence)
+
     def mean(self, rows: Floats, *, high: float) -> Estimate:
         """Estimate the (weighted) mean of one number a row, each in [0, high]."""
-        return mean_interval(
+        confidence = self.confidence
+        if self._groups is not None or self._weights is not None:
+            weights = np.ones(len(rows)) if self._weights is None else self._weights
+            confidence = expanded_confidence(confidence, effective_units(weights, self._groups))
+        found = mean_interval(
             rows,
-            confidence=self.confidence,
+            confidence=confidence,
             bounds=(0.0, high),
             groups=self._groups,
             sample_weight=self._weights,
             n_resamples=self.n_resamples,
             seed=self.seed,
         )
+        return dataclasses.replace(found, confidence=self.confidence)
 
 
 def one_against_rest(counts: tuple[Floats, Floats, Floats], k: int) -> Floats:

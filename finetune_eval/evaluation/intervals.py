@@ -136,6 +136,30 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     return Estimate(successes / n, float(low), float(high), "Wilson", confidence)
 
 
+def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> Estimate:
+    """Make a Wilson interval of a weighted share, with Kish's effective number of rows.
+
+    Args:
+        share: The weighted share of rows that are right (or hits), in [0, 1].
+        rows: The square of the sum of the weights, divided by the sum of their squares.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The share with its interval; that of `wilson` where all weights are the same.
+
+    Example:
+        >>> print(effective_wilson(0.79, 200))
+        0.790 [0.728, 0.841]
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7; Korn and Graubard 1998, Survey Methodology 24:193-201.
+    """
+    # Sums round: a share of 1 less a trifle would lose its upper limit of 1.
+    value, rows = round(share, 14), round(rows, 9)
+    low, high = _pair(_wilson(value * rows, rows, confidence))
+    return Estimate(value, low, high, f"Wilson on {times(rows, 'effective row')}", confidence)
+
+
 def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     """Make a Clopper-Pearson interval of a proportion: coverage is at least the nominal one.
 
@@ -239,6 +263,29 @@ def bias_corrected(values: float, resampled: ArrayLike, confidence: float = 0.95
     z = _z(confidence)
     low, high = np.quantile(draws, [float(ndtr(2 * z0 - z)), float(ndtr(2 * z0 + z))])
     return float(low), float(high)
+
+
+def expanded_confidence(confidence: float, units: float) -> float:
+    """Return the confidence at which a percentile bootstrap of few units is as wide as it ought to be.
+
+    Bootstrap limits of n units are too narrow by sqrt((n - 1) / n), and by normal instead of Student's
+    quantiles: .95 of 30 units becomes .962, of 500 units .951.
+
+    Args:
+        confidence: The nominal one, in (0, 1).
+        units: How many rows or groups are drawn.
+
+    Reference:
+        Hesterberg 2015, American Statistician 69:371-386 (expanded percentile interval).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    if math.isinf(units):
+        return confidence
+    freedom = max(units - 1, 1.0)
+    t = float(stdtrit(freedom, 0.5 + confidence / 2))
+    # Of two units the limits are the ends of the draws; 1 itself is no confidence.
+    return min(float(2 * ndtr(t * math.sqrt((freedom + 1) / freedom)) - 1), 1 - 1e-12)
 
 
 def _limits_of_difference(
@@ -948,6 +995,16 @@ FEW_ROWS = 5
 FEW_OUTCOMES = 10
 
 
+def few_outcomes(support: Support) -> str:
+    """Say how few units have a right, or a wrong, row; nothing where they are enough for a bootstrap."""
+    outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
+    if least >= FEW_OUTCOMES - 1e-9:
+        return ""
+    if support.unit == "row":
+        return f"only {times(least, 'row')} {outcome}"
+    return f"{outcome} rows in only {times(least, 'group')}"
+
+
 def resampled_interval(
     function: Callable[[Floats], Floats],
     table: Floats,
@@ -957,6 +1014,7 @@ def resampled_interval(
     what: str = "confusion matrix",
     macro: str | None = None,
     trials: float | None = None,
+    support: Support | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> Estimate:
@@ -977,6 +1035,7 @@ def resampled_interval(
         macro: "precision", "recall", "f1" or "balanced_accuracy" where the metric is the macro mean of it;
             None otherwise.
         trials: How many independent rows the table is worth; None: its sum.
+        support: The units that were drawn, where they are not the rows of the table.
         bounds: The smallest and the largest possible value.
         seed: Seed of the Dirichlet draws.
 
@@ -988,7 +1047,10 @@ def resampled_interval(
     hits, predicted, true = class_counts(table)
     # A class that was predicted and has no rows counts (as 0) in every mean but balanced accuracy.
     counted = true > 0 if macro == "balanced_accuracy" else predicted + true > 0
-    fewest = scale * float(true[counted].min())
+    right = float(hits.sum())
+    if support is None:
+        support = Support(true, right, float(true.sum()) - right, math.inf, "row")
+    fewest = float(support.classes[counted].min())
     few = fewest < FEW_ROWS - 1e-9
     by_class = macro is not None and table.ndim == 2
     combined = "Wilson limits of the classes, combined"
@@ -1004,18 +1066,17 @@ def resampled_interval(
         limits, method = of_classes(), combined
     else:
         limits, method = (
-            bias_corrected(value, function(draws), confidence),
+            bias_corrected(value, function(draws), expanded_confidence(confidence, support.units)),
             f"bias-corrected bootstrap of {what}",
         )
-        right = scale * float(hits.sum())
-        wrong = scale * float(true.sum()) - right
         reasons = []
         if limits[1] - limits[0] <= 1e-9:
             reasons.append("resamples do not vary")
-        elif min(right, wrong) < FEW_OUTCOMES - 1e-9:
-            reasons.append(f"only {min(right, wrong):.3g} rows {'right' if right < wrong else 'wrong'}")
+        elif outcomes := few_outcomes(support):
+            reasons.append(outcomes)
         if few:
-            reasons.append(f"unreliable: a class has {fewest:.3g} {'row' if fewest == 1 else 'rows'}")
+            having = "has" if support.unit == "row" else "is in"
+            reasons.append(f"unreliable: a class {having} {times(fewest, support.unit)}")
         if reasons:
             other = (
                 of_classes() if by_class else dirichlet(function, scale * table, confidence, len(draws), seed)
@@ -1105,6 +1166,24 @@ def _pair(limits: Any) -> tuple[float, float]:
     return float(low), float(high)
 
 
+class Support(NamedTuple):
+    """How many independent units (groups, or weighted rows by Kish's number) a table rests on.
+
+    Attributes:
+        classes: (..., K) units with rows of each class.
+        right: Units with rows that are right, as Kish's effective number of them.
+        wrong: Units with rows that are wrong, likewise.
+        units: All of them, as Kish's effective number.
+        unit: "row" or "group".
+    """
+
+    classes: Floats
+    right: float
+    wrong: float
+    units: float
+    unit: str
+
+
 class Ranking(NamedTuple):
     """ROC-AUC or PR-AUC, and how much each row moves it.
 
@@ -1155,7 +1234,7 @@ def ranking_influence(
         value, pairs = function(flat, probabilities.ravel(), None if weights is None else repeated)
         influence = pairs.reshape(-1, classes).sum(axis=1)
         sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
-        smallest = min(_independent(side, rows, groups) for side in sides)
+        smallest = min(independent_units(side, rows, groups) for side in sides)
         return Ranking(value, influence, smallest, classes)
     total, share, smallest, found = 0.0, 0.0, math.inf, 0
     influence = np.zeros(n)
@@ -1167,16 +1246,44 @@ def ranking_influence(
         part = float((rows * positive).sum()) if average == "weighted" else 1.0
         total, share, found = total + part * value, share + part, found + 1
         influence += part * moves
-        smallest = min(smallest, *(_independent(side, rows, groups) for side in (positive, ~positive)))
+        smallest = min(smallest, *(independent_units(side, rows, groups) for side in (positive, ~positive)))
     return Ranking(total / share, influence / share, smallest, found) if found else None
 
 
-def _independent(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
-    """Count the groups, or else the rows (Kish's effective number where weights differ), of one side."""
+def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Count the groups, or else the rows (Kish's effective number where weights differ), of some rows.
+
+    Args:
+        side: (n,) which rows.
+        weights: (n,) row weights; rows of weight 0 are no rows.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number; 0 where no row has a weight.
+    """
     counted = side & (weights > 0)
     if groups is not None:
-        return float(len(np.unique(groups[counted])))
-    return float(weights[counted].sum() ** 2 / (weights[counted] ** 2).sum())
+        return float(np.count_nonzero(np.bincount(groups[counted])))
+    squares = float((weights[counted] ** 2).sum())
+    return float(weights[counted].sum() ** 2 / squares) if squares else 0.0
+
+
+def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Return how many units of equal weight these rows, or groups, are worth: Kish's effective number.
+
+    Args:
+        weights: (n,) row weights; ones where rows count the same.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number, at most that of the rows or groups.
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7.
+    """
+    units = weights if groups is None else np.bincount(groups, weights=weights)
+    squares = float((units**2).sum())
+    return float(units.sum() ** 2 / squares) if squares else 0.0
 
 
 def ranking_interval(

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -18,11 +19,14 @@ from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.batching import Batches, Encoded, encoder, widths
+from finetune_eval.models.memory import kept_memory
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
+# Batches predicted at a time: what one cannot spread over the cores, the other fills.
+_STREAMS = 2
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -375,7 +379,7 @@ class Classifier(keras_hub.models.Task):
     def _plainly(self, run: Any) -> Any:
         """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
         try:
-            with variables_kept(self):
+            with variables_kept(self), kept_memory():
                 return run()
         except tf.errors.OpError:
             if self._refused is None:
@@ -504,7 +508,9 @@ class Classifier(keras_hub.models.Task):
                 self._forward = tf.function(
                     lambda rows: self(rows, training=False), input_signature=[batches.spec]
                 )
-            by_length = np.concatenate([self._forward(batches[i][0]).numpy() for i in range(len(batches))])
+            with ThreadPoolExecutor(_STREAMS) as pool:
+                parts = pool.map(lambda i: self._forward(batches[i][0]).numpy(), range(len(batches)))
+                by_length = np.concatenate(list(parts))
         else:
             by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)

@@ -22,6 +22,7 @@ from finetune_eval.models.classifier import (
     lost,
     variables_kept,
 )
+from finetune_eval.models.memory import kept_memory
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
@@ -211,7 +212,7 @@ def fine_tune(
     began = time.perf_counter()
     status = "interrupted"
     try:
-        with precisions.matmul_precision(used_precision), variables_kept(model):
+        with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
