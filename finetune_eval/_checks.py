@@ -14,8 +14,10 @@ import numpy as np
 
 
 def nearest(value: object, options: Iterable[str]) -> str:
-    """Return " Did you mean 'x'?" for the option closest to `value`, or an empty string."""
-    close = difflib.get_close_matches(str(value), list(options), n=1, cutoff=0.6)
+    """Return " Did you mean 'x'?" for the option that `value` begins or is nearest to, or nothing."""
+    options = list(options)
+    begun = [option for option in options if len(str(value)) > 1 and option.startswith(str(value))]
+    close = begun if len(begun) == 1 else difflib.get_close_matches(str(value), options, n=1, cutoff=0.6)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 

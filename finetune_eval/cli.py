@@ -36,6 +36,10 @@ RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run go
 Text = Annotated[str, typer.Option("--text", help="The column with the texts.")]
 Label = Annotated[str, typer.Option("--label", help="The column with the labels.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of the split, the head, the shuffling and the dropout.")]
+Delimiter = Annotated[
+    str | None, typer.Option("--delimiter", help="Of a CSV file. [default: a comma; .tsv: a tab]")
+]
+Encoding = Annotated[str, typer.Option("--encoding", help="Of a text file.")]
 Epochs = Annotated[int, typer.Option("--epochs", help="How often to go through the training rows.")]
 
 
@@ -152,23 +156,50 @@ def evaluate(
     ] = None,
     text: Text = "text",
     label: Label = "label",
+    labels: Annotated[
+        str | None, typer.Option("--labels", help="The class names, with commas: ham,spam.")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
+    ] = None,
+    task: Annotated[str, typer.Option("--task", help="classification or multilabel.")] = "classification",
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="With --data: compare with the backbone before fine-tuning.")
+    ] = False,
+    delimiter: Delimiter = None,
+    encoding: Encoding = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Score saved predictions again, or a run's model on new rows.
 
     Example: finetune-eval evaluate runs/demo
     """
+    names = None if labels is None else [name.strip() for name in labels.split(",")]
+    if frozen and data is None:
+        raise typer.BadParameter("needs --data: saved predictions have no backbone.", param_hint="--frozen")
     if data is None:
-        result = _evaluation(path)
+        result = _evaluation(
+            path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding
+        )
     else:
+        if names is not None or task != "classification":
+            raise typer.BadParameter(
+                "the model knows its labels and its task; leave out --labels and --task."
+            )
         from finetune_eval.data.sources import load_dataset
         from finetune_eval.evaluation.evaluate import evaluate as score
 
         model = _load(path)
         rows = load_dataset(
-            data, text=text, label=label, labels=model.labels, train=0, validation=0, test=1.0
-        ).test
-        result = score(model, *rows, metadata=rows.metadata, lockbox=True)
+            data, text=text, label=label, labels=model.labels, train=0, validation=0, test=1.0,
+            delimiter=delimiter, encoding=encoding,
+        ).test  # fmt: skip
+        options: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+        if (path / "train.parquet").is_file():
+            options["train"] = path
+        if frozen:
+            options["features"] = _frozen_features(model, path)
+        result = score(model, *rows, metadata=rows.metadata, lockbox=True, **options)
     _print_result(result, as_json)
 
 
@@ -180,6 +211,8 @@ def compare(
     metric: Annotated[
         str, typer.Option("--metric", help="The metric that decides, declared beforehand.")
     ] = "accuracy",
+    delimiter: Delimiter = None,
+    encoding: Encoding = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Say which of several models is better on the same rows, and whether it is more than chance.
@@ -193,8 +226,10 @@ def compare(
     names = [path.stem if path.is_file() else path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
-    first = _evaluation(paths[0])
-    others = [_evaluation(path, first.labels) for path in paths[1:]]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("the same run or file is there twice.")
+    first = _evaluation(paths[0], delimiter=delimiter, encoding=encoding)
+    others = [_evaluation(path, first.labels, delimiter=delimiter, encoding=encoding) for path in paths[1:]]
     result = decide(first, *others, metric=metric, names=names)
     if as_json:
         import dataclasses
@@ -209,6 +244,8 @@ def leaks(
     train: Annotated[Path, typer.Argument(help="The training rows: .csv, .jsonl or .parquet.")],
     test: Annotated[Path, typer.Argument(help="The test rows.")],
     text: Text = "text",
+    delimiter: Delimiter = None,
+    encoding: Encoding = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Find test rows that are, exactly or nearly, also training rows.
@@ -217,7 +254,7 @@ def leaks(
     """
     from finetune_eval.data.leakage import find_leaks
 
-    found = find_leaks(_column(train, text), _column(test, text))
+    found = find_leaks(*(_column(file, text, delimiter, encoding) for file in (train, test)))
     if as_json:
         rows = zip(found.test_rows, found.train_rows, found.kind, found.similarity, strict=True)
         pairs = [
@@ -234,6 +271,8 @@ def report(
     output: Annotated[
         Path | None, typer.Option("--output", help="The page. [default: report.html in the run]")
     ] = None,
+    delimiter: Delimiter = None,
+    encoding: Encoding = "utf-8",
 ) -> None:
     """Write one self-contained page with everything the evaluation knows.
 
@@ -243,7 +282,7 @@ def report(
     from finetune_eval.reports.html import report as write_report
     from finetune_eval.traces.training import TrainingTrace
 
-    result = _evaluation(path)
+    result = _evaluation(path, delimiter=delimiter, encoding=encoding)
     epochs, data = path / "trace.jsonl", path / "data.json"
     page = output or (path / "report.html" if path.is_dir() else path.with_suffix(".html"))
     write_report(
@@ -369,7 +408,7 @@ def _run(
     kept = f"best epoch {run.trace.best_epoch or epochs}, its weights kept"
     flow.add(Step("training", "steps", n * epochs, 1, steps, 1, kept, dataset.train.hash))
 
-    _stage(4, f"{len(dataset.test):,} rows the model never saw")
+    _stage(4, f"{counted(len(dataset.test), 'row')} the model never saw")
     from finetune_eval.evaluation.evaluate import evaluate as score
 
     test = dataset.test
@@ -415,7 +454,7 @@ def _run(
         _show(json.dumps({"run_dir": str(run_dir), "seconds": round(seconds, 1), "n": result.n, **metrics,
                           "accuracy_low": accuracy.low, "accuracy_high": accuracy.high}))  # fmt: skip
         return
-    out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {result.n} rows")
+    out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
     out(f"everything is in {run_dir}; open {run_dir / 'report.html'} in a browser")
 
 
@@ -456,16 +495,35 @@ def _print_result(result: Evaluation, as_json: bool) -> None:
         _show(str(result))
 
 
-def _evaluation(path: Path, order: Sequence[str] = ()) -> Evaluation:
+def _evaluation(path: Path, order: Sequence[str] = (), **options: Any) -> Evaluation:
     """Load an evaluation from a run folder, or score a file of predictions, its classes in this order."""
     from finetune_eval.evaluation.evaluate import Evaluation, load_predictions
 
+    options = {name: value for name, value in options.items() if value is not None}
     if path.is_dir():
+        defaults = {"task": "classification", "encoding": "utf-8"}
+        asked = next((name for name, value in options.items() if value != defaults.get(name)), None)
+        if asked is not None:
+            raise typer.BadParameter(
+                f"is for files; to score this run anew pass {str(path / 'predictions.parquet')!r}.",
+                param_hint=f"--{asked}",
+            )
         return Evaluation.load(path)
-    result = load_predictions(path)
+    result = load_predictions(path, **options)
     if result.labels != tuple(order) and set(result.labels) == set(order):
-        result = load_predictions(path, labels=order)
+        result = load_predictions(path, **{**options, "labels": order})
     return result
+
+
+def _frozen_features(model: Any, run: Path) -> Any:
+    """Return the function to what the backbone of a run gave before it was fine-tuned."""
+    from finetune_eval.models.build import pretrained_features
+
+    manifest = run / "manifest.json"
+    if manifest.is_file():
+        known = json.loads(manifest.read_text(encoding="utf-8"))["model"]
+        model.source = {name: known.get(name) for name in ("backbone", "weights_sha256")}
+    return pretrained_features(model)
 
 
 def _load(path: Path) -> Any:
@@ -506,18 +564,20 @@ def _free(name: str) -> Path:
     return path
 
 
-def _column(file: Path, text: str) -> list[str]:
+def _column(file: Path, text: str, delimiter: str | None = None, encoding: str = "utf-8") -> list[str]:
+    from finetune_eval.data.ledger import counted
     from finetune_eval.data.sources import read_table
 
-    frame = read_table(file, {text})
+    frame = read_table(file, {text}, delimiter=delimiter, encoding=encoding)
     if text not in frame.columns:
         raise ValueError(
             f"{str(file)!r} has no column {text!r}; it has {', '.join(map(repr, frame.columns))}."
         )
-    missing = frame[text].isna() | (frame[text] == "")
+    missing = frame[text].isna() | (frame[text].astype(str).str.strip() == "")
     if missing.any():
         raise ValueError(
-            f"{str(file)!r} has no text in {missing.sum():,} of {len(frame):,} rows of column {text!r} "
+            f"{str(file)!r} has no text in {missing.sum():,} of {counted(len(frame), 'row')} of column "
+            f"{text!r} "
             f"(first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them out."
         )
     return [str(value) for value in frame[text]]

@@ -101,6 +101,24 @@ def numeric_rows(rows=60, classes=2, seed=0):
     return x, x[:, :classes].argmax(axis=1)
 
 
+def gradient(function, x):
+    """Return the gradient of a scalar function at x, an array or a list of them, on the backend in use."""
+    import keras
+
+    x = keras.tree.map_structure(keras.ops.convert_to_tensor, x)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return keras.tree.map_structure(np.asarray, jax.grad(function)(x))
+    import tensorflow as tf
+
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = function(x)
+    found = tape.gradient(y, x, unconnected_gradients=tf.UnconnectedGradients.ZERO)
+    return [np.asarray(tf.convert_to_tensor(g)) for g in found] if isinstance(x, list) else np.asarray(found)
+
+
 @pytest.fixture(scope="session")
 def tiny():
     """The tiny rows and the functions that make tiny models."""
@@ -114,6 +132,7 @@ def tiny():
         numeric_backbone=numeric_backbone,
         numeric_classifier=numeric_classifier,
         numeric_rows=numeric_rows,
+        gradient=gradient,
     )
 
 

@@ -157,3 +157,67 @@ def test_without_a_command_the_help_is_printed_as_it_is(capsys):
 def test_new_rows_need_a_model_and_not_predictions(capsys, predictions):
     code, _, err = run(capsys, "evaluate", predictions[0], "--data", predictions[0])
     assert (code, err) == (1, f"error: {predictions[0]!r} is no model; pass a run folder or a .keras file.\n")
+
+
+def test_a_file_is_read_as_the_options_say(capsys, predictions, tmp_path):
+    rows = [line.split(",") for line in Path(predictions[1]).read_text(encoding="utf-8").splitlines()]
+    one = tmp_path / "one.csv"
+    one.write_text("\n".join(["label;probability", *(f"{a};{c}" for a, _, c in rows[1:])]), encoding="utf-16")
+    options = ["--delimiter", ";", "--encoding", "utf-16"]
+    code, _, err = run(capsys, "evaluate", str(one), *options)
+    assert code == 1 and "`labels` is needed when `y_true` holds class names" in err
+    code, out, err = run(capsys, "evaluate", str(one), *options, "--labels", "bad,good", "--json")
+    assert (code, err) == (0, "")
+    _, plain, _ = run(capsys, "evaluate", predictions[1], "--json")
+    assert json.loads(out)["estimates"]["f1"] == json.loads(plain)["estimates"]["f1"]
+    _, strict, _ = run(capsys, "evaluate", predictions[1], "--threshold", "0.9", "--json")
+    right = [float(c) >= 0.9 for a, _, c in rows[1:] if a == "good"]  # recall by hand
+    assert json.loads(strict)["estimates"]["recall"]["value"] == sum(right) / len(right)
+
+
+def test_predictions_of_several_labels_a_row(capsys, tmp_path):
+    path = tmp_path / "m.csv"
+    path.write_text("y_a,y_b,p_a,p_b\n1,0,0.9,0.2\n1,1,0.8,0.3\n0,0,0.1,0.1\n0,1,0.2,0.7\n", encoding="utf-8")
+    code, out, err = run(capsys, "evaluate", str(path))
+    assert (code, err) == (0, "")
+    assert out.startswith("3 of 4 right in every label: accuracy 0.750 ")
+    from finetune_eval import Evaluation, load_predictions
+
+    result = load_predictions(path)
+    result.save(tmp_path / "run")
+    assert Evaluation.load(tmp_path / "run") == result
+    saved = str(tmp_path / "run" / "predictions.parquet")  # its labels are "a", "a + b", "" and "b"
+    code, again, err = run(capsys, "evaluate", saved, "--task", "multilabel")
+    assert (code, err, again.splitlines()[0]) == (0, "", out.splitlines()[0])
+    page = tmp_path / "page.html"
+    assert run(capsys, "report", str(tmp_path / "run"), "--output", str(page))[0] == 0
+    assert "right in every label" in page.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "line"),
+    [
+        (
+            ["evaluate", "a.csv", "--threshold", "1.3"],
+            1,
+            "`threshold` must be a finite number above 0 and below",
+        ),
+        (
+            ["evaluate", "a.csv", "--labels", "bad"],
+            1,
+            "`labels` must name at least two classes; got ['bad'].",
+        ),
+        (["evaluate", "a.csv", "--task", "multi"], 1, "Did you mean 'multilabel'?"),
+        (["evaluate", "a.csv", "--frozen"], 2, "needs --data: saved predictions have no backbone."),
+        (["evaluate", "a.csv", "--treshold", "0.3"], 2, "No such option: --treshold"),
+        (["compare", "a.csv", "b.csv", "--metric", "acc"], 1, "Did you mean 'accuracy'?"),
+        (["compare", "a.csv", "a.csv"], 2, "the same run or file is there twice."),
+        (["compare", "a.csv"], 2, "give at least two run folders or files of predictions."),
+    ],
+)
+def test_a_wrong_option_of_saved_predictions_is_one_line(capsys, predictions, arguments, code, line):
+    folder = Path(predictions[0]).parent
+    named = [str(folder / name) if name.endswith(".csv") else name for name in arguments]
+    got, out, err = run(capsys, *named)
+    assert (got, out, err.count("\n")) == (code, "", 1)
+    assert line in err

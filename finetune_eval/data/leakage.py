@@ -84,8 +84,9 @@ class Leaks:
 
     def __str__(self) -> str:
         crowd = textwrap.wrap(
-            f"{self.crowded:,} test rows resemble hundreds of training rows each; looser copies among these "
-            "may have been missed.",
+            f"{counted(self.crowded, 'test row')} {'resembles' if self.crowded == 1 else 'resemble'} "
+            "hundreds of "
+            "training rows; looser copies among these may have been missed.",
             80,
         )
         looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"

@@ -29,6 +29,7 @@ from finetune_eval.data.splits import (
     Rows,
     class_indices,
     is_missing,
+    plain_number,
     split,
 )
 
@@ -583,7 +584,8 @@ def _label_values(column: str, values: pd.Series, labels: Sequence[str]) -> tupl
     words = {value for value in raw if isinstance(value, str) and value}
     numbers = {word: _as_number(word) for word in words if word.strip().lower() not in _NOTHING}
     as_numbers = set(numbers.values())
-    if numbers and None not in as_numbers and len(as_numbers) == len(numbers) and not words & set(labels):
+    spellings = {plain_number(word) for word in numbers}
+    if numbers and None not in as_numbers and len(as_numbers) == len(spellings) and not words & set(labels):
         missing |= np.fromiter((value in words and value not in numbers for value in raw), bool, len(raw))
         raw = [numbers.get(value, value) if isinstance(value, str) else value for value in raw]
     return raw, missing
@@ -613,10 +615,11 @@ def _usable(name: str, n: int, unusable: dict[str, np.ndarray], drop: bool) -> t
         raise ValueError(f"{name} has no row that can be used: of {n:,}, {listed}.")
     if not drop:
         raise ValueError(
-            f"{name} has {lost:,} of {n:,} rows that cannot be used: {listed}. Rows count from 0, without "
+            f"{name} has {lost:,} of {counted(n, 'row')} that cannot be used: {listed}. Rows count "
+            "from 0, without "
             "the header. Fill them, or pass drop_missing=True to leave them out."
         )
-    return keep, f"{lost:,} of {n:,} rows left out: {listed}"
+    return keep, f"{lost:,} of {counted(n, 'row')} left out: {listed}"
 
 
 def _column_warnings(label: str, y: np.ndarray, names: tuple[str, ...]) -> list[str]:

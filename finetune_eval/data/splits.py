@@ -230,6 +230,13 @@ def class_indices(name: str, y: Any, labels: Sequence[str] | None) -> tuple[np.n
         return _checks.label_indices(name, array, given), given
     named = [_class_name(name, row, value) for row, value in enumerate(array.tolist())]
     distinct = set(named)
+    # A column of whole numbers in which some were missing comes back as "1.0" here and "1" there: one class.
+    known = distinct if given is None else set(given)
+    same = {word: plain_number(word) for word in distinct if word not in known or given is None}
+    same = {word: plain for word, plain in same.items() if plain != word and plain in known}
+    if same:
+        named = [same.get(word, word) for word in named]
+        distinct = set(named)
     if given is None:
         if len(distinct) < 2:
             raise ValueError(
@@ -247,15 +254,18 @@ def class_indices(name: str, y: Any, labels: Sequence[str] | None) -> tuple[np.n
 
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
-    """Return a sentence for each pair of class names that differ only in case or spaces."""
-    seen: dict[str, str] = {}
+    """Return a sentence for each pair of class names that may be one: but for case, spaces, leading zeros."""
+    seen: dict[tuple[str, str], str] = {}
     sentences = []
     for label in labels:
-        first = seen.setdefault(normalise(label), label)
-        if first != label:
-            sentences.append(
-                f"The labels {first!r} and {label!r} differ only in case or spaces; are they one class?"
-            )
+        plain = normalise(label)
+        keys = {"differ only in case or spaces": plain}
+        if plain.isdecimal():
+            keys["are one number"] = plain.lstrip("0")
+        pairs = [(seen.setdefault((what, key), label), what) for what, key in keys.items()]
+        found = next(((first, what) for first, what in pairs if first != label), None)
+        if found is not None:
+            sentences.append(f"The labels {found[0]!r} and {label!r} {found[1]}; are they one class?")
     return sentences
 
 
@@ -278,6 +288,17 @@ def _given_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
     if len(given) < 2 or len(set(given)) < len(given):
         raise ValueError(f"`labels` must be at least two different class names; got {list(given)!r}.")
     return given
+
+
+def plain_number(word: str) -> str:
+    """Return "1" for "1.0" and the like, and any other word as it is.
+
+    Example:
+        >>> plain_number("1.0"), plain_number("-3."), plain_number("1.5"), plain_number("01")
+        ('1', '-3', '1.5', '01')
+    """
+    whole, point, rest = word.partition(".")
+    return whole if point and not rest.strip("0") and whole.removeprefix("-").isdecimal() else word
 
 
 def _class_name(name: str, row: int, value: Any) -> str:

@@ -162,6 +162,22 @@ def _shown(row: NDArray[Any]) -> str:
     return f"[{values}{', ...' if len(row) > 6 else ''}]"
 
 
+def row_weights(values: Any) -> NDArray[np.float64]:
+    """Return (n,) weights of rows, checked: finite, not negative, not all 0."""
+    try:
+        weights = np.asarray(values, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`sample_weight` must be numbers: {error}.") from None
+    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if bad.size:
+        raise ValueError(
+            f"`sample_weight` must be finite and not negative; row {bad[0]} is {float(weights[bad[0]])!r}."
+        )
+    if weights.sum() == 0:
+        raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
+    return weights
+
+
 def class_probabilities(y_true: Any, probabilities: Any) -> tuple[NDArray[np.int64], NDArray[Any]]:
     """Return (n,) class indices and (n, K) probabilities of classification rows, checked.
 

@@ -14,8 +14,15 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation.intervals import (
     Estimate,
+    Support,
+    clustered_variance,
     dirichlet,
+    effective_units,
+    effective_wilson,
+    few_outcomes,
+    independent_units,
     mean_interval,
+    mean_of_units,
     resample_class_counts,
     resample_sums,
     resampled_interval,
@@ -67,6 +74,11 @@ class Resampler:
         self._groups = groups
         self._draws: Floats | ClassCounts | None = None
         self._what = "confusion matrix" if row_cells is None else "rows" if groups is None else "groups"
+        self._supports: dict[int | None, Support] = {}
+        if row_cells is not None:
+            size = self.tables.shape[-1]
+            cells = row_cells % size**2 if self.tables.ndim == 3 else row_cells[:, 0]
+            self._true, self._predicted = np.divmod(cells, size)
 
     def draws(self) -> Floats | ClassCounts:
         """Return the (B, K, 2, 2) resampled tables of multilabel rows, else the class counts of (B, K, K)."""
@@ -101,12 +113,59 @@ class Resampler:
         )
 
     def _independent_rows(self) -> float:
-        """Return how many independent rows these are worth: groups, or Kish's n of weighted rows."""
-        if self._groups is not None:
-            return float(self._groups.max() + 1)
+        """Return how many independent rows these are worth: Kish's n, less what groups make alike.
+
+        Of groups: so many rows as would show the variance that the accuracy has; never fewer than groups, nor
+        more than rows.
+
+        Reference:
+            Korn and Graubard 1998, Survey Methodology 24:193-201 (the effective sample size of a share).
+        """
+        rows = self._row_weights()
+        fewest = effective_units(rows, self._groups)
+        if self._groups is None:
+            return fewest
+        right = (self._true == self._predicted).reshape(len(rows), -1).all(axis=1)
+        away = right - np.average(right, weights=rows)
+        spread = float(rows @ away**2 / rows.sum())
+        if spread <= 0:  # all right, or all wrong: nothing shows how alike the rows of a group are
+            return fewest
+        variance, _ = clustered_variance(rows * away / rows.sum(), self._groups)
+        most = effective_units(rows, None)
+        return most if variance * most <= spread else max(fewest, spread / variance)
+
+    def _row_weights(self) -> Floats:
         if self._weights is not None:
-            return float(self._weights.sum() ** 2 / (self._weights**2).sum())
-        return float(self.tables.reshape(-1, *self.tables.shape[-2:])[0].sum())
+            return self._weights
+        assert self._row_cells is not None
+        return np.ones(len(self._row_cells))
+
+    def _support(self, of_class: int | None) -> Support | None:
+        """Count the independent rows or groups behind the tables; None where the tables do so themselves."""
+        if self._row_cells is None:
+            return None
+        if of_class not in self._supports:
+            true, predicted, rows = self._true, self._predicted, self._row_weights()
+            if of_class is not None and self.tables.ndim == 3:
+                true, predicted = true[:, of_class], predicted[:, of_class]
+            elif of_class is not None:
+                true, predicted = true == of_class, predicted == of_class
+            columns = true.reshape(len(rows), -1).T
+            values = 2 if of_class is not None else self.tables.shape[-1]
+
+            def units(side: NDArray[np.bool_]) -> float:
+                return independent_units(side, rows, self._groups)
+
+            classes = np.array([[units(column == k) for k in range(values)] for column in columns])
+            same = (true == predicted).reshape(len(rows), -1)
+            self._supports[of_class] = Support(
+                classes if true.ndim == 2 else classes[0],
+                effective_units(rows * same.any(axis=1), self._groups),
+                effective_units(rows * ~same.all(axis=1), self._groups),
+                effective_units(rows, self._groups),
+                "row" if self._groups is None else "group",
+            )
+        return self._supports[of_class]
 
     def interval(
         self,
@@ -128,7 +187,9 @@ class Resampler:
         """
         tables: Floats = self.tables
         draws = self.draws()
-        scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
+        scale = 1.0
+        if self._row_cells is not None:
+            scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
         if of_class is not None and isinstance(draws, ClassCounts):
             tables = one_against_rest(class_counts(tables), of_class)
             draws = one_against_rest(draws, of_class)
@@ -142,6 +203,7 @@ class Resampler:
             what=self._what,
             macro=macro,
             trials=scale * float(tables.sum()),
+            support=self._support(of_class),
             bounds=(low, high),
             seed=self.seed,
         )
@@ -157,14 +219,31 @@ class Resampler:
             self.confidence,
         )
 
+    def accuracy(self, correct: NDArray[np.bool_]) -> Estimate:
+        """Estimate the share of rows that are right; wider, where few groups or weights have a wrong one."""
+        found = self.mean(correct.astype(np.float64), high=1.0)
+        support = self._support(None)
+        assert support is not None
+        few = few_outcomes(support)
+        if not few:
+            return found
+        share = effective_wilson(found.value, self._independent_rows(), confidence=self.confidence)
+        method = f"wider of bootstrap and {share.method} ({few})"
+        low, high = min(found.low, share.low), max(found.high, share.high)
+        return Estimate(found.value, low, high, method, self.confidence)
+
     def mean(self, rows: Floats, *, high: float) -> Estimate:
         """Estimate the (weighted) mean of one number a row, each in [0, high]."""
-        return mean_interval(
+        if self._groups is None and self._weights is None:
+            return mean_interval(rows, confidence=self.confidence, bounds=(0.0, high))
+        return mean_of_units(
             rows,
             confidence=self.confidence,
             bounds=(0.0, high),
             groups=self._groups,
             sample_weight=self._weights,
+            n_resamples=self.n_resamples,
+            seed=self.seed,
         )
 
 

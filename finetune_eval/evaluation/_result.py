@@ -66,12 +66,11 @@ class Evaluation:
         predictions: A row for each row scored: id, label, prediction, p_<class>..., loss, and text_hash and
             text where texts were given.
         rows_hash: Hash of the rows and their labels; two evaluations of the same rows share it.
-        calibration: How far the probabilities can be taken at their word; None for multilabel or weighted
-            rows.
+        calibration: How far the probabilities can be taken at their word; None for multilabel rows.
         baselines: Simple models on the same rows, each compared with this one.
         leaks: Possible leaks from the training rows, and the scores without them, where those were given.
         looks: How often these rows were looked at, where that is counted.
-        slices: Parts of the rows, weakest first, where texts or metadata were given and rows have no weights.
+        slices: Parts of the rows, weakest first, where texts or metadata were given.
         identified: Whether the rows are known by texts, ids or contents, and not by their labels alone.
         warnings: What to know before believing the numbers, in sentences.
     """

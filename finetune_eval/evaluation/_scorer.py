@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
@@ -56,7 +57,7 @@ class Options:
     task: str
     texts: list[str] | None
     train: tuple[Any, NDArray[np.int64]] | None
-    features: tuple[Any, Any] | None
+    features: Any  # a pair of arrays, a function of rows, or None
     threshold: float | None
     weights: NDArray[np.float64] | None
 
@@ -146,7 +147,7 @@ class Scorer:
     def _accuracy(self) -> Estimate:
         if self.options.weights is None and self.options.groups is None:
             return wilson(int(self.correct.sum()), len(self.correct), confidence=self.options.confidence)
-        return self.resampler.mean(self.correct.astype(np.float64), high=1.0)
+        return self.resampler.accuracy(self.correct)
 
     def estimates(self) -> dict[str, Estimate]:
         """Return every metric with its interval."""
@@ -238,13 +239,15 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
-            threshold_origin=None if chosen is None else f"chosen for {chosen.goal} on {chosen.n:,} rows",
+            threshold_origin=None
+            if chosen is None
+            else f"chosen for {chosen.goal} on {counted(chosen.n, 'row')}",
             estimates=self.estimates() if full else self.main_estimates(),
             confusion_matrix=self.tables,
             per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
-            warnings=tuple(self._warnings(hashes)),
+            warnings=tuple(self._warnings()),
             calibration=None,
             baselines=(),
             leaks=None,
@@ -255,21 +258,28 @@ class Scorer:
         )
 
     def calibration(self) -> Calibration | None:
-        """Hold the probabilities against what happened; None for multilabel or weighted rows."""
-        if self.multilabel or self.options.weights is not None:
+        """Hold the probabilities against what happened; None for multilabel rows."""
+        if self.multilabel:
             return None
-        return calibrate(self.y, self.p, confidence=self.options.confidence, seed=self.options.seed)
+        return calibrate(
+            self.y,
+            self.p,
+            confidence=self.options.confidence,
+            sample_weight=self.options.weights,
+            seed=self.options.seed,
+        )
 
     def slices(self) -> tuple[Slice, ...]:
-        """Look for weak parts of the rows, where texts or metadata were given and rows count equally."""
+        """Look for weak parts of the rows, where texts or metadata were given."""
         texts, metadata = self.options.texts, self.options.metadata
-        if not self._sliced() or self.options.weights is not None:
+        if not self._sliced():
             return ()
         return find_slices(
             self.correct,
             texts=texts,
             metadata=metadata,
             confidence=self.options.confidence,
+            sample_weight=self.options.weights,
             seed=self.options.seed,
         )
 
@@ -277,12 +287,10 @@ class Scorer:
         return self.options.texts is not None or self.options.metadata is not None
 
     def _unlike(self) -> list[str]:
-        """Say what would take weighted rows for equal ones, or takes grouped rows for independent ones."""
+        """Say what takes grouped rows for independent ones."""
         parts = [] if self.multilabel else ["calibration"]
         if self._sliced():
             parts.append("weak parts of the rows")
-        if self.options.weights is not None and parts:
-            return [f"Left out, since the weights of the rows would be ignored: {', '.join(parts)}."]
         if self.options.groups is not None and parts:
             return [
                 f"Computed as if the rows of a group were independent: {', '.join(parts)}. Chance may look "
@@ -306,7 +314,7 @@ class Scorer:
         rows = self._ids() if self.options.texts is None else self.options.texts
         return rows_hash(rows, self.y)
 
-    def _warnings(self, hashes: list[str] | None) -> list[str]:
+    def _warnings(self) -> list[str]:
         out = []
         if not self.multilabel:
             counts = np.bincount(self.y, minlength=len(self.labels))
@@ -327,7 +335,8 @@ class Scorer:
                 ties = int((equal > 1).sum())
                 if ties:
                     out.append(
-                        f"{ties} of {len(self.p)} rows have two equally probable classes; "
+                        f"{ties:,} of {counted(len(self.p), 'row')} {'has' if ties == 1 else 'have'} two "
+                        "equally probable classes; "
                         "the first was taken."
                     )
         chosen = self.options.chosen
@@ -338,12 +347,14 @@ class Scorer:
             )
         capped = int(self._too_small().sum())
         if capped:
+            gives, their = ("gives", "its") if capped == 1 else ("give", "their")
             out.append(
-                f"{capped} of {len(self.p)} rows give their true class a probability too small for float32; "
-                "their loss is counted as large as float32 can tell, and may be larger."
+                f"{capped:,} of {counted(len(self.p), 'row')} {gives} {their} true class a probability "
+                "too small "
+                f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
             )
-        if hashes is not None:
-            out += repeats(hashes, self.y)
+        if self.options.texts is not None:
+            out += repeats(self.options.texts, self.y)
         return out + self._unlike()
 
     def _too_small(self) -> NDArray[np.bool_]:

@@ -40,7 +40,8 @@ def headline(result: Evaluation) -> str:
     """Return the verdict: "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
     estimate = result.estimates["accuracy"]
     weighted = "weighted " if "weight" in result.predictions else ""
-    return f"{result.right:,} of {result.n:,} right: {weighted}accuracy {estimate}"
+    right = "right" if result.task == "classification" else "right in every label"
+    return f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"
 
 
 def _count(value: float) -> str:
@@ -181,7 +182,7 @@ def _pairs(result: Evaluation) -> str:
     lines = [f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)"]
     for rows, i, j in sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:10]:
         lines.append(
-            f"{_count(rows):>9} rows are {_cut(result.labels[i], 20)!r}, "
+            f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {_cut(result.labels[i], 20)!r}, "
             f"predicted {_cut(result.labels[j], 20)!r}"
         )
     return "\n".join(lines)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.data.ledger import counted, normalise
 from finetune_eval.evaluation.intervals import Estimate
 
 
@@ -35,7 +36,7 @@ class LeakScores:
     @property
     def verdict(self) -> str:
         """Say in one sentence how much leaked, and what is left of the accuracy without."""
-        looked = f"{self.n_test:,} test rows against {self.n_train:,} training rows"
+        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
         if not self.rows:
             return f"No possible leak found: {looked}."
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
@@ -45,19 +46,29 @@ class LeakScores:
         return f"{start} Without them: accuracy {self.without['accuracy']}."
 
 
-def repeats(hashes: list[str], y: NDArray[np.int64]) -> list[str]:
-    """Say how many rows are there more than once, and how many of them contradict each other."""
+def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
+    """Say how many rows are there more than once, and how many of them contradict each other.
+
+    Texts that differ only in case, white space or Unicode form are the same, as in a split.
+    """
     labels_of: dict[str, set[bytes]] = {}
-    for key, label in zip(hashes, y, strict=True):
-        labels_of.setdefault(key, set()).add(label.tobytes())
-    extra = len(hashes) - len(labels_of)
+    for text, label in zip(texts, y, strict=True):
+        labels_of.setdefault(normalise(text), set()).add(label.tobytes())
+    extra = len(texts) - len(labels_of)
     if not extra:
         return []
-    out = [f"{extra} of {len(hashes)} rows repeat the text of another row: they count twice."]
+    one = extra == 1
+    out = [
+        f"{extra:,} of {counted(len(texts), 'row')} {'repeats' if one else 'repeat'} the text of "
+        "another row: "
+        f"{'it counts' if one else 'they count'} twice."
+    ]
     conflicts = sum(len(labels) > 1 for labels in labels_of.values())
     if conflicts:
+        stands = "stands" if conflicts == 1 else "stand"
         out.append(
-            f"{conflicts} of the repeated texts stand there with different labels: no model gets both right."
+            f"{conflicts:,} of the repeated texts {stands} there with different labels: no model gets "
+            "both right."
         )
     return out
 
@@ -96,7 +107,10 @@ def pair_of_rows(train: Any) -> tuple[Any, Any]:
             f"{type(train).__name__}."
         ) from None
     if len(x) != len(y):
-        raise ValueError(f"`train` must have as many labels as rows; got {len(x)} rows and {len(y)} labels.")
+        raise ValueError(
+            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and "
+            f"{counted(len(y), 'label')}."
+        )
     if len(x) == 0:
         raise ValueError("`train` has no rows; at least one is needed.")
     return x, y

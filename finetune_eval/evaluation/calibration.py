@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.evaluation._inputs import class_probabilities
-from finetune_eval.evaluation.intervals import Estimate, wilson
+from finetune_eval.evaluation._inputs import class_probabilities, row_weights
+from finetune_eval.evaluation.intervals import Estimate, effective_units, effective_wilson, wilson
 
 __all__ = [
     "BrierParts",
@@ -49,6 +49,7 @@ class ReliabilityBin:
         low: The smallest probability in the bin.
         high: The largest.
         n: How many rows.
+        share: Their share of all rows (of all weight, where rows have weights).
         predicted: Their mean probability.
         observed: The share of them that came true, with its Wilson interval.
     """
@@ -56,6 +57,7 @@ class ReliabilityBin:
     low: float
     high: float
     n: int
+    share: float
     predicted: float
     observed: Estimate
 
@@ -109,8 +111,7 @@ class Calibration:
         )
         if self.ece <= self.null_high:
             return f"No miscalibration detected: {level} and up to {self.null_high:.3f} by chance."
-        n = sum(one.n for one in self.bins)
-        gap = sum(one.n * (one.predicted - one.observed.value) for one in self.bins) / n
+        gap = sum(one.share * (one.predicted - one.observed.value) for one in self.bins)
         if self.event == "top" and abs(gap) > self.ece / 2:
             word = "Over-confident" if gap > 0 else "Under-confident"
         else:
@@ -126,56 +127,88 @@ class Calibration:
         return "\n".join(lines)
 
 
-def _event(y_true: Any, probabilities: Any, event: str) -> tuple[Floats, Floats, str]:
-    """Return what was forecast (n,) and whether it happened (n,), after checks."""
+def _event(
+    y_true: Any, probabilities: Any, event: str, sample_weight: Any = None
+) -> tuple[Floats, Floats, Floats, str]:
+    """Return what was forecast (n,), whether it happened (n,) and the weights of the rows, after checks."""
     _checks.one_of("event", event, EVENTS)
-    y, p = class_probabilities(y_true, probabilities)
+    y, p, weights = _weighted(y_true, probabilities, sample_weight)
     if event == "auto":
         event = "positive" if p.shape[1] == 2 else "top"
     if event == "positive":
         if p.shape[1] != 2:
             raise ValueError(f"`event` 'positive' needs two classes; got {p.shape[1]}. Use 'top'.")
-        return p[:, 1].astype(np.float64), (y == 1).astype(np.float64), event
+        return p[:, 1].astype(np.float64), (y == 1).astype(np.float64), weights, event
     top = p.argmax(axis=1)
-    return p[np.arange(len(p)), top].astype(np.float64), (top == y).astype(np.float64), event
+    return p[np.arange(len(p)), top].astype(np.float64), (top == y).astype(np.float64), weights, event
 
 
-def _bin_of(forecast: Floats, bins: int, binning: str) -> NDArray[np.int64]:
+def _weighted(
+    y_true: Any, probabilities: Any, sample_weight: Any
+) -> tuple[NDArray[np.int64], NDArray[Any], Floats]:
+    """Return the labels, probabilities and weights of the rows that have a weight, after checks."""
+    y, p = class_probabilities(y_true, probabilities)
+    if sample_weight is None:
+        return y, p, np.ones(len(y))
+    w = row_weights(sample_weight)
+    _checks.same_length("y_true", y, "sample_weight", w)
+    return y[w > 0], p[w > 0], w[w > 0]
+
+
+def _bin_of(forecast: Floats, weights: Floats, bins: int, binning: str) -> NDArray[np.int64]:
     """Number the bins from 0: [low, high), the last one closed; equal probabilities stay together."""
     if binning == "width":
         # Edges as torchmetrics and scikit-learn make them, so that a probability on an edge falls as there.
         place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], forecast, side="right")
     else:
-        edges = np.quantile(forecast, np.linspace(0, 1, bins + 1)[1:-1])
+        at = np.linspace(0, 1, bins + 1)[1:-1]
+        equal = bool((weights == weights[0]).all())
+        edges = (
+            np.quantile(forecast, at)
+            if equal
+            else np.quantile(forecast, at, weights=weights, method="inverted_cdf")
+        )
         place = np.searchsorted(np.unique(edges), forecast, side="right")
     return np.asarray(np.unique(place, return_inverse=True)[1], dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class _Binned:
-    n: Floats
+    n: Floats  # rows, by Kish's effective number
+    weights: Floats  # of the rows in each bin, summed
     predicted: Floats  # mean forecast
     observed: Floats  # share that happened
-    variance: Floats  # of the number that happens, were the forecasts perfect
+    variance: Floats  # of the share that happens, were the forecasts perfect
     place: NDArray[np.int64]
+    row_weights: Floats
+
+    @property
+    def gaps(self) -> Floats:
+        return self.observed - self.predicted
 
 
-def _binned(forecast: Floats, happened: Floats, bins: int, binning: str) -> _Binned:
+def _binned(forecast: Floats, happened: Floats, weights: Floats, bins: int, binning: str) -> _Binned:
     _checks.one_of("binning", binning, BINNINGS)
-    place = _bin_of(forecast, _checks.positive_int("bins", bins), binning)
-    n = np.bincount(place).astype(np.float64)
+    place = _bin_of(forecast, weights, _checks.positive_int("bins", bins), binning)
+
+    def sums(values: Floats) -> Floats:
+        return np.asarray(np.bincount(place, values), dtype=np.float64)
+
+    total, squares = sums(weights), sums(weights**2)
     return _Binned(
-        n,
-        np.bincount(place, forecast) / n,
-        np.bincount(place, happened) / n,
-        np.asarray(np.bincount(place, forecast * (1 - forecast)), dtype=np.float64),
+        total**2 / squares,
+        total,
+        sums(weights * forecast) / total,
+        sums(weights * happened) / total,
+        sums(weights**2 * forecast * (1 - forecast)) / total**2,
         place,
+        weights,
     )
 
 
-def _error(n: Floats, gaps: Floats, norm: str) -> Floats:
-    """Return the norm of (..., bins) gaps, weighted by rows."""
-    share = n / n.sum()
+def _error(weights: Floats, gaps: Floats, norm: str) -> Floats:
+    """Return the norm of (..., bins) gaps, weighted by the rows in each bin."""
+    share = weights / weights.sum()
     if norm == "l1":
         return np.asarray((share * np.abs(gaps)).sum(axis=-1))
     if norm == "l2":
@@ -191,6 +224,7 @@ def expected_calibration_error(
     norm: str = "l1",
     binning: str = "width",
     event: str = "auto",
+    sample_weight: Any = None,
 ) -> float:
     """Compute the expected calibration error.
 
@@ -207,6 +241,7 @@ def expected_calibration_error(
         event: "positive": the probability of the second class against whether it is the true one; "top": the
             probability of the predicted class against whether it is right. "auto": "positive" for two
             classes, "top" for more. The two must not be mixed.
+        sample_weight: (n,) weights of the rows, or None.
 
     Returns:
         The error, in [0, 1]. Compare it with `null_calibration_error`.
@@ -222,9 +257,9 @@ def expected_calibration_error(
         Naeini et al. 2015, AAAI; Guo et al. 2017, ICML; Kumar et al. 2019, NeurIPS (norms).
     """
     _checks.one_of("norm", norm, NORMS)
-    forecast, happened, _ = _event(y_true, probabilities, event)
-    binned = _binned(forecast, happened, bins, binning)
-    return float(_error(binned.n, binned.observed - binned.predicted, norm))
+    forecast, happened, weights, _ = _event(y_true, probabilities, event, sample_weight)
+    binned = _binned(forecast, happened, weights, bins, binning)
+    return float(_error(binned.weights, binned.gaps, norm))
 
 
 def debiased_calibration_error(
@@ -263,17 +298,17 @@ def debiased_calibration_error(
         Kumar et al. 2019, NeurIPS, section 4 (l2); the normal approximation for l1 is that of their software.
     """
     _checks.one_of("norm", norm, ("l1", "l2"))
-    forecast, happened, _ = _event(y_true, probabilities, event)
-    return _debiased(_binned(forecast, happened, bins, binning), norm)
+    forecast, happened, weights, _ = _event(y_true, probabilities, event)
+    return _debiased(_binned(forecast, happened, weights, bins, binning), norm)
 
 
 def _debiased(binned: _Binned, norm: str) -> float:
-    gaps = np.abs(binned.observed - binned.predicted)
+    gaps = np.abs(binned.gaps)
     spread = binned.observed * (1 - binned.observed)
-    share = binned.n / binned.n.sum()
+    share = binned.weights / binned.weights.sum()
     if norm == "l2":
         # A bin of one row tells nothing of its variance; its squared gap is all noise at worst.
-        noise = np.divide(spread, binned.n - 1, out=gaps**2, where=binned.n > 1)
+        noise = np.divide(spread, binned.n - 1, out=gaps**2, where=binned.n > 1 + 1e-9)
         return math.sqrt(max(0.0, float((share * (gaps**2 - noise)).sum())))
     from scipy.special import ndtr
 
@@ -319,25 +354,25 @@ def null_calibration_error(
     """
     _checks.one_of("norm", norm, NORMS)
     n_resamples = _checks.positive_int("n_resamples", n_resamples)
-    forecast, happened, _ = _event(y_true, probabilities, event)
-    return _null(forecast, _binned(forecast, happened, bins, binning), norm, n_resamples, seed)
+    forecast, happened, weights, _ = _event(y_true, probabilities, event)
+    return _null(forecast, _binned(forecast, happened, weights, bins, binning), norm, n_resamples, seed)
 
 
 def _null(forecast: Floats, binned: _Binned, norm: str, n_resamples: int, seed: int) -> Floats:
     random = np.random.default_rng(seed)
     size = len(binned.n)
     if len(forecast) * n_resamples > _MANY_DRAWS:
-        noise = random.normal(size=(n_resamples, size)) * np.sqrt(binned.variance) / binned.n
-        return _error(binned.n, noise, norm)
+        noise = random.normal(size=(n_resamples, size)) * np.sqrt(binned.variance)
+        return _error(binned.weights, noise, norm)
     gaps = np.empty((n_resamples, size))
     for i in range(n_resamples):
-        happened = random.random(len(forecast)) < forecast
-        gaps[i] = np.bincount(binned.place, happened, size) / binned.n - binned.predicted
-    return _error(binned.n, gaps, norm)
+        happened = (random.random(len(forecast)) < forecast) * binned.row_weights
+        gaps[i] = np.bincount(binned.place, happened, size) / binned.weights - binned.predicted
+    return _error(binned.weights, gaps, norm)
 
 
 def brier_decomposition(
-    y_true: Any, probabilities: Any, *, bins: int = BINS, binning: str = "mass"
+    y_true: Any, probabilities: Any, *, bins: int = BINS, binning: str = "mass", sample_weight: Any = None
 ) -> BrierParts:
     """Take the Brier score apart into reliability, resolution and uncertainty.
 
@@ -348,6 +383,7 @@ def brier_decomposition(
         probabilities: (n,), (n, 1) or (n, K) probabilities.
         bins: How many bins.
         binning: "width" or "mass".
+        sample_weight: (n,) weights of the rows, or None.
 
     Returns:
         The parts; brier = reliability - resolution + uncertainty + within, exactly.
@@ -360,13 +396,13 @@ def brier_decomposition(
         Murphy 1973, J. Appl. Meteorology 12:595-600; the term within bins: Stephenson et al. 2008, Weather
         and Forecasting 23:752-757.
     """
-    y, p = class_probabilities(y_true, probabilities)
+    y, p, weights = _weighted(y_true, probabilities, sample_weight)
     total = np.zeros(5)
     for k in [1] if p.shape[1] == 2 else range(p.shape[1]):
         forecast, happened = p[:, k].astype(np.float64), (y == k).astype(np.float64)
-        binned = _binned(forecast, happened, bins, binning)
-        share, base = binned.n / len(y), float(happened.mean())
-        brier = float(((forecast - happened) ** 2).mean())
+        binned = _binned(forecast, happened, weights, bins, binning)
+        share, base = binned.weights / weights.sum(), float(np.average(happened, weights=weights))
+        brier = float(np.average((forecast - happened) ** 2, weights=weights))
         reliability = float((share * (binned.predicted - binned.observed) ** 2).sum())
         resolution = float((share * (binned.observed - base) ** 2).sum())
         uncertainty = base * (1 - base)
@@ -387,6 +423,7 @@ def calibrate(
     bins: int = BINS,
     event: str = "auto",
     confidence: float = 0.95,
+    sample_weight: Any = None,
     n_resamples: int = 1000,
     seed: int = 0,
 ) -> Calibration:
@@ -398,6 +435,8 @@ def calibrate(
         bins: How many bins; fewer where there are fewer than about five rows in each.
         event: "positive", "top" or "auto", as in `expected_calibration_error`.
         confidence: Nominal coverage of the bins' intervals.
+        sample_weight: (n,) weights of the rows, or None. Everything is of the weighted rows then; intervals
+            and the null level take the rows as drawn independently, weights and all.
         n_resamples: Simulations of the null level.
         seed: Their seed.
 
@@ -410,31 +449,35 @@ def calibrate(
         Miscalibrated: calibration error 0.250; perfect probabilities would show 0.044 on average, at most ...
     """
     bins = _checks.positive_int("bins", bins)
-    forecast, happened, event = _event(y_true, probabilities, event)
-    bins = max(1, min(bins, len(forecast) // 5))
-    binned = _binned(forecast, happened, bins, "mass")
+    forecast, happened, weights, event = _event(y_true, probabilities, event, sample_weight)
+    bins = max(1, min(bins, int(effective_units(weights, None) + 1e-9) // 5))
+    binned = _binned(forecast, happened, weights, bins, "mass")
     null = _null(forecast, binned, "l1", _checks.positive_int("n_resamples", n_resamples), seed)
     lows, highs = np.full(len(binned.n), np.inf), np.full(len(binned.n), -np.inf)
     np.minimum.at(lows, binned.place, forecast)
     np.maximum.at(highs, binned.place, forecast)
-    hits = np.bincount(binned.place, happened)
+    counts, hits = np.bincount(binned.place), np.bincount(binned.place, happened)
+
+    def one_bin(b: int) -> ReliabilityBin:
+        return ReliabilityBin(
+            float(lows[b]),
+            float(highs[b]),
+            int(counts[b]),
+            float(binned.weights[b] / weights.sum()),
+            float(binned.predicted[b]),
+            wilson(round(hits[b]), int(counts[b]), confidence=confidence)
+            if sample_weight is None
+            else effective_wilson(float(binned.observed[b]), float(binned.n[b]), confidence=confidence),
+        )
+
     return Calibration(
         event=event,
-        ece=float(_error(binned.n, binned.observed - binned.predicted, "l1")),
+        ece=float(_error(binned.weights, binned.gaps, "l1")),
         debiased=_debiased(binned, "l2"),
         null=float(null.mean()),
         null_high=float(np.quantile(null, 0.95)),
-        brier=brier_decomposition(y_true, probabilities, bins=bins),
-        bins=tuple(
-            ReliabilityBin(
-                float(lows[b]),
-                float(highs[b]),
-                int(binned.n[b]),
-                float(binned.predicted[b]),
-                wilson(round(hits[b]), int(binned.n[b]), confidence=confidence),
-            )
-            for b in range(len(binned.n))
-        ),
+        brier=brier_decomposition(y_true, probabilities, bins=bins, sample_weight=sample_weight),
+        bins=tuple(map(one_bin, range(len(counts)))),
     )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import (
     by_names,
@@ -24,6 +25,7 @@ from finetune_eval.evaluation._inputs import (
     label_names,
     labels_of_file,
     read_probabilities,
+    row_weights,
     true_labels,
 )
 from finetune_eval.evaluation._result import ClassScore, Evaluation
@@ -115,7 +117,9 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
     _check_options(len(rows), labels, options)
     output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
     if isinstance(output, np.ndarray) and len(output) != len(rows):
-        raise ValueError(f"`model.predict` gave {len(output)} rows for {len(rows)} rows of `x`.")
+        raise ValueError(
+            f"`model.predict` gave {counted(len(output), 'row')} for {counted(len(rows), 'row')} of `x`."
+        )
     probabilities = _outputs.probabilities_of(model, output, task=task)
     contents = rows if texts is None and not isinstance(x, dict) else None
     note = _outputs.loss_note(model)
@@ -205,8 +209,9 @@ def evaluate_predictions(
             keeps them. Test rows that may be among them are looked for, and the scores are given without them
             too; TF-IDF + logistic regression is fitted on them as a baseline. `texts` must be given for
             either.
-        features: A pair of arrays, (m, d) of the training rows and (n, d) of these: such as embeddings of the
-            backbone before it was fine-tuned. A logistic regression on them is one more baseline.
+        features: A function from rows to (rows, d) numbers, such as `pretrained_features(model)`: what the
+            backbone gave before it was fine-tuned; or a pair of arrays, (m, d) of the training rows and
+            (n, d) of these. A logistic regression on them is one more baseline.
         baselines: Compare with simple models, of which the majority class is always one.
         lockbox: Count this look at the rows: True (in the folder FINETUNE_EVAL_HOME, or
             ~/.cache/finetune_eval), or a folder. None: nothing is written.
@@ -273,6 +278,9 @@ def _evaluate(
     y = true_labels("y_true", y_true, names, options.get("task", "classification"))
     _checks.same_length("y_true", y, "probabilities", p)
     checked = _check_options(len(p), names, options)
+    content = checked.texts if contents is None else contents
+    if callable(checked.features) and content is None:
+        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     scorer = Scorer(y, p, names, checked)
     result = scorer.evaluation(full=not scores_only)
     if scores_only:
@@ -289,9 +297,9 @@ def _evaluate(
     result = dataclasses.replace(result, **changes)
     changes = {}
     if checked.train is not None:
-        changes["leaks"] = _leaks(scorer, checked.texts if contents is None else contents)
+        changes["leaks"] = _leaks(scorer, content)
     if options.get("baselines", True) and checked.task == "classification":
-        changes["baselines"] = tuple(_baselines(result, scorer))
+        changes["baselines"] = tuple(_baselines(result, scorer, content))
     lockbox = options.get("lockbox")
     if lockbox is not None and lockbox is not False:
         changes["looks"] = look(result, None if lockbox is True else lockbox)
@@ -322,7 +330,7 @@ def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
     )
 
 
-def _baselines(result: Evaluation, scorer: Scorer) -> Iterator[Baseline]:
+def _baselines(result: Evaluation, scorer: Scorer, content: Any) -> Iterator[Baseline]:
     options, classes = scorer.options, len(result.labels)
 
     def compared(name: str, probabilities: Any) -> Baseline:
@@ -343,7 +351,8 @@ def _baselines(result: Evaluation, scorer: Scorer) -> Iterator[Baseline]:
     if options.texts is not None:
         yield compared(TFIDF, tfidf_probabilities(x_train, y_train, options.texts, classes=classes))
     if options.features is not None:
-        train_features, features = options.features
+        given = options.features
+        train_features, features = (given(x_train), given(content)) if callable(given) else given
         yield compared(FROZEN, feature_probabilities(train_features, y_train, features, classes=classes))
 
 
@@ -396,6 +405,12 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         for row, text in enumerate(texts):
             if not isinstance(text, str):
                 raise ValueError(f"`texts` must be texts; row {row} is {text!r} ({type(text).__name__}).")
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:  # as JSON with half of an emoji gives it
+                raise ValueError(
+                    f"`texts` must be whole characters; row {row} holds {text[error.start]!r}, half of one."
+                ) from None
     return Options(
         average=average,
         chosen=chosen,
@@ -410,7 +425,7 @@ def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, An
         task=task,
         texts=texts,
         threshold=threshold,
-        weights=_weights(per_row["sample_weight"]),
+        weights=None if per_row["sample_weight"] is None else row_weights(per_row["sample_weight"]),
     )
 
 
@@ -433,16 +448,19 @@ def _metadata(values: Any, n: int) -> Any:
 
 def _training_rows(
     train: Any, features: Any, labels: tuple[str, ...] | None, n: int
-) -> tuple[tuple[Any, NDArray[np.int64]] | None, tuple[Any, Any] | None]:
+) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
     if train is None:
         if features is not None:
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = pair_of_rows(train)
     indices = np.empty(0, dtype=np.int64) if labels is None else _checks.label_indices("train", y, labels)
-    if features is not None:
+    if features is not None and not callable(features):
         if not isinstance(features, (tuple, list)) or len(features) != 2:
-            raise ValueError("`features` must be a pair of arrays: of the training rows, and of these rows.")
+            raise ValueError(
+                "`features` must be a function of rows, or a pair of arrays: of the training rows, and of "
+                "these rows."
+            )
         for name, part, rows in (("training", features[0], len(x)), ("test", features[1], n)):
             if len(part) != rows:
                 raise ValueError(
@@ -450,23 +468,6 @@ def _training_rows(
                 )
         features = (features[0], features[1])
     return (x, indices), features
-
-
-def _weights(values: Any) -> NDArray[np.float64] | None:
-    if values is None:
-        return None
-    try:
-        weights = np.asarray(values, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"`sample_weight` must be numbers: {error}.") from None
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise ValueError(
-            f"`sample_weight` must be finite and not negative; row {bad[0]} is {float(weights[bad[0]])!r}."
-        )
-    if weights.sum() == 0:
-        raise ValueError("`sample_weight` is 0 in every row; at least one row must count.")
-    return weights
 
 
 def load_predictions(
@@ -482,8 +483,10 @@ def load_predictions(
     A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
     `target`), the truth as a class name, or as the class's place where no class has that name; a probability
     for each class, `p_<class>`, or, for two classes, one column `probability` (or `score`, `p`) of the second
-    (`labels` is then needed where the truth is class names). `id`, `text`, `group` and `weight` are used
-    where they are there. `predictions.parquet` of a run is such a file.
+    (`labels` is then needed where the truth is class names). Multilabel: a column `y_<class>` of zeros and
+    ones for each class, or (task="multilabel") `label` with the names of all that are true between " + ".
+    `id`, `text`, `group` and `weight` are used where they are there. `predictions.parquet` of a run is such a
+    file.
 
     Args:
         path: The file; its name ends in .csv, .tsv, .jsonl, .ndjson, .json or .parquet.
@@ -506,7 +509,10 @@ def load_predictions(
     texts = {*_TRUTH, "prediction", "text", "group"}
     frame = read_table(path, texts, encoding=encoding, delimiter=delimiter, quoted=quoted)
     truth = _first_column(frame, _TRUTH)
-    if truth is None:
+    ones = [f"y_{str(name).removeprefix('p_')}" for name in frame.columns if str(name).startswith("p_")]
+    if truth is None and ones and set(ones) <= set(frame.columns):
+        options["task"] = "multilabel"
+    elif truth is None:
         raise ValueError(
             f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
             f"{', '.join(map(repr, map(str, frame.columns)))}."
@@ -524,7 +530,9 @@ def load_predictions(
             f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
             f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
         )
-    y: Any = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
+    y: Any = None
+    if truth is not None:
+        y = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
     given = label_names(options.get("labels") or names or ())
     if names and set(given) != set(names) and names != default_labels(len(names)):
         raise ValueError(
@@ -532,6 +540,10 @@ def load_predictions(
         )
     if options.get("task", "classification") == "classification":
         y = labels_of_file(y, given)
+    elif truth is None:
+        y = frame[[f"y_{name}" for name in (given if set(given) == set(names) else names)]].to_numpy()
+    else:
+        y = _joined_labels(y, given, names)
     found = {"labels": names, "texts": "text", "ids": "id", "groups": "group", "sample_weight": "weight"}
     for keyword, column in found.items():
         if keyword == "labels":
@@ -543,11 +555,29 @@ def load_predictions(
         differ = int((frame["prediction"].astype(str).to_numpy() != result.predictions["prediction"]).sum())
         if differ:
             warning = (
-                f"In {differ:,} of {result.n:,} rows the file's column 'prediction' names another class than "
+                f"In {differ:,} of {counted(result.n, 'row')} the file's column 'prediction' names "
+                "another class than "
                 "the probabilities do here: was there a threshold? The scores are of the probabilities."
             )
             result = dataclasses.replace(result, warnings=(*result.warnings, warning))
     return result
+
+
+def _joined_labels(words: Any, given: tuple[str, ...], names: Any) -> NDArray[np.int64]:
+    """Return (n, K) zeros and ones of texts such as "angry + late", as `Evaluation.predictions` has them."""
+    if not names:
+        raise ValueError("task='multilabel' needs a column p_<class> for each class.")
+    index = {name: k for k, name in enumerate(given)}
+    out = np.zeros((len(words), len(given)), dtype=np.int64)
+    for row, word in enumerate(words):
+        for name in str(word or "").split(" + ") if word else ():
+            if name not in index:
+                raise ValueError(
+                    f"`label` has an unknown label {name!r} in row {row}; the labels are "
+                    f"{', '.join(map(repr, given))}.{_checks.nearest(name, given)}"
+                )
+            out[row, index[name]] = 1
+    return out
 
 
 def _first_column(frame: Any, names: Sequence[str]) -> str | None:

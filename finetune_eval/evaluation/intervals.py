@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -136,6 +136,30 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
     successes, n = _count(successes, n)
     low, high = _wilson(successes, n, _confidence(confidence))
     return Estimate(successes / n, float(low), float(high), "Wilson", confidence)
+
+
+def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> Estimate:
+    """Make a Wilson interval of a weighted share, with Kish's effective number of rows.
+
+    Args:
+        share: The weighted share of rows that are right (or hits), in [0, 1].
+        rows: The square of the sum of the weights, divided by the sum of their squares.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The share with its interval; that of `wilson` where all weights are the same.
+
+    Example:
+        >>> print(effective_wilson(0.79, 200))
+        0.790 [0.728, 0.841]
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7; Korn and Graubard 1998, Survey Methodology 24:193-201.
+    """
+    # Sums round: a share of 1 less a trifle would lose its upper limit of 1.
+    value, rows = round(share, 14), round(rows, 9)
+    low, high = _pair(_wilson(value * rows, rows, confidence))
+    return Estimate(value, low, high, f"Wilson on {times(rows, 'effective row')}", confidence)
 
 
 def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
@@ -268,18 +292,13 @@ def sum_counts(
     Returns:
         (B, 3 K) sums, for `split_counts`.
     """
-    out = np.zeros((len(values), 3 * classes))
-    at = np.flatnonzero(true == predicted)
-    for columns, place in (
-        (at, true[at]),
-        (np.arange(len(true)), classes + predicted),
-        (np.arange(len(true)), 2 * classes + true),
-    ):
-        order = np.argsort(place, kind="stable")
-        found, first = np.unique(place[order], return_index=True)
-        if len(found):
-            out[:, found] = np.add.reduceat(values[:, columns[order]], first, axis=1)
-    return out
+    from scipy.sparse import csr_matrix
+
+    cells, hit = np.arange(len(true)), np.flatnonzero(true == predicted)
+    place = np.concatenate([true[hit], classes + predicted, 2 * classes + true])
+    ones = np.ones(len(place))
+    gather = csr_matrix((ones, (place, np.concatenate([hit, cells, cells]))), (3 * classes, len(true)))
+    return np.asarray((gather @ values.T).T)
 
 
 def split_counts(sums: Floats) -> ClassCounts:
@@ -321,17 +340,46 @@ def bias_corrected(values: float, resampled: ArrayLike, confidence: float = 0.95
     Reference:
         Efron 1981, Can. J. Stat. 9:139-172; Efron and Tibshirani 1993, chapter 14.
     """
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr
 
     draws = np.asarray(resampled, dtype=np.float64)
-    # Resamples that equal the value up to rounding are ties, whatever order they were summed in.
-    slack = 1e-12 * max(1.0, abs(values))
-    below = np.mean(draws < values - slack) + np.mean(np.abs(draws - values) <= slack) / 2
-    # Never let the correction run off the end of the draws.
-    z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
-    z = _z(confidence)
+    z0, z = _bias(values, draws), _z(confidence)
     low, high = np.quantile(draws, [float(ndtr(2 * z0 - z)), float(ndtr(2 * z0 + z))])
     return float(low), float(high)
+
+
+def _bias(value: float, draws: Floats) -> float:
+    """Return the normal quantile of the share of draws below the value; ties count half."""
+    from scipy.special import ndtri
+
+    # Resamples that equal the value up to rounding are ties, whatever order they were summed in.
+    slack = 1e-12 * max(1.0, abs(value))
+    below = np.mean(draws < value - slack) + np.mean(np.abs(draws - value) <= slack) / 2
+    # Never let the correction run off the end of the draws.
+    return float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+
+
+def expanded_confidence(confidence: float, units: float) -> float:
+    """Return the confidence at which a percentile bootstrap of few units is as wide as it ought to be.
+
+    Bootstrap limits of n units are too narrow by sqrt((n - 1) / n), and by normal instead of Student's
+    quantiles: .95 of 30 units becomes .962, of 500 units .951.
+
+    Args:
+        confidence: The nominal one, in (0, 1).
+        units: How many rows or groups are drawn.
+
+    Reference:
+        Hesterberg 2015, American Statistician 69:371-386 (expanded percentile interval).
+    """
+    from scipy.special import ndtr, stdtrit
+
+    if math.isinf(units):
+        return confidence
+    freedom = max(units - 1, 1.0)
+    t = float(stdtrit(freedom, 0.5 + confidence / 2))
+    # Of two units the limits are the ends of the draws; 1 itself is no confidence.
+    return min(float(2 * ndtr(t * math.sqrt((freedom + 1) / freedom)) - 1), 1 - 1e-12)
 
 
 def _limits_of_difference(
@@ -963,12 +1011,11 @@ def _jackknife(
 
 
 def _bca(value: float, draws: Floats, influence: Floats, confidence: float) -> tuple[float, float]:
-    from scipy.special import ndtr, ndtri
+    from scipy.special import ndtr
 
     spread = float((influence**2).sum())
     acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
-    below = np.mean(draws < value) + np.mean(draws == value) / 2
-    z0 = float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
+    z0 = _bias(value, draws)
     z = _z(confidence) * np.array([-1.0, 1.0])
     low, high = np.quantile(draws, ndtr(z0 + (z0 + z) / (1 - acceleration * (z0 + z))))
     return float(low), float(high)
@@ -994,25 +1041,22 @@ MANY_UNITS = 100
 FAR = 10
 
 
-def mean_interval(
-    rows: Floats,
-    *,
-    confidence: float,
-    bounds: tuple[float, float],
-    groups: NDArray[np.int64] | None = None,
-    sample_weight: Floats | None = None,
-) -> Estimate:
+def _unreliable_mean(rows: Floats, units: float, what: str, bounds: tuple[float, float]) -> str:
+    if units < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max()):
+        return f" (unreliable: only {times(units, what)})"
+    return ""
+
+
+def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
     """Estimate the mean of one number a row with Student's t, after a transformation that removes skewness.
 
     Losses are skewed: a few rows are far off. Plain t limits then sit too low. Nothing is drawn. Where there
     are few rows and others could be much worse than any of these, the method says that it is unreliable.
 
     Args:
-        rows: (n,) numbers.
+        rows: (n,) numbers of independent rows that count the same.
         confidence: Nominal coverage in (0, 1).
         bounds: The smallest and the largest a row can be.
-        groups: (n,) index of the group of each row, or None.
-        sample_weight: (n,) row weights, or None.
 
     Returns:
         The mean with its interval; never of zero width.
@@ -1020,25 +1064,59 @@ def mean_interval(
     Reference:
         Hall 1992, JRSS B 54:221-228 (the monotone transformation).
     """
-    weights = np.ones(len(rows)) if sample_weight is None else sample_weight
-    value = float(rows @ weights / weights.sum())
-    moves = weights * (rows - value) / weights.sum()
-    if groups is not None:
-        moves = np.asarray(np.bincount(groups, weights=moves), dtype=np.float64)
-    what, n = "rows" if groups is None else "groups", len(moves)
+    value, n = float(rows.mean()), len(rows)
+    moves = (rows - value) / n
     square = float((moves**2).sum())
     if math.sqrt(square) <= 1e-12 * max(1.0, abs(value)):
-        return _constant(value, n, bounds, confidence, f"the {what} do not vary")
+        return _constant(value, n, bounds, confidence, "the rows do not vary")
     skewness = math.sqrt(n) * float((moves**3).sum()) / square**1.5
     se = math.sqrt(square * n / (n - 1))
     t = _z(confidence, n - 1)
     low, high = (value - se * math.sqrt(n) * _unskewed(x / math.sqrt(n), skewness, n) for x in (t, -t))
-    method = f"Student's t of {what}, skewness removed"
-    if n < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max()):
-        method += f" (unreliable: only {times(n, what[:-1])})"
-    return Estimate(
-        value, max(bounds[0], min(low, value)), min(bounds[1], max(high, value)), method, confidence
+    low, high = max(bounds[0], min(low, value)), min(bounds[1], max(high, value))
+    method = "Student's t of rows, skewness removed" + _unreliable_mean(rows, n, "row", bounds)
+    return Estimate(value, low, high, method, confidence)
+
+
+def mean_of_units(
+    rows: Floats,
+    *,
+    confidence: float,
+    bounds: tuple[float, float],
+    groups: NDArray[np.int64] | None,
+    sample_weight: Floats | None,
+    n_resamples: int,
+    seed: int,
+    method: str = "bca",
+) -> Estimate:
+    """Estimate the mean of rows in groups or with weights: by `bootstrap`, wider where units are few.
+
+    Args:
+        rows: (n,) numbers.
+        confidence: Nominal coverage in (0, 1); the draws' is `expanded_confidence`.
+        bounds: The smallest and the largest a row can be.
+        groups: (n,) index of the group of each row, or None.
+        sample_weight: (n,) row weights, or None.
+        n_resamples: How many resamples.
+        seed: Seed of the draws.
+        method: As in `bootstrap`.
+
+    Returns:
+        The mean with its interval; never of zero width.
+    """
+    units = effective_units(np.ones(len(rows)) if sample_weight is None else sample_weight, groups)
+    found = bootstrap(
+        rows,
+        method=method,
+        confidence=expanded_confidence(confidence, units),
+        n_resamples=n_resamples,
+        seed=seed,
+        groups=groups,
+        sample_weight=sample_weight,
+        bounds=bounds,
     )
+    note = _unreliable_mean(rows, units, "row" if groups is None else "group", bounds)
+    return replace(found, method=found.method + note, confidence=confidence)
 
 
 def _unskewed(x: float, skewness: float, n: int) -> float:
@@ -1249,6 +1327,16 @@ FEW_ROWS = 5
 FEW_OUTCOMES = 10
 
 
+def few_outcomes(support: Support) -> str:
+    """Say how few units have a right, or a wrong, row; nothing where they are enough for a bootstrap."""
+    outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
+    if least >= FEW_OUTCOMES - 1e-9:
+        return ""
+    if support.unit == "row":
+        return f"only {times(least, 'row')} {outcome}"
+    return f"{outcome} rows in only {times(least, 'group')}"
+
+
 def resampled_interval(
     function: Callable[[Any], Floats],
     table: Floats,
@@ -1258,6 +1346,7 @@ def resampled_interval(
     what: str = "confusion matrix",
     macro: str | None = None,
     trials: float | None = None,
+    support: Support | None = None,
     bounds: tuple[float, float] = (0.0, 1.0),
     seed: int = 0,
 ) -> Estimate:
@@ -1278,6 +1367,7 @@ def resampled_interval(
         macro: "precision", "recall", "f1" or "balanced_accuracy" where the metric is the macro mean of it;
             None otherwise.
         trials: How many independent rows the table is worth; None: its sum.
+        support: The units that were drawn, where they are not the rows of the table.
         bounds: The smallest and the largest possible value.
         seed: Seed of the Dirichlet draws.
 
@@ -1289,7 +1379,10 @@ def resampled_interval(
     hits, predicted, true = class_counts(table)
     # A class that was predicted and has no rows counts (as 0) in every mean but balanced accuracy.
     counted = true > 0 if macro == "balanced_accuracy" else predicted + true > 0
-    fewest = scale * float(true[counted].min())
+    right = float(hits.sum())
+    if support is None:
+        support = Support(true, right, float(true.sum()) - right, math.inf, "row")
+    fewest = float(support.classes[counted].min())
     few = fewest < FEW_ROWS - 1e-9
     by_class = macro is not None and table.ndim == 2
     combined = "Wilson limits of the classes, combined"
@@ -1305,17 +1398,16 @@ def resampled_interval(
         limits, method = of_classes(), combined
     else:
         values = function(draws)
-        limits = bias_corrected(value, values, confidence)
+        limits = bias_corrected(value, values, expanded_confidence(confidence, support.units))
         method = f"bias-corrected bootstrap of {what}"
-        right = scale * float(hits.sum())
-        wrong = scale * float(true.sum()) - right
         reasons = []
         if limits[1] - limits[0] <= 1e-9:
             reasons.append("resamples do not vary")
-        elif min(right, wrong) < FEW_OUTCOMES - 1e-9:
-            reasons.append(f"only {min(right, wrong):.3g} rows {'right' if right < wrong else 'wrong'}")
+        elif outcomes := few_outcomes(support):
+            reasons.append(outcomes)
         if few:
-            reasons.append(f"unreliable: a class has {fewest:.3g} {'row' if fewest == 1 else 'rows'}")
+            having = "has" if support.unit == "row" else "is in"
+            reasons.append(f"unreliable: a class {having} {times(fewest, support.unit)}")
         if reasons:
             other = (
                 of_classes()
@@ -1407,6 +1499,24 @@ def _pair(limits: Any) -> tuple[float, float]:
     return float(low), float(high)
 
 
+class Support(NamedTuple):
+    """How many independent units (groups, or weighted rows by Kish's number) a table rests on.
+
+    Attributes:
+        classes: (..., K) units with rows of each class.
+        right: Units with rows that are right, as Kish's effective number of them.
+        wrong: Units with rows that are wrong, likewise.
+        units: All of them, as Kish's effective number.
+        unit: "row" or "group".
+    """
+
+    classes: Floats
+    right: float
+    wrong: float
+    units: float
+    unit: str
+
+
 class Ranking(NamedTuple):
     """ROC-AUC or PR-AUC, and how much each row moves it.
 
@@ -1457,7 +1567,7 @@ def ranking_influence(
         value, pairs = function(flat, probabilities.ravel(), None if weights is None else repeated)
         influence = pairs.reshape(-1, classes).sum(axis=1)
         sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
-        smallest = min(_independent(side, rows, groups) for side in sides)
+        smallest = min(independent_units(side, rows, groups) for side in sides)
         return Ranking(value, influence, smallest, classes)
     total, share, smallest, found = 0.0, 0.0, math.inf, 0
     influence = np.zeros(n)
@@ -1469,16 +1579,44 @@ def ranking_influence(
         part = float((rows * positive).sum()) if average == "weighted" else 1.0
         total, share, found = total + part * value, share + part, found + 1
         influence += part * moves
-        smallest = min(smallest, *(_independent(side, rows, groups) for side in (positive, ~positive)))
+        smallest = min(smallest, *(independent_units(side, rows, groups) for side in (positive, ~positive)))
     return Ranking(total / share, influence / share, smallest, found) if found else None
 
 
-def _independent(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
-    """Count the groups, or else the rows (Kish's effective number where weights differ), of one side."""
+def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Count the groups, or else the rows (Kish's effective number where weights differ), of some rows.
+
+    Args:
+        side: (n,) which rows.
+        weights: (n,) row weights; rows of weight 0 are no rows.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number; 0 where no row has a weight.
+    """
     counted = side & (weights > 0)
     if groups is not None:
-        return float(len(np.unique(groups[counted])))
-    return float(weights[counted].sum() ** 2 / (weights[counted] ** 2).sum())
+        return float(np.count_nonzero(np.bincount(groups[counted])))
+    squares = float((weights[counted] ** 2).sum())
+    return float(weights[counted].sum() ** 2 / squares) if squares else 0.0
+
+
+def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Return how many units of equal weight these rows, or groups, are worth: Kish's effective number.
+
+    Args:
+        weights: (n,) row weights; ones where rows count the same.
+        groups: (n,) index of the group of each row, or None.
+
+    Returns:
+        The number, at most that of the rows or groups.
+
+    Reference:
+        Kish 1965, Survey Sampling, section 11.7.
+    """
+    units = weights if groups is None else np.bincount(groups, weights=weights)
+    squares = float((units**2).sum())
+    return float(units.sum() ** 2 / squares) if squares else 0.0
 
 
 # How many rows of the smaller class are ranked wrongly in all (rows worth their degrees of freedom, times the

@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_eval.data.ledger import counted
+
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
 
@@ -58,7 +60,7 @@ class Looks:
         """Say in one or two sentences what the count means."""
         if self.count == 1:
             return "First recorded look at these test rows."
-        times = f"These test rows were looked at {self.count} times since {self.first[:10]}"
+        times = f"These test rows were looked at {counted(self.count, 'time')} since {self.first[:10]}"
         if self.models == 1:
             return f"{times}, always with the same model."
         if not self.optimistic:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune_eval._checks import number, one_of, positive_int
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
 
@@ -54,8 +55,8 @@ class SeedSummary:
             "Expected best of k runs: "
             + ", ".join(f"{k}: {value:.4f}" for k, value in enumerate(self.best_of, 1))
             + f". The best of {runs} lies {self.luck:.2f} standard deviations beyond the mean by luck alone.",
-            f"The interval covers the seed of the training only: the {self.n:,} test rows are the same in "
-            "every run, and other rows would move all of them.",
+            "The interval covers the seed of the training only: every run has the same "
+            f"{counted(self.n, 'test row')}, and other rows would move all of them.",
         ]
         return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
 
@@ -188,8 +189,9 @@ class SeedComparison:
                 f"Only {fewest} seeds of a recipe: so few tell little of the spread; the interval is wide."
             )
         text.append(
-            f"The interval covers the seed of the training only: the {self.a.n:,} test rows are the same in "
-            "every run. Whether two single runs differ on other rows too is for `compare`."
+            "The interval covers the seed of the training only: every run has the same "
+            f"{counted(self.a.n, 'test row')}. Whether two single runs differ on other rows too is for "
+            "`compare`."
         )
         return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
 

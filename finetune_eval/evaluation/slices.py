@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from array import array
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.evaluation.intervals import Estimate, wilson
+from finetune_eval.evaluation._inputs import row_weights
+from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -40,11 +41,12 @@ class Slice:
         column: What was looked at: "length", "word", or the name of a metadata column.
         value: Which rows: "3 to 12 words", "not", "2020".
         n: How many rows.
-        accuracy: The share of them that is right, with its Wilson interval.
+        accuracy: The share of them that is right (of their weight, where rows have weights), with its Wilson
+            interval.
         rest: The share of the other rows that is right.
         p_value: One-sided: how often so few would be right if the slice were a random part of the rows.
         q_value: The same after Benjamini-Hochberg over all slices looked at.
-        small: Fewer than 30 rows.
+        small: Fewer than 30 rows (effective ones, where rows have weights).
     """
 
     column: str
@@ -73,6 +75,7 @@ def find_slices(
     texts: Sequence[str] | None = None,
     metadata: Any = None,
     confidence: float = 0.95,
+    sample_weight: Any = None,
     seed: int = 0,
 ) -> tuple[Slice, ...]:
     """Look for parts of the rows that are predicted worse than the rest.
@@ -86,6 +89,8 @@ def find_slices(
         texts: (n,) the rows as texts, or None.
         metadata: DataFrame of n rows, or a dictionary of columns, or None.
         confidence: Nominal coverage of the intervals.
+        sample_weight: (n,) weights of the rows, or None. Shares are weighted then; interval and test take
+            them as of so many whole rows as the weights are worth (Kish's effective number, rounded down).
         seed: Seed of the sample of texts whose words are counted, where there are more than 50,000.
 
     Returns:
@@ -101,33 +106,40 @@ def find_slices(
         ('2021', 15, 0.333, True)
 
     Reference:
-        Benjamini and Hochberg 1995, JRSS B 57:289-300.
+        Benjamini and Hochberg 1995, JRSS B 57:289-300; Rao and Scott 1992, Biometrics 48:577-585 (tests of
+        effective counts).
     """
     right = np.asarray(correct).astype(bool)
     _checks.not_empty("correct", right)
-    found = list(_columns(metadata, len(right)))
-    base = np.full(len(found), len(right)), np.full(len(found), int(right.sum()))
-    names = [(column, value) for column, value, _ in found]
-    n = np.array([len(rows) for _, _, rows in found], dtype=np.int64)
-    hits = np.array([int(right[rows].sum()) for _, _, rows in found], dtype=np.int64)
+    weights = np.ones(len(right)) if sample_weight is None else row_weights(sample_weight)
+    _checks.same_length("correct", right, "sample_weight", weights)
+    # What adds up over rows: rows, weights, weights of right rows, and squares for Kish's number.
+    parts = np.column_stack([weights > 0, weights, weights * right, weights**2])
+    names: list[tuple[str, str]] = []
+    inside: list[NDArray[np.float64]] = []
+    for column, value, rows in (*_columns(metadata, len(right)), *_lengths(texts, len(right))):
+        names.append((column, value))
+        inside.append(parts[rows].sum(axis=0))
+    whole = [parts.sum(axis=0)] * len(names)
     if texts is not None:
-        _checks.same_length("correct", right, "texts", texts)
-        for column, value, rows in _lengths(texts):
-            names.append((column, value))
-            n, hits = np.append(n, len(rows)), np.append(hits, int(right[rows].sum()))
-            base = np.append(base[0], len(right)), np.append(base[1], int(right.sum()))
-        words, word_n, word_hits, seen, seen_right = _words(texts, right, seed)
+        words, sums, looked_at = _words(texts, parts, seed)
         names += [("word", word) for word in words]
-        n, hits = np.append(n, word_n), np.append(hits, word_hits)
-        base = (
-            np.append(base[0], np.full(len(words), seen)),
-            np.append(base[1], np.full(len(words), seen_right)),
-        )
+        inside += list(sums)
+        whole += [looked_at] * len(words)
     if not names:
         return ()
-    p = _fisher_lower(hits, n, base[1], base[0])
+    ours, every = np.array(inside), np.array(whole)
+    rest = every - ours
+    # A slice of rows without weight, or with all of it, says nothing.
+    proper = np.flatnonzero((ours[:, 1] > 0) & (rest[:, 1] > 1e-9 * every[:, 1]) & (rest[:, 0] > 0))
+    if not len(proper):
+        return ()
+    ours, rest, names = ours[proper], rest[proper], [names[i] for i in proper]
+    share, other = ours[:, 2] / ours[:, 1], rest[:, 2] / rest[:, 1]
+    units, others = ours[:, 1] ** 2 / ours[:, 3], rest[:, 1] ** 2 / rest[:, 3]
+    p = _fisher_lower(*_whole(share, units, up=True), *_whole(other, others, up=False))
     q = _benjamini_hochberg(p)
-    order = np.lexsort((hits / n, p))
+    order = np.lexsort((share, p))
     out, shown_words = [], 0
     for i in order.tolist():
         column, value = names[i]
@@ -135,19 +147,31 @@ def find_slices(
             shown_words += 1
             if shown_words > _SHOWN_WORDS:
                 continue
+        n = int(ours[i, 0])
         out.append(
             Slice(
                 column,
                 value,
-                int(n[i]),
-                wilson(int(hits[i]), int(n[i]), confidence=confidence),
-                float((base[1][i] - hits[i]) / (base[0][i] - n[i])),
+                n,
+                wilson(round(ours[i, 2]), n, confidence=confidence)
+                if sample_weight is None
+                else effective_wilson(float(share[i]), float(units[i]), confidence=confidence),
+                float(other[i]),
                 float(p[i]),
                 float(q[i]),
-                bool(n[i] < SMALL),
+                bool(units[i] < SMALL - 1e-9),
             )
         )
     return tuple(out)
+
+
+def _whole(
+    share: NDArray[np.float64], rows: NDArray[np.float64], *, up: bool
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return hits and rows as whole numbers, rounded so that a weak slice looks the less weak."""
+    n = np.floor(rows + 1e-6)
+    hits = np.ceil(share * n - 1e-6) if up else np.floor(share * n + 1e-6)
+    return np.clip(hits, 0, n).astype(np.int64), n.astype(np.int64)
 
 
 _Found = Iterator[tuple[str, str, NDArray[np.int64]]]
@@ -169,11 +193,20 @@ def _quantiles(column: str, values: NDArray[Any], parts: int, unit: str = "") ->
     names = []
     for code in range(len(edges) + 1):
         inside = values[codes == code]
-        names.append(f"{inside.min():g} to {inside.max():g}{unit}" if len(inside) else "")
+        if not len(inside):
+            names.append("")
+        elif inside.min() == inside.max():
+            names.append(f"{inside[0]:g}{unit}")
+        else:
+            names.append(f"{inside.min():g} to {inside.max():g}{unit}")
     return _proper(column, codes, names)
 
 
-def _lengths(texts: Sequence[str]) -> _Found:
+def _lengths(texts: Sequence[str] | None, n: int) -> _Found:
+    if texts is None:
+        return iter(())
+    if len(texts) != n:
+        raise ValueError(f"`texts` must have one text for each of the {n} rows; got {len(texts)}.")
     return _quantiles("length", np.array([len(text.split()) for text in texts]), _LENGTHS, " words")
 
 
@@ -204,29 +237,33 @@ def _columns(metadata: Any, n: int) -> _Found:
 
 
 def _words(
-    texts: Sequence[str], right: NDArray[np.bool_], seed: int
-) -> tuple[list[str], NDArray[np.int64], NDArray[np.int64], int, int]:
-    """Return the common words, in how many rows each is, how many of those are right, and of how many."""
-    rows: Iterable[int] = range(len(texts))
+    texts: Sequence[str], parts: NDArray[np.float64], seed: int
+) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
+    """Return the common words, the sums of `parts` over the rows of each, and over all rows looked at."""
+    rows = np.arange(len(texts))
     if len(texts) > _MOST_TEXTS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(texts), _MOST_TEXTS, replace=False)).tolist()
-    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-    seen = seen_right = 0
-    for row in rows:
-        hit = bool(right[row])
-        seen, seen_right = seen + 1, seen_right + hit
-        for word in set(_WORD.findall(texts[row].lower())):
-            count = counts[word]
-            count[0] += 1
-            count[1] += hit
-    common = [word for word, (n, _) in counts.items() if _FEWEST_IN_A_WORD <= n < seen]
-    common = sorted(common, key=lambda word: (-counts[word][0], word))[:_MOST_WORDS]
-    pairs = np.array([counts[word] for word in common], dtype=np.int64).reshape(-1, 2)
-    return common, pairs[:, 0], pairs[:, 1], seen, seen_right
+        rows = np.sort(np.random.default_rng(seed).choice(len(texts), _MOST_TEXTS, replace=False))
+    number: dict[str, int] = {}
+    words, sizes = array("q"), []
+    for row in rows.tolist():
+        found = set(_WORD.findall(texts[row].lower()))
+        words.extend([number.setdefault(word, len(number)) for word in found])
+        sizes.append(len(found))
+    place, of_row = np.array(words, dtype=np.int64), parts[np.repeat(rows, sizes)]
+    sums = np.zeros((len(number), parts.shape[1]))
+    for i, column in enumerate(of_row.T):
+        sums[:, i] = np.bincount(place, column, len(number))
+    seen: NDArray[np.float64] = parts[rows].sum(axis=0)
+    common = [word for word, i in number.items() if _FEWEST_IN_A_WORD <= sums[i, 0] and sums[i, 0] < seen[0]]
+    common = sorted(common, key=lambda word: (-sums[number[word], 0], word))[:_MOST_WORDS]
+    return common, sums[[number[word] for word in common]].reshape(-1, parts.shape[1]), seen
 
 
 def _fisher_lower(
-    hits: NDArray[np.int64], n: NDArray[np.int64], all_hits: NDArray[np.int64], all_n: NDArray[np.int64]
+    hits: NDArray[np.int64],
+    n: NDArray[np.int64],
+    other_hits: NDArray[np.int64],
+    other_n: NDArray[np.int64],
 ) -> NDArray[np.float64]:
     """Return P(at most `hits` right among n drawn without replacement): the hypergeometric distribution.
 
@@ -238,7 +275,7 @@ def _fisher_lower(
         return np.asarray(gammaln(top + 1.0) - gammaln(bottom + 1.0) - gammaln(top - bottom + 1.0))
 
     out = np.empty(len(n))
-    for i, (k, size, right, total) in enumerate(zip(hits, n, all_hits, all_n, strict=True)):
+    for i, (k, size, right, total) in enumerate(zip(hits, n, hits + other_hits, n + other_n, strict=True)):
         counts = np.arange(max(0, size - (total - right)), k + 1)
         terms = log_choose(right, counts) + log_choose(total - right, size - counts) - log_choose(total, size)
         out[i] = np.exp(terms).sum()

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation._inputs import class_probabilities
 
 __all__ = ["Threshold", "choose_threshold"]
@@ -55,7 +56,7 @@ class Threshold:
     def __str__(self) -> str:
         cost = "" if self.cost is None else f", cost {self.cost:.4g} a row"
         return (
-            f"threshold {self.value:.4g}, chosen for {self.goal} on {self.n:,} rows\n"
+            f"threshold {self.value:.4g}, chosen for {self.goal} on {counted(self.n, 'row')}\n"
             f"(there: precision {self.precision:.3f}, recall {self.recall:.3f}, F1 {self.f1:.3f}{cost})"
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -62,12 +63,75 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
     return _ACTIVATIONS[name]
 
 
-class _EncoderLayer(keras_hub.layers.TransformerEncoder):
-    """KerasHub's encoder layer, its weights and its numbers, in fewer and larger matrix products.
+def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
+    """Layer normalisation over the last axis of (tokens, width)."""
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
+    return centred * ops.rsqrt(variance + epsilon) * scale + shift
 
-    Query, key and value are one product over all tokens of the batch, not three contractions of a
-    three-dimensional kernel.
+
+def _layer(
+    x: Any,
+    mask: Any,
+    weights: Sequence[Any],
+    drops: Sequence[Callable[[Any], Any]],
+    *,
+    heads: int,
+    epsilon: float,
+    activation: Callable[[Any], Any],
+) -> Any:
+    """One post-norm encoder layer, in as few and as large matrix products as there can be.
+
+    Query, key and value are one product over all tokens of the batch; but for the attention, rows are not told
+    apart.
     """
+    (query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, mix_kernel, mix_bias) = weights[:8]
+    (scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2) = weights[8:]
+    drop_scores, drop_attended, drop_output = drops
+    rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
+    x = ops.reshape(x, (-1, width))
+    square = (width, width)
+    kernels = [ops.reshape(kernel, square) for kernel in (query_kernel, key_kernel, value_kernel)]
+    biases = [ops.reshape(bias, (width,)) for bias in (query_bias, key_bias, value_bias)]
+    joined = ops.matmul(x, ops.concatenate(kernels, axis=1)) + ops.concatenate(biases, axis=0)
+    joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))
+    query, key, value = ops.unstack(ops.transpose(joined, (2, 0, 3, 1, 4)), axis=0)
+    scores = ops.matmul(query / float(np.sqrt(width // heads)), ops.transpose(key, (0, 1, 3, 2)))
+    if mask is not None:
+        # As Keras masks a softmax in float32.
+        scores += (1.0 - ops.cast(mask, scores.dtype))[:, None, None, :] * -1e9
+    mixed = ops.matmul(drop_scores(ops.softmax(scores, axis=-1)), value)
+    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width))
+    attended = ops.matmul(mixed, ops.reshape(mix_kernel, square)) + mix_bias
+    x = _normalised(x + drop_attended(attended), scale_1, shift_1, epsilon)
+    y = ops.matmul(activation(ops.matmul(x, up_kernel) + up_bias), down_kernel) + down_bias
+    x = _normalised(x + drop_output(y), scale_2, shift_2, epsilon)
+    return ops.reshape(x, (rows, tokens, width))
+
+
+@functools.cache
+def _layer_graph(
+    heads: int, epsilon: float, activation: Callable[[Any], Any], rates: tuple[float, ...]
+) -> Any:
+    """`_layer` as a TensorFlow function: traced, and differentiated, once for all layers of a kind."""
+    import tensorflow as tf
+
+    def dropped(x: Any, rate: float, seed: Any) -> Any:
+        kept = tf.random.stateless_uniform(tf.shape(x), seed, dtype=x.dtype) >= rate
+        return x * (tf.cast(kept, x.dtype) * (1 / (1 - rate)))
+
+    def run(x: Any, mask: Any, weights: Any, seeds: Any) -> Any:
+        drops = [
+            functools.partial(dropped, rate=rate, seed=seed) if rate else (lambda x: x)
+            for rate, seed in zip(rates, seeds, strict=True)
+        ]
+        return _layer(x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation)
+
+    return tf.function(run, autograph=False)
+
+
+class _EncoderLayer(keras_hub.layers.TransformerEncoder):
+    """KerasHub's encoder layer, its weights and its numbers, computed by `_layer`."""
 
     def call(
         self,
@@ -77,34 +141,31 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         training: Any = None,
         return_attention_scores: bool = False,
     ) -> Any:
-        if attention_mask is not None or return_attention_scores or self.normalize_first:
+        special = attention_mask is not None or return_attention_scores or self.normalize_first
+        if special or self.compute_dtype != "float32":
             return super().call(inputs, padding_mask, attention_mask, training, return_attention_scores)
-        attended = self._self_attention_dropout(
-            self._attend(inputs, padding_mask, training), training=training
-        )
-        x = self._self_attention_layer_norm(inputs + attended)
-        y = self._feedforward_output_dense(self._feedforward_intermediate_dense(x))
-        return self._feedforward_layer_norm(x + self._feedforward_dropout(y, training=training))
+        attention, norm = self._self_attention_layer, self._self_attention_layer_norm
+        up, down = self._feedforward_intermediate_dense, self._feedforward_output_dense
+        dense = (attention.query_dense, attention.key_dense, attention.value_dense, attention.output_dense)
+        weights = [
+            *(weight for part in dense for weight in (part.kernel, part.bias)),
+            norm.gamma, norm.beta, up.kernel, up.bias, down.kernel, down.bias,
+            self._feedforward_layer_norm.gamma, self._feedforward_layer_norm.beta,
+        ]  # fmt: skip
+        drops = (attention._dropout_layer, self._self_attention_dropout, self._feedforward_dropout)
+        settings = {"heads": self.num_heads, "epsilon": norm.epsilon, "activation": up.activation}
+        if keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor):
+            apply = [functools.partial(drop, training=training) for drop in drops]
+            return _layer(inputs, padding_mask, weights, apply, **settings)
+        rates = tuple(drop.rate if training else 0.0 for drop in drops)
+        import tensorflow as tf
 
-    def _attend(self, x: Any, padding_mask: Any, training: Any) -> Any:
-        attention = self._self_attention_layer
-        parts = (attention.query_dense, attention.key_dense, attention.value_dense)
-        width, heads = x.shape[-1], self.num_heads
-        rows, tokens = ops.shape(x)[0], ops.shape(x)[1]
-        kernel = ops.concatenate([ops.reshape(part.kernel, (width, width)) for part in parts], axis=1)
-        bias = ops.concatenate([ops.reshape(part.bias, (width,)) for part in parts], axis=0)
-        joined = ops.matmul(ops.reshape(x, (-1, width)), kernel) + bias
-        joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))
-        query, key, value = ops.unstack(ops.transpose(joined, (2, 0, 3, 1, 4)), axis=0)
-        scores = ops.matmul(query / float(np.sqrt(width // heads)), ops.transpose(key, (0, 1, 3, 2)))
-        if padding_mask is not None:
-            # As Keras masks a softmax in float32.
-            scores += (1.0 - ops.cast(padding_mask, scores.dtype))[:, None, None, :] * -1e9
-        weights = attention._dropout_layer(ops.softmax(scores, axis=-1), training=training)
-        mixed = ops.transpose(ops.matmul(weights, value), (0, 2, 1, 3))
-        output = attention.output_dense
-        mixed = ops.matmul(ops.reshape(mixed, (-1, width)), ops.reshape(output.kernel, (width, width)))
-        return ops.reshape(mixed + output.bias, ops.shape(x))
+        return _layer_graph(rates=rates, **settings)(
+            inputs,
+            padding_mask,
+            [tf.convert_to_tensor(weight.value) for weight in weights],  # a variable would have its own graph
+            [drop.seed_generator.next() if rate else None for drop, rate in zip(drops, rates, strict=True)],
+        )
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -26,11 +27,13 @@ class Encoded:
             ...) values.
         offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
         at_limit: How many rows fill the sequence length: what was longer has been cut there.
+        limit: The sequence length, the widest that a batch may be padded to; 0 where it is not known.
     """
 
     features: dict[str, np.ndarray]
     offsets: np.ndarray | None
     at_limit: int = 0
+    limit: int = 0
 
     def __len__(self) -> int:
         if self.offsets is not None:
@@ -44,12 +47,15 @@ class Encoded:
             return np.ones(len(self), dtype=np.int64)
         return np.diff(self.offsets)
 
-    def take(self, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Return the given rows as one batch, zero-padded to the longest of them."""
+    def take(self, rows: np.ndarray, *, few_widths: bool = False) -> dict[str, np.ndarray]:
+        """Return the given rows as one batch, zero-padded to the longest, or to the next of `widths`."""
         if self.offsets is None:
             return {name: values[rows] for name, values in self.features.items()}
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        inside = np.arange(lengths.max()) < lengths[:, np.newaxis]
+        width = lengths.max()
+        if few_widths:
+            width = next(wider for wider in widths(max(self.limit, width)) if wider >= width)
+        inside = np.arange(width) < lengths[:, np.newaxis]
         source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         batch = {}
         for name, values in self.features.items():
@@ -57,6 +63,16 @@ class Encoded:
             padded[inside] = values[source]
             batch[name] = padded
         return batch
+
+
+def widths(limit: int) -> list[int]:
+    """Return 16, 24, 32, 48, 64, 96, ... up to `limit`, and `limit`: what batches are rounded up to on JAX.
+
+    JAX compiles a program for every shape. Up to 512 tokens these are 11 shapes, of which rows of like length
+    meet a few, and at most a third of a batch is padding; multiples of 16 would be 32 shapes.
+    """
+    rungs = (rung for power in itertools.count(4) for rung in (2**power, 3 * 2 ** (power - 1)))
+    return [*itertools.takewhile(lambda rung: rung < limit, rungs), limit]
 
 
 def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray], Encoded]:
@@ -73,7 +89,7 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
     def encode(texts: np.ndarray) -> Encoded:
         parts: dict[str, list[np.ndarray]] = {}
         lengths: list[np.ndarray] = []
-        at_limit = 0
+        at_limit = limit = 0
         for start in range(0, len(texts), _CHUNK):
             chunk = tf.constant(texts[start : start + _CHUNK])
             batch = {name: value.numpy() for name, value in traced(chunk).items()}
@@ -86,12 +102,14 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
             length = (last - first + 1)[:, 0]
             lengths.append(length)
             at_limit += int((length == mask.shape[1]).sum())
+            limit = max(limit, mask.shape[1])
             position = np.arange(mask.shape[1])
             kept = (first <= position) & (position <= last)
             for name, values in batch.items():
                 parts.setdefault(name, []).append(values[kept].astype(np.int32))
         offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        return Encoded({name: np.concatenate(values) for name, values in parts.items()}, offsets, at_limit)
+        features = {name: np.concatenate(values) for name, values in parts.items()}
+        return Encoded(features, offsets, at_limit, limit)
 
     return encode
 
@@ -147,8 +165,8 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self._batch(self.order[index])
 
-    def _batch(self, rows: np.ndarray) -> tuple[Any, ...]:
-        x = self.rows.take(rows)
+    def _batch(self, rows: np.ndarray, *, few_widths: bool = False) -> tuple[Any, ...]:
+        x = self.rows.take(rows, few_widths=few_widths)
         features: Any = x if self.rows.offsets is not None or len(x) > 1 else next(iter(x.values()))
         if self.y is None:
             return (features,)
@@ -183,9 +201,9 @@ class Batches(keras.utils.PyDataset):
         return 1.0 - int(lengths.sum()) / computed
 
     def dataset(self) -> Any:
-        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, this object elsewhere."""
+        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, else batches of few widths."""
         if keras.backend.backend() != "tensorflow":
-            return self
+            return _FewWidths(self)
 
         def epoch() -> Iterator[tuple[Any, ...]]:
             # The next order is drawn where an epoch begins: Keras leaves one after its last batch without
@@ -203,6 +221,29 @@ class Batches(keras.utils.PyDataset):
         options.autotune.enabled = False
         options.deterministic = True
         return data.with_options(options)
+
+
+class _FewWidths(keras.utils.PyDataset):
+    """What a backend without tf.data is fed: `batches`, rounded up to a few widths, a new order every pass.
+
+    Keras cannot be left to draw the orders: it calls `on_epoch_end` once before the first epoch, and
+    `on_epoch_begin` in the middle of a pass where there are `steps_per_epoch`. So the next order is drawn
+    where a pass begins after one that came to its end: TensorFlow is fed the same orders.
+    """
+
+    def __init__(self, batches: Batches):
+        super().__init__()
+        self.batches = batches
+        self._ended = False
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __getitem__(self, index: int) -> tuple[Any, ...]:
+        if index == 0 and self._ended:
+            self.batches.on_epoch_end()
+        self._ended = index == len(self) - 1
+        return self.batches._batch(self.batches.order[index], few_widths=True)
 
 
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from finetune_eval import _checks
 from finetune_eval.models import pretrained
 from finetune_eval.models.classifier import _POOLINGS, Classifier
+
+_FEATURE_BATCH = 64
 
 
 def build_model(
@@ -112,6 +114,57 @@ def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     first = model.backbone.layers.index(layers[count - 1])
     for layer in model.backbone.layers[: first + 1]:
         layer.trainable = False
+
+
+def pretrained_features(model: Classifier, *, source: str | None = None) -> Callable[[Any], np.ndarray]:
+    """Return the function from raw rows to what a model's backbone gave before it was fine-tuned.
+
+    The pre-trained weights are loaded again from where they came from; the model itself is not touched. Pass
+    the function as `features` of `evaluate`, for the baseline "logistic regression on frozen features".
+
+    Args:
+        model: What `build_model` made; fine-tuned or not.
+        source: Where its backbone came from, as it was given to `build_model`; None: what the model remembers
+            (a loaded one does not: its run's manifest.json has it, model.backbone).
+
+    Returns:
+        A function from (rows,) texts to (rows, width) float32.
+
+    Raises:
+        ValueError: The source is not known, or its weights are no longer those the model began with.
+
+    Example:
+        >>> features = pretrained_features(model)  # doctest: +SKIP
+        >>> evaluate(model, x, y, train=(x_train, y_train), features=features)  # doctest: +SKIP
+    """
+    known = getattr(model, "source", {})
+    name = known.get("backbone") if source is None else source
+    if name is None:
+        raise ValueError(
+            "`model` does not remember where its backbone came from; pass `source`, such as "
+            f"{pretrained.EMBEDDED!r} or the folder of the checkpoint."
+        )
+    if source is None and name == type(model.backbone).__name__:
+        raise ValueError(
+            f"`model` was built from a {name} instance, whose weights before the fine-tuning nobody kept; "
+            "compute its features before you fine-tune, and pass those."
+        )
+    length = model.preprocessor.sequence_length if model.takes_text else None
+    original = build_model(name, model.labels, pooling=model.pooling or "auto", sequence_length=length)
+    if known.get("weights_sha256") not in (None, original.source["weights_sha256"]):
+        raise ValueError(f"The weights of {name!r} are no longer those that `model` began with.")
+    backbone = keras.Model(original.input, original.get_layer("logits").input)
+
+    def features(x: Any) -> np.ndarray:
+        batches = original.batches(x, batch_size=_FEATURE_BATCH)
+        by_length = [
+            keras.ops.convert_to_numpy(backbone(batches[i][0], training=False)) for i in range(len(batches))
+        ]
+        out = np.concatenate(by_length)
+        out[np.concatenate(batches.order)] = out.copy()
+        return out
+
+    return features
 
 
 def load_model(path: str | Path) -> Classifier:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -16,12 +18,15 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.batching import Batches, Encoded, encoder
+from finetune_eval.models.batching import Batches, Encoded, encoder, widths
+from finetune_eval.models.memory import kept_memory
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
+# Batches predicted at a time: what one cannot spread over the cores, the other fills.
+_STREAMS = 2
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -228,8 +233,9 @@ class Classifier(keras_hub.models.Task):
         if isinstance(metrics, str) and metrics == "auto":
             metrics = None
             weighted_metrics = weighted_metrics or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-        # XLA would compile one program for every batch width.
-        kwargs.setdefault("jit_compile", keras.backend.backend() == "jax")
+        # On TensorFlow XLA would compile one program for every batch width.
+        compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
+        kwargs.setdefault("jit_compile", compiled)
         super().compile(
             optimizer=optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
         )
@@ -237,6 +243,7 @@ class Classifier(keras_hub.models.Task):
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""
         built = config.pop("optimizer_built", False)
+        config.pop("jit_compile", None)  # what is right depends on the backend that loads
         self.compile(**keras.saving.deserialize_keras_object(config))
         if built:
             optimizer: Any = self.optimizer
@@ -341,6 +348,9 @@ class Classifier(keras_hub.models.Task):
         first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
         moved = (tf.range(width) + first) % width
         longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
+        if keras.backend.backend() == "jax":
+            few = tf.constant(widths(mask.shape[1]))
+            longest = few[tf.searchsorted(few, longest[tf.newaxis])[0]]
         return {
             name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
             for name, value in features.items()
@@ -369,7 +379,8 @@ class Classifier(keras_hub.models.Task):
     def _plainly(self, run: Any) -> Any:
         """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
         try:
-            return run()
+            with variables_kept(self), kept_memory():
+                return run()
         except tf.errors.OpError:
             if self._refused is None:
                 raise
@@ -497,9 +508,11 @@ class Classifier(keras_hub.models.Task):
                 self._forward = tf.function(
                     lambda rows: self(rows, training=False), input_signature=[batches.spec]
                 )
-            by_length = np.concatenate([self._forward(batches[i][0]).numpy() for i in range(len(batches))])
+            with ThreadPoolExecutor(_STREAMS) as pool:
+                parts = pool.map(lambda i: self._forward(batches[i][0]).numpy(), range(len(batches)))
+                by_length = np.concatenate(list(parts))
         else:
-            by_length = np.asarray(keras.Model.predict(self, batches, verbose=verbose, **kwargs))
+            by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)
         probabilities[np.concatenate(batches.order)] = by_length
         return probabilities
@@ -541,6 +554,35 @@ class Classifier(keras_hub.models.Task):
         indices = _checks.label_indices("y", y, self.labels)
         self.threshold = choose_threshold(indices, self.predict(x, verbose=0), goal=goal)
         return self.threshold
+
+
+@contextlib.contextmanager
+def variables_kept(model: Classifier) -> Iterator[None]:
+    """On JAX, give variables back the values that an error inside the context would lose.
+
+    Keras takes them out of the model while batches run, and puts them back when all went well: a row that is
+    refused in the first batch would leave the model without weights.
+    """
+    if keras.backend.backend() != "jax":
+        yield
+        return
+    variables = [*model.variables, *model.metrics_variables, *getattr(model.optimizer, "variables", ())]
+    before = [variable.value for variable in variables]
+    try:
+        yield
+    except BaseException:
+        model.jax_state_sync()  # what the last step left, if there was one
+        for variable, value in zip(variables, before, strict=True):
+            if variable._value is None and not value.is_deleted():
+                variable.assign(value)
+        raise
+
+
+def lost(model: Classifier) -> bool:
+    """Whether a weight has no value: on JAX, after an interruption in the middle of a step."""
+    if keras.backend.backend() != "jax":
+        return False
+    return any(weight._value is None or weight._value.is_deleted() for weight in model.weights)
 
 
 def _is_pipeline(x: Any) -> bool:

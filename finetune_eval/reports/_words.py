@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.comparison import detectable_sentence
 from finetune_eval.evaluation.metrics import METRICS
 
@@ -29,9 +30,11 @@ def verdict(evaluation: Evaluation) -> str:
     """Return how many rows are right, the accuracy with its interval, and what guessing would give."""
     accuracy = evaluation.estimates["accuracy"]
     weighted = "weighted " if "weight" in evaluation.predictions else ""
+    right = "right" if evaluation.task == "classification" else "right in every label"
     sentence = (
-        f"{evaluation.right:,} of {evaluation.n:,} rows right: {weighted}accuracy {accuracy.value:.3f}, "
-        f"{evaluation.confidence * 100:g} % interval {accuracy.low:.3f} to {accuracy.high:.3f}."
+        f"{evaluation.right:,} of {counted(evaluation.n, 'row')} {right}: {weighted}accuracy "
+        f"{accuracy.value:.3f}, {evaluation.confidence * 100:g} % interval {accuracy.low:.3f} to "
+        f"{accuracy.high:.3f}."
     )
     if evaluation.task != "classification":
         return sentence
@@ -173,8 +176,9 @@ def meaning(evaluation: Evaluation, name: str) -> str:
 def limits(evaluation: Evaluation) -> tuple[str, ...]:
     """Return what the numbers do not cover."""
     return (
-        f"The intervals ({evaluation.confidence * 100:g} %) cover the choice of these {evaluation.n:,} rows "
-        "only: not another seed of the training, and not rows from another source or time.",
+        f"The intervals ({evaluation.confidence * 100:g} %) cover the choice of "
+        f"{'this one row' if evaluation.n == 1 else f'these {evaluation.n:,} rows'} only: not another "
+        "seed of the training, and not rows from another source or time.",
         "Two intervals that overlap are no test: compare two models row by row, on the same rows.",
         "If these rows chose the model, its settings or its threshold, every number here is optimistic.",
     )

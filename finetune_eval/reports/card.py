@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_eval.data.ledger import write_text_atomically
+from finetune_eval.data.ledger import counted, write_text_atomically
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _findings, _words
 from finetune_eval.traces.prediction import clip, printable
@@ -100,7 +100,11 @@ def _trust(evaluation: Evaluation) -> list[str]:
     parts = [_list([*(against or ["The evaluation raised no warning."]), *neutral])]
     if leaks is not None and leaks.rows:
         if leaks.without:
-            heads = ["Metric", f"All {evaluation.n:,} rows", f"The other {leaks.n_test - len(leaks.rows):,}"]
+            heads = [
+                "Metric",
+                f"All {counted(evaluation.n, 'row')}",
+                f"The other {leaks.n_test - len(leaks.rows):,}",
+            ]
             names = [name for name in _words.metric_names(evaluation)[:5] if name in leaks.without]
             parts.append(
                 _table(
@@ -132,7 +136,7 @@ def _trust(evaluation: Evaluation) -> list[str]:
 
 
 def _rows(evaluation: Evaluation) -> list[str]:
-    parts = [f"{evaluation.n:,} rows; hash of rows and labels `{evaluation.rows_hash}`."]
+    parts = [f"{counted(evaluation.n, 'row')}; hash of rows and labels `{evaluation.rows_hash}`."]
     if evaluation.task == "classification":
         parts.append(_escape(_words.majority(evaluation)))
     return parts
@@ -211,7 +215,7 @@ def _baselines(evaluation: Evaluation) -> str:
 
 
 def _calibration(evaluation: Evaluation) -> list[str]:
-    if evaluation.calibration is None or "weight" in evaluation.predictions:
+    if evaluation.calibration is None:
         return []
     return ["## Calibration", _escape(evaluation.calibration.verdict), _escape(_words.brier(evaluation))]
 

@@ -11,7 +11,7 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from finetune_eval.data.ledger import write_text_atomically
+from finetune_eval.data.ledger import counted, write_text_atomically
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
@@ -75,8 +75,7 @@ def _render(
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
     single = evaluation.task == "classification"
-    # The bins are of rows that count the same, so they do not go with weighted scores.
-    calibration = None if "weight" in evaluation.predictions else evaluation.calibration
+    calibration = evaluation.calibration
     against, neutral = _words.trust(evaluation)
     declared = "accuracy" if comparison is None else comparison.metric
     wrong, suspects = _findings.wrong_rows(evaluation, n=_WORST, width=_TEXT)
@@ -85,6 +84,7 @@ def _render(
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
         verdict=_words.verdict(evaluation),
         care=_words.care(evaluation),
+        counted=counted,
         evaluation=evaluation,
         accuracy=evaluation.estimates["accuracy"],
         confidence=f"{evaluation.confidence * 100:g} %",
@@ -260,7 +260,10 @@ def _parts(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
     scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)[:_MOST_CLASSES]
-    total = float(sum(score.support for score in evaluation.per_class)) or 1.0
+    # Of rows, or their weights: several classes of one row add up to more than all of them.
+    total = float(evaluation.confusion_matrix.sum()) or 1.0
+    if evaluation.task == "multilabel":
+        total /= len(evaluation.labels)
     return [
         {
             "order": evaluation.labels.index(score.label),

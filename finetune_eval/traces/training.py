@@ -420,7 +420,7 @@ def _accuracy_clause(
         share = (hits + 2) / (n + 4)
         error = math.sqrt(share * (1 - share) / n)
         if abs(change) <= error:
-            return said, f"standard error on {n:,} rows: {_points(error)}"
+            return said, f"standard error on {n:,} {'row' if n == 1 else 'rows'}: {_points(error)}"
     return said, ""
 
 

@@ -55,7 +55,7 @@ class _Counts(keras.metrics.Metric):
 
     def reset_state(self) -> None:
         """Forget the counts, as Keras asks before every epoch and every evaluation."""
-        self.counts.assign(ops.zeros_like(self.counts))
+        self.counts.assign(ops.zeros(self.counts.shape))
 
     def result(self) -> dict[str, Any]:
         """Return precision, recall and F1, as scikit-learn computes them with `zero_division=0`."""

@@ -14,7 +14,15 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.models.classifier import Classifier, CrossEntropy, _class_weights, _is_pipeline
+from finetune_eval.models.classifier import (
+    Classifier,
+    CrossEntropy,
+    _class_weights,
+    _is_pipeline,
+    lost,
+    variables_kept,
+)
+from finetune_eval.models.memory import kept_memory
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
@@ -204,7 +212,7 @@ def fine_tune(
     began = time.perf_counter()
     status = "interrupted"
     try:
-        with precisions.matmul_precision(used_precision):
+        with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
@@ -223,6 +231,9 @@ def fine_tune(
             model.set_weights(before)
         elif status == "interrupted" and best is not None:
             best.restore()
+        cut_short = lost(model)
+        if cut_short:
+            model.set_weights(before)
         trace = tracer.trace
         model.moved = _moved(model, before)
         manifest |= {
@@ -236,7 +247,7 @@ def fine_tune(
         if folder is not None:
             if model.takes_text:
                 folder.save_training_rows(x, np.asarray(model.labels)[indices])
-            if trace.epochs and status != "diverged":
+            if trace.epochs and status != "diverged" and not cut_short:
                 folder.save_model(model)
             folder.write_manifest(manifest)
     if status == "diverged":

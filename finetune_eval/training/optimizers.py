@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+from keras import ops
 
 # Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
 _WARM_UP = 0.1
@@ -46,29 +47,58 @@ class AdamW(keras.optimizers.AdamW):
         decay = self.weight_decay or 0.0
         return {**super().get_config(), "weight_decay": decay, "no_decay": list(self.no_decay)}
 
+    def _apply_weight_decay(self, variables: Any) -> None:
+        if not _on_one_device():
+            super()._apply_weight_decay(variables)
+        elif self.weight_decay is not None:
+            share = self.learning_rate * self.weight_decay
+            for variable in variables:
+                if self._use_weight_decay(variable):
+                    variable.value.assign_sub(variable.value * share)
+
+    def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
+        if not _on_one_device() or self.amsgrad:
+            super()._backend_update_step(grads, trainable_variables, learning_rate)
+            return
+        powers = self._powers()  # once, not once a variable: a third of the nodes of the step's graph
+        for gradient, variable in zip(grads, trainable_variables, strict=True):
+            self._update(gradient, variable.value, learning_rate, powers)
+
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable by its gradient."""
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
-            return
+        else:
+            self._update(gradient, variable, learning_rate, self._powers())
+
+    def _powers(self) -> tuple[Any, Any]:
+        step = ops.cast(self.iterations + 1, "float32")
+        return ops.power(self.beta_1, step), ops.power(self.beta_2, step)
+
+    def _update(self, gradient: Any, variable: Any, rate: Any, powers: tuple[Any, Any]) -> None:
         import tensorflow as tf
 
-        dtype = variable.dtype
-        step = tf.cast(self.iterations + 1, dtype)
-        beta_1, beta_2 = tf.cast(self.beta_1, dtype), tf.cast(self.beta_2, dtype)
-        index = self._get_variable_index(variable)
+        index, dtype = self._get_variable_index(variable), variable.dtype
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
-            beta1_power=tf.pow(beta_1, step),
-            beta2_power=tf.pow(beta_2, step),
-            lr=tf.cast(learning_rate, dtype),
-            beta1=beta_1,
-            beta2=beta_2,
-            epsilon=tf.cast(self.epsilon, dtype),
+            beta1_power=tf.cast(powers[0], dtype),
+            beta2_power=tf.cast(powers[1], dtype),
+            lr=tf.cast(rate, dtype),
+            beta1=tf.constant(self.beta_1, dtype),
+            beta2=tf.constant(self.beta_2, dtype),
+            epsilon=tf.constant(self.epsilon, dtype),
             grad=tf.convert_to_tensor(gradient),
         )
+
+
+def _on_one_device() -> bool:
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy()
 
 
 def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int) -> AdamW:

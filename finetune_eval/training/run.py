@@ -14,7 +14,7 @@ from typing import Any
 from finetune_eval.data.ledger import write_atomically, write_text_atomically
 from finetune_eval.models.classifier import Classifier
 
-_PACKAGES = ("finetune-eval", "tensorflow", "keras", "keras-hub", "numpy", "scikit-learn")
+_PACKAGES = ("finetune-eval", "tensorflow", "jax", "keras", "keras-hub", "numpy", "scikit-learn")
 
 
 @dataclass(frozen=True)

@@ -157,7 +157,7 @@ def test_what_boilerplate_may_hide_is_said():
     leaks = find_leaks(train, test)
     assert 0 in leaks.test_rows.tolist() and leaks.train_rows[0] == 1_234
     assert leaks.crowded == 6
-    assert "6 test rows resemble hundreds of training rows each; looser copies among these" in str(leaks)
+    assert "6 test rows resemble hundreds of training rows; looser copies among these" in str(leaks)
     texts = [*train[:1_500], *sentences(1_500, 30, seed=11)]
     made = split(texts, [0, 1] * 1_500, near_duplicates=True, validation=0, test=300)
     assert any("texts resemble hundreds of others each; some near-duplicates" in w for w in made.warnings)

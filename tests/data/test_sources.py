@@ -122,6 +122,32 @@ def test_columns_of_numbers(tmp_path):
 @pytest.mark.parametrize(
     ("written", "names"),
     [
+        (["1", "1.0", "0", "0.0"], ("0", "1")),
+        (["1", "1.0", "spam", "spam"], ("1", "spam")),
+        (["1.0", "2.50", "1.0", "2.50"], None),
+    ],
+)
+def test_a_whole_number_is_one_class_however_it_is_written(tmp_path, written, names):
+    path = write(tmp_path, "a.csv", csv_of([(f"t{i}", written[i % 4]) for i in range(40)]))
+    if names is None:
+        with pytest.raises(ValueError, match="must hold classes, not measurements; row 1 is 2.5"):
+            load_dataset(path)
+        return
+    assert load_dataset(path).labels == names
+    # the same from a frame, where a missing cell made floats of some
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(40)], "label": [1, 1.0, "0", "0.0"] * 10})
+    assert load_dataset(frame).labels == ("0", "1")
+    assert load_dataset(frame, labels=["1", "0"]).labels == ("1", "0")
+
+
+def test_labels_of_one_number_are_named():
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(40)], "label": ["01", "1"] * 20})
+    assert load_dataset(frame).warnings == ("The labels '01' and '1' are one number; are they one class?",)
+
+
+@pytest.mark.parametrize(
+    ("written", "names"),
+    [
         (["0", "1"], ("0", "1")),
         (["0.0", "1.0"], ("0", "1")),  # what pandas writes when a whole-number column has gaps
         (["10", "9"], ("9", "10")),

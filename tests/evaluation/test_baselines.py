@@ -61,6 +61,23 @@ def test_features_are_standardised_on_the_training_rows():
         feature_probabilities(x, y, x[:, :3], classes=2)
 
 
+def test_features_may_be_a_function_of_rows():
+    (train, y_train), (test, y) = reviews(200, 0), reviews(50, 1)
+
+    def lengths(texts):
+        return np.array([[len(text), text.count("a")] for text in texts], dtype=float)
+
+    p = np.tile([0.4, 0.6], (50, 1))
+    made = [
+        evaluate_predictions(y, p, texts=test, train=(train, y_train), features=features)
+        for features in (lengths, (lengths(train), lengths(test)))
+    ]
+    assert made[0].baselines[-1].name == "logistic regression on frozen features"
+    assert made[0].baselines == made[1].baselines
+    with pytest.raises(ValueError, match="^`features` as a function needs the rows: pass `texts`"):
+        evaluate_predictions(y, p, train=(train, y_train), features=lengths)
+
+
 def test_classes_without_training_rows_get_probability_zero():
     p = tfidf_probabilities(["a b", "c d", "a b", "c d"], [0, 2, 0, 2], ["a", "d"], classes=3)
     assert p[:, 1].tolist() == [0, 0] and p.sum(axis=1) == pytest.approx([1, 1])
@@ -144,7 +161,7 @@ def test_leaks_of_numbers():
             "`train` must be the training rows as a pair (x, y), such as `dataset.train`, or the folder of a "
             "run; got int.",
         ),
-        ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 rows and 2 labels."),
+        ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 row and 2 labels."),
         ({"train": (["a"], [7])}, "`train` must be class indices from 0 to 1 (0, 1); row 0 is 7."),
         (
             {"features": ([[1]], [[1]])},

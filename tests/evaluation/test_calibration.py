@@ -73,6 +73,46 @@ def test_equal_mass_bins_hold_equally_many_rows_and_never_split_ties():
     assert [(one.n, one.low, one.high) for one in tied.bins] == [(60, 0.3, 0.3), (40, 0.6, 0.6)]
 
 
+@pytest.mark.parametrize("classes", [2, 4])
+def test_a_row_of_weight_three_counts_like_three_rows(classes):
+    y, p, _ = calibrated(300, classes=classes)
+    weights = np.random.default_rng(2).integers(0, 4, 300)
+    more = np.repeat(y, weights), np.repeat(p, weights, axis=0)
+    for norm in ("l1", "l2", "max"):
+        assert expected_calibration_error(y, p, norm=norm, sample_weight=weights) == pytest.approx(
+            expected_calibration_error(*more, norm=norm)
+        )
+    ours = brier_decomposition(y, p, binning="width", sample_weight=weights)
+    theirs = brier_decomposition(*more, binning="width")
+    for name in ("brier", "reliability", "resolution", "uncertainty", "within"):
+        assert getattr(ours, name) == pytest.approx(getattr(theirs, name), abs=1e-12), name
+    assert sum(one.share for one in calibrate(y, p, sample_weight=weights).bins) == pytest.approx(1)
+
+
+def test_weighted_calibration_has_the_null_level_of_weighted_rows():
+    # Rows of unequal weight are worth fewer: the null level must grow, and truly calibrated rows must stay
+    # under its 95th percentile in 95 % of the cases.
+    alarms = []
+    for seed in range(200):
+        y, p, _ = calibrated(300, seed=seed)
+        weights = np.random.default_rng(seed).lognormal(0, 1, 300)
+        found = calibrate(y, p, sample_weight=weights, n_resamples=200, seed=seed)
+        alarms.append(found.ece > found.null_high)
+    assert found.null > calibrate(y, p, n_resamples=200, bins=len(found.bins)).null
+    # The noise of a share of .05 of 200 is .0154; the percentile of 200 simulations has some of its own.
+    assert np.mean(alarms) <= 0.05 + 2.5 * 0.0154
+
+
+def test_equal_weights_are_no_weights():
+    y, p, _ = calibrated(400, classes=3)
+    plain, weighted = calibrate(y, p), calibrate(y, p, sample_weight=np.full(400, 0.3))
+    assert (plain.ece, plain.debiased, plain.null, plain.null_high) == pytest.approx(
+        (weighted.ece, weighted.debiased, weighted.null, weighted.null_high)
+    )
+    for one, other in zip(plain.bins, weighted.bins, strict=True):
+        assert (one.n, one.observed.low) == (other.n, pytest.approx(other.observed.low))
+
+
 def test_null_level_is_the_closed_form():
     # Twenty bins of 500 rows with p = .8: gaps are normal with s = sqrt(.8 * .2 / 500) = .017889 and mean
     # |gap| = s sqrt(2 / pi) = .014273. Rows are told apart by a trace so that the bins are 20.

@@ -173,8 +173,9 @@ def test_better_and_worse():
     # Ten rows, all one way: mid-p 2 * (1/2) * (1/2)**10 = .00098
     assert found.p_value == pytest.approx(0.5**10)
     assert found.verdict == (
-        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+1.8, +8.7] on 200 rows, p = 0.001; "
-        f"differences from {100 * found.detectable:.1f} points up would have shown."
+        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+1.8, +8.7] on 200 rows, p = 0.001. "
+        f"Of true differences of {100 * found.detectable:.1f} points, tests on 200 rows find 4 in 5; smaller "
+        "ones are found less often."
     )
     # 5 % of rows differ: the least difference is the one mcnemar_power gives 80 % of
     assert found.detectable == pytest.approx(minimum_detectable_difference(0.05, 200))
@@ -342,10 +343,41 @@ def test_groups_and_weights():
     w = random.uniform(0.5, 2, 240)
     weighted = compare(scored(y, a, sample_weight=w), scored(y, b, sample_weight=w))
     assert weighted.difference.value == pytest.approx((w @ a - w @ b) / w.sum())
-    with pytest.raises(
-        ValueError, match=r"^`metric` 'f1' cannot be compared with `groups`; use 'accuracy', "
-    ):
-        compare(scored(y, a), scored(y, b), metric="f1", groups=customers)
+
+
+@pytest.mark.parametrize("metric", ["f1", "mcc"])
+def test_copies_in_a_group_are_worth_one_row(metric):
+    # Each row six times, grouped: the difference, its interval and p are those of the rows taken once.
+    random = np.random.default_rng(5)
+    y = random.integers(0, 2, 120)
+    a, b = random.random(120) < 0.9, random.random(120) < 0.75
+    once = compare(scored(y, a), scored(y, b), metric=metric)
+    six = [np.repeat(values, 6) for values in (y, a, b)]
+    grouped = compare(
+        scored(six[0], six[1]), scored(six[0], six[2]), metric=metric, groups=np.repeat(np.arange(120), 6)
+    )
+    assert grouped.difference.value == pytest.approx(once.difference.value)
+    assert grouped.difference.low == pytest.approx(once.difference.low, abs=0.02)
+    assert grouped.difference.high == pytest.approx(once.difference.high, abs=0.02)
+    assert grouped.p_value == pytest.approx(once.p_value, abs=0.005)
+    assert grouped.pairs[0].test.method == "approximate randomisation of groups"
+
+
+@pytest.mark.parametrize("metric", ["f1", "mcc"])
+def test_a_row_of_weight_two_moves_a_comparison_like_two_rows(metric):
+    random = np.random.default_rng(6)
+    y, w = random.integers(0, 2, 200), random.integers(1, 4, 200)
+    a, b = random.random(200) < 0.9, random.random(200) < 0.8
+    weighted = compare(scored(y, a, sample_weight=w), scored(y, b, sample_weight=w), metric=metric)
+    more = [np.repeat(values, w) for values in (y, a, b)]
+    repeated = compare(scored(more[0], more[1]), scored(more[0], more[2]), metric=metric)
+    assert weighted.difference.value == pytest.approx(repeated.difference.value)
+    assert weighted.values == pytest.approx(repeated.values)
+    # but copies of a row are no new rows
+    assert (
+        weighted.difference.high - weighted.difference.low
+        > repeated.difference.high - repeated.difference.low
+    )
 
 
 def test_different_rows_are_refused():
@@ -435,11 +467,14 @@ def test_the_planned_difference_assumes_a_disagreement_that_can_be_said(wrong, n
     text = " ".join(str(evaluate_predictions(np.zeros(n, int), p, labels=["a", "b"])).split())
     if n == 1:
         assert (
-            "No difference to another model, however large, would be seen on this one row (80 % power)."
+            "No difference to another model, however large, would be found on this one row 4 times in 5."
             in text
         )
         return
-    assert f"about {100 * difference:.1f} points better or worse in accuracy for these 200 rows" in text
+    assert (
+        f"about {100 * difference:.1f} points better or worse in accuracy for a comparison on these 200 rows"
+        in text
+    )
     said = {0: "0.5", 30: "15", 200: "100"}[wrong]
     assert f"if the two disagree on {said} % of the rows" in text
 

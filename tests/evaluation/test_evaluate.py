@@ -246,6 +246,36 @@ def test_grouped_rows_have_wider_intervals():
         assert naive[name].high - naive[name].low < width / 2, name
 
 
+def test_many_rows_in_few_groups_are_counted_in_groups():
+    # 600 rows in 60 groups of ten: no class and no outcome is rare in groups, so a group bootstrap it is.
+    random = np.random.default_rng(0)
+    group = np.repeat(np.arange(60), 10)
+    y = random.choice(4, 600, p=[0.4, 0.3, 0.22, 0.08])
+    wrong = random.random(600) < random.beta(1.5, 3, 60)[group]
+    p = np.full((600, 4), 0.1)
+    p[np.arange(600), np.where(wrong, (y + 1) % 4, y)] = 0.7
+    result = evaluate_predictions(y, p, groups=group)
+    # An independent group bootstrap, percentile: draw groups, concatenate their rows, scikit-learn's F1.
+    from sklearn.metrics import f1_score
+
+    predicted, drawn = p.argmax(axis=1), []
+    for _ in range(400):
+        picked = (random.integers(0, 60, 60)[:, None] * 10 + np.arange(10)).ravel()
+        drawn.append(f1_score(y[picked], predicted[picked], average="macro"))
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert result["f1"].method == result["mcc"].method == "bias-corrected bootstrap of groups"
+    assert result["f1"].high - result["f1"].low == pytest.approx(high - low, rel=0.15)
+    # A class in four of the groups is rare, however many rows it has there.
+    rare = np.where(group < 4, 1, 0)
+    q = np.where(random.random(600)[:, None] < 0.8, np.eye(2)[rare], np.eye(2)[1 - rare]) * 0.8 + 0.1
+    method = evaluate_predictions(rare, q, groups=group)["mcc"].method
+    assert method.endswith("(unreliable: a class is in 4 groups)"), method
+    # And so are wrong rows that are all in three groups.
+    p = np.where((group < 3)[:, None], 1 - np.eye(2)[y % 2], np.eye(2)[y % 2])
+    method = evaluate_predictions(y % 2, p, groups=group)["mcc"].method
+    assert method.endswith("(wrong rows in only 3 groups)"), method
+
+
 def test_threshold_decides_and_is_reported():
     y, p = [0, 0, 1, 1], [0.1, 0.3, 0.3, 0.9]
     result = evaluate_predictions(y, p, labels=["ham", "spam"], threshold=0.3)
@@ -273,8 +303,19 @@ def test_duplicates_and_conflicts_are_said():
     result = evaluate_predictions([0, 1, 1, 0], [0.1, 0.9, 0.9, 0.1], texts=["a", "b", "b", "b"])
     assert "2 of 4 rows repeat the text of another row: they count twice." in result.warnings
     assert any(
-        line.startswith("1 of the repeated texts stand there with different") for line in result.warnings
+        line.startswith("1 of the repeated texts stands there with different") for line in result.warnings
     )
+
+
+def test_repeats_are_those_of_a_split_and_broken_characters_are_named():
+    p = np.tile([0.4, 0.6], (4, 1))
+    result = evaluate_predictions([0, 1, 0, 1], p, texts=["A film", "a  FILM", "\u00e9", "e\u0301"])
+    assert "2 of 4 rows repeat the text of another row: they count twice." in result.warnings
+    assert any(line.startswith("2 of the repeated texts stand there") for line in result.warnings)
+    once = evaluate_predictions([0, 1, 0, 1], p, texts=["a", "a", "b", "c"])
+    assert "1 of 4 rows repeats the text of another row: it counts twice." in once.warnings
+    with pytest.raises(ValueError, match=r"^`texts` must be whole characters; row 1 holds '.ud83d', half of"):
+        evaluate_predictions([0, 1, 0, 1], p, texts=["a", "b \ud83d", "c", "d"])
 
 
 def test_small_and_absent_classes_are_said():
@@ -284,21 +325,16 @@ def test_small_and_absent_classes_are_said():
 
 
 @pytest.mark.parametrize("task", ["classification", "multilabel"])
-def test_what_would_ignore_the_weights_is_left_out_and_said(task):
+def test_what_takes_grouped_rows_for_independent_ones_is_said(task):
     y, p = rows(60, 3)
     y = np.eye(3, dtype=int)[y] if task == "multilabel" else y
     texts = [f"{i} " + "word " * (i % 20) for i in range(60)]
     weighted = evaluate_predictions(y, p, task=task, texts=texts, sample_weight=np.arange(60))
-    assert (weighted.calibration, weighted.slices) == (None, ())
+    assert (weighted.calibration is None) == (task == "multilabel")
+    assert all(one.accuracy.method.endswith("effective rows") for one in weighted.slices)
+    assert len(weighted.slices) > 0
+    assert not any("Left out" in line or "independent" in line for line in weighted.warnings)
     parts = ["calibration", "weak parts of the rows"][task == "multilabel" :]
-    said = f"Left out, since the weights of the rows would be ignored: {', '.join(parts)}."
-    assert weighted.warnings[-1] == said
-    assert said in str(weighted).replace("\n  ", " ")
-    assert not any("Calibration." in line or "Weaker" in line for line in str(weighted).splitlines())
-    plain = evaluate_predictions(y, p, task=task, texts=texts)
-    assert (plain.calibration is None) == (task == "multilabel")
-    assert len(plain.slices) > 0
-    assert not any("Left out" in line for line in plain.warnings)
     grouped = evaluate_predictions(y, p, task=task, texts=texts, groups=np.arange(60) // 3)
     assert grouped.warnings[-1].startswith(
         f"Computed as if the rows of a group were independent: {', '.join(parts)}."
@@ -560,7 +596,7 @@ def test_outputs_of_one_column(model):
             "always 1; use a binary cross-entropy loss",
         ),
         (Foreign([[math.nan, 0.5], [0.5, 0.5]], None), "for row 0: not finite"),
-        (Foreign(SOFTMAX[:1], None), "gave 1 rows for 2 rows"),
+        (Foreign(SOFTMAX[:1], None), "gave 1 row for 2 rows"),
     ],
 )
 def test_outputs_that_cannot_be_read_are_refused(model, message):

@@ -374,17 +374,29 @@ def test_the_limits_of_a_skewed_mean_are_where_halls_polynomial_is_students_t():
     assert found.high - found.value > 2 * (found.value - found.low)
 
 
-def test_the_interval_of_a_mean_is_of_groups_and_weights():
+def test_what_cannot_be_much_worse_than_the_worst_row_is_not_called_unreliable():
     rows = np.random.default_rng(9).exponential(size=30)
-    once = mean_of(rows)
-    groups = mean_of(np.repeat(rows, 4), groups=np.repeat(np.arange(30), 4))
-    assert (groups.low, groups.high) == pytest.approx((once.low, once.high))
-    assert groups.method == "Student's t of groups, skewness removed (unreliable: only 30 groups)"
-    # What cannot be much worse than the worst row seen is not called so, and neither are many rows.
+    assert mean_of(rows).method.endswith("(unreliable: only 30 rows)")
     assert "unreliable" not in intervals.mean_interval(rows, confidence=0.95, bounds=(0, rows.max())).method
     assert "unreliable" not in mean_of(np.tile(rows, 4)).method
-    weighted = mean_of(rows, sample_weight=np.full(30, 7.0))
+
+
+def test_the_mean_of_groups_and_weights_is_of_units():
+    rows = np.random.default_rng(9).exponential(size=30)
+
+    def of_units(rows, groups=None, weights=None):
+        options = {"confidence": 0.95, "bounds": (-9, 99), "n_resamples": 1000, "seed": 3}
+        return intervals.mean_of_units(rows, groups=groups, sample_weight=weights, **options)
+
+    once = of_units(rows, groups=np.arange(30))
+    copies = of_units(np.repeat(rows, 4), groups=np.repeat(np.arange(30), 4))
+    assert (copies.low, copies.high) == pytest.approx((once.low, once.high))
+    assert copies.method == "BCa bootstrap of groups (unreliable: only 30 groups)"
+    weighted = of_units(rows, weights=np.full(30, 7.0))
     assert (weighted.low, weighted.high) == pytest.approx((once.low, once.high))
+    # Hesterberg 2015: of 30 units the percentiles are those of 96.2 %, and 95 % is what is said.
+    wider = bootstrap(rows, confidence=intervals.expanded_confidence(0.95, 30), n_resamples=1000, seed=3)
+    assert (once.low, once.high, once.confidence) == (wider.low, wider.high, 0.95)
 
 
 tables = st.integers(2, 4).flatmap(

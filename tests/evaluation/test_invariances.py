@@ -100,13 +100,21 @@ def test_the_names_of_the_classes_do_not_matter(case):
 def test_copies_within_a_group_and_weights_in_another_unit_change_nothing(case):
     y, p, keywords = case
     found = evaluate_predictions(y, p, **keywords)
+    alike = True
     if "groups" in keywords:
+        # No accuracy is worth more rows than there are, and copies are rows: where the rows of a group are
+        # less alike than chance makes them, limits that rest on that number know of the copies.
+        right = ((p >= 0.5) == y).all(axis=1) if "task" in keywords else p.argmax(axis=1) == y
+        _, group = np.unique(keywords["groups"], return_inverse=True)
+        of_groups = np.bincount(group, weights=right - right.mean())
+        few = len(of_groups) / (len(of_groups) - 1)
+        alike = few * (of_groups**2).sum() >= len(y) * right.var()
         twice = np.tile(np.arange(len(y)), 2)
         other = evaluate_predictions(y[twice], p[twice], **of_rows(keywords, twice))
     else:
         keywords = keywords | {"sample_weight": 3 * keywords["sample_weight"]}
         other = evaluate_predictions(y, p, **keywords)
-    assert_same(found, other)
+    assert_same(found, other, limits=lambda name: alike or "wider of" not in scores(found)[name].method)
 
 
 @settings(max_examples=40, deadline=None)

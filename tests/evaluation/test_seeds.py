@@ -105,7 +105,7 @@ def test_few_seeds_every_value_and_the_scope_are_said():
     plain = " ".join(text.split())
     assert "Only 2 seeds of a recipe" in plain
     assert "every run: 0.8000, 0.9000." in plain and "every run: 0.7000, 0.7100, 0.7500." in plain
-    assert "the 100 test rows are the same in every run" in plain
+    assert "every run has the same 100 test rows" in plain
     assert re.search(r"First less second in accuracy: \+0\.1300 \[-\d", plain)
     assert max(map(len, text.splitlines())) <= 80
     five = [run(k) for k in (80, 81, 82, 83, 84)]

@@ -45,6 +45,52 @@ def test_planted_weak_slices_are_found_and_no_others():
     assert [one.p_value for one in slices] == sorted(one.p_value for one in slices)
 
 
+def test_weights_of_one_are_no_weights_and_twice_the_weight_changes_nothing():
+    correct, texts, metadata = planted()
+    plain = find_slices(correct, texts=texts, metadata=metadata)
+    for weight in (1.0, 0.1):
+        weighted = find_slices(correct, texts=texts, metadata=metadata, sample_weight=np.full(2000, weight))
+        for one, other in zip(plain, weighted, strict=True):
+            assert (one.column, one.value, one.n, one.small) == (
+                other.column,
+                other.value,
+                other.n,
+                other.small,
+            )
+            assert (one.accuracy.low, one.accuracy.high, one.rest, one.p_value) == pytest.approx(
+                (other.accuracy.low, other.accuracy.high, other.rest, other.p_value), abs=1e-9
+            )
+
+
+def test_numbers_of_a_weighted_slice():
+    # Slice "y": weights 1 x 20 (16 right) and 4 x 5 (2 right). Weight 40, of right rows 16 + 8 = 24: 0.6.
+    # Kish: 40**2 / (20 + 80) = 16 effective rows. Fisher of them: 0.6 * 16 = 9.6, up to 10 right of 16.
+    # The rest: weights 2 x 50, 40 right: 50 effective rows, 40 right.
+    correct = [True] * 16 + [False] * 4 + [True] * 2 + [False] * 3 + [True] * 40 + [False] * 10
+    where, weights = ["y"] * 25 + ["x"] * 50, [1.0] * 20 + [4.0] * 5 + [2.0] * 50
+    slices = {
+        one.value: one for one in find_slices(correct, metadata={"where": where}, sample_weight=weights)
+    }
+    one = slices["y"]
+    assert (one.n, one.accuracy.value, one.rest, one.small) == (25, 0.6, 0.8, True)
+    assert one.accuracy.method == "Wilson on 16 effective rows"
+    assert one.p_value == pytest.approx(fisher_exact([[10, 6], [40, 10]], alternative="less").pvalue)
+    # Wilson by hand, z = 1.959964: (9.6 + z**2 / 2 -+ z sqrt(9.6 * .4 + z**2 / 4)) / (16 + z**2)
+    assert one.accuracy.low == pytest.approx((11.520729 - 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
+    assert one.accuracy.high == pytest.approx((11.520729 + 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
+
+
+def test_weighted_slices_raise_no_more_false_alarms_than_they_say():
+    random = np.random.default_rng(1)
+    p = []
+    for _ in range(300):
+        correct, weights = random.random(400) < 0.8, random.lognormal(0, 1, 400)
+        where = np.where(random.random(400) < 0.3, "x", "y")
+        p += [one.p_value for one in find_slices(correct, metadata={"where": where}, sample_weight=weights)]
+    # One-sided tests at 5 % of 600 slices; the noise of a share of .05 of 300 pairs is .0126.
+    assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * 0.0126
+
+
 def test_numbers_of_a_slice():
     correct = np.array([True] * 70 + [False] * 30)
     where = ["x"] * 50 + ["y"] * 20 + ["x"] * 10 + ["y"] * 20
@@ -139,5 +185,5 @@ def test_the_p_value_is_the_hypergeometric_distributions():
     total, right = 20_000, 15_000
     n = random.integers(1, 19_999, 200)
     hits = random.hypergeometric(right, total - right, n)
-    ours = _fisher_lower(hits, n, np.full(200, right), np.full(200, total))
+    ours = _fisher_lower(hits, n, right - hits, total - n)
     np.testing.assert_allclose(ours, hypergeom.cdf(hits, total, right, n), rtol=1e-6, atol=1e-12)

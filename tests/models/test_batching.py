@@ -7,7 +7,10 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_eval.models.batching import Batches, Encoded, encoder
+from finetune_eval.models.batching import Batches, Encoded, _FewWidths, encoder, widths
+
+ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
+pipeline = pytest.mark.skipif(not ON_TENSORFLOW, reason="only TensorFlow is fed by a tf.data pipeline")
 
 
 def encoded(lengths):
@@ -89,6 +92,7 @@ def test_padding_is_under_five_per_cent_on_lengths_like_those_of_reviews(rows, l
     assert 1 - lengths.sum() / sum(16 * lengths[i : i + 16].max() for i in range(0, rows, 16)) > 0.3
 
 
+@pipeline
 @pytest.mark.parametrize("rows", [1, 7, 64])
 def test_every_pass_over_the_pipeline_is_a_new_epoch_of_all_rows(rows):
     lengths = np.random.default_rng(0).integers(1, 9, rows)
@@ -109,12 +113,14 @@ def test_every_pass_over_the_pipeline_is_a_new_epoch_of_all_rows(rows):
     assert passes == expected
 
 
+@pipeline
 def test_a_pass_left_in_the_middle_does_not_spoil_the_next():
     data = Batches(encoded([2] * 40), np.arange(40, dtype="int32"), 4, seed=3).dataset()
     next(iter(data))
     assert sorted(np.concatenate([labels.numpy() for _, labels in data]).tolist()) == list(range(40))
 
 
+@pipeline
 def test_one_graph_serves_every_batch():
     traces = []
 
@@ -133,6 +139,68 @@ def test_one_graph_serves_every_batch():
     for _ in range(8):
         run(iterator)
     assert len(traces) == 1
+
+
+# --- few widths: what JAX, which compiles a program for every shape, is fed ---
+
+
+@pytest.mark.parametrize(
+    "limit, expected",
+    [(512, [16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512]), (100, [16, 24, 32, 48, 64, 96, 100]),
+     (16, [16]), (10, [10])],
+)  # fmt: skip
+def test_widths_never_exceed_the_sequence_length(limit, expected):
+    assert widths(limit) == expected
+
+
+@given(lengths=rows_of, batch_size=st.integers(1, 9), limit=st.sampled_from([0, 40, 64]))
+@settings(max_examples=30, deadline=None)
+def test_rounding_up_adds_padding_and_nothing_else(lengths, batch_size, limit):
+    made = encoded(lengths)
+    rows = Encoded(made.features, made.offsets, limit=limit)
+    exact, rounded = (Batches(rows, np.arange(len(lengths)), batch_size, seed=1) for _ in range(2))
+    fed = _FewWidths(rounded)
+    for _ in range(3):
+        for index in range(len(fed)):
+            (x, y), (wide, labels) = exact[index], fed[index]
+            width = x["token_ids"].shape[1]
+            assert labels.tolist() == y.tolist()
+            assert wide["token_ids"].shape[1] in widths(max(limit, width))
+            for name in x:
+                assert wide[name][:, :width].tolist() == x[name].tolist() and not wide[name][:, width:].any()
+        exact.on_epoch_end()
+
+
+class Recorded(Batches):
+    """Batches that remember which rows they were asked for."""
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.asked = []
+
+    def _batch(self, rows, **kwargs):
+        self.asked.append(rows.tolist())
+        return super()._batch(rows, **kwargs)
+
+
+@pytest.mark.skipif(ON_TENSORFLOW, reason="TensorFlow is fed by a tf.data pipeline")
+@pytest.mark.parametrize("fit", [{"epochs": 3}, {"epochs": 6, "steps_per_epoch": 2}], ids=["all", "in parts"])
+def test_fit_draws_one_order_a_pass_and_that_of_tensorflow(fit):
+    inputs = {name: keras.Input((None,), name=name, dtype="int32") for name in ("token_ids", "padding_mask")}
+    summed = keras.layers.Lambda(
+        lambda x: keras.ops.sum(keras.ops.cast(x["padding_mask"], "float32"), 1, True)
+    )
+    model = keras.Model(inputs, keras.layers.Dense(1)(summed(inputs)))
+    model.compile("sgd", "mse")
+    rows, y = encoded(np.arange(1, 17)), np.arange(16)
+    recorded = Recorded(rows, y, 4, seed=3)
+    data = recorded.dataset()
+    model.fit(data, shuffle=False, verbose=0, **fit)  # the batches are shuffled already
+    expected, batches = [], Batches(rows, y, 4, seed=3)
+    for _ in range(3):
+        expected += [order.tolist() for order in batches.order]
+        batches.on_epoch_end()
+    assert recorded.asked[-12:] == expected  # Keras asks for a first batch to learn its shape
 
 
 def test_rows_of_one_shape_keep_it():
@@ -177,8 +245,10 @@ def test_pipelines_and_rows_give_the_same_tokens(tiny, side):
     model.preprocessor = padded(side)
     data = model._fed(tf.data.Dataset.from_tensor_slices(["ab", "a"]).batch(2), labelled=False)
     ((features,),) = list(data)
-    assert features["token_ids"].numpy().tolist() == [[97, 98], [97, 9]]
-    assert features["padding_mask"].numpy().tolist() == [[1, 1], [1, 0]]
+    assert features["token_ids"].shape == (2, 2 if ON_TENSORFLOW else 6)  # JAX: rounded up to one of `widths`
+    assert features["token_ids"].numpy()[:, :2].tolist() == [[97, 98], [97, 9]]
+    assert features["padding_mask"].numpy()[:, :2].tolist() == [[1, 1], [1, 0]]
+    assert not features["padding_mask"].numpy()[:, 2:].any()
     assert model.encode(["ab", "a"]).take(np.array([0, 1]))["padding_mask"].tolist() == [[1, 1], [1, 0]]
 
 

@@ -177,3 +177,12 @@ def test_loading_what_is_no_model_is_one_sentence(tmp_path):
         f"{str(other)!r} holds a Functional; `load_model` loads what `build_model` made."
     )):  # fmt: skip
         fe.load_model(other)
+
+
+def test_pretrained_features_that_nobody_kept_are_refused(tiny, tmp_path):
+    model = tiny.numeric_classifier()
+    with pytest.raises(ValueError, match=r"^`model` was built from a Functional instance, whose weights"):
+        fe.pretrained_features(model)
+    model.save(tmp_path / "m.keras")
+    with pytest.raises(ValueError, match=r"^`model` does not remember where its backbone came from; pass"):
+        fe.pretrained_features(fe.load_model(tmp_path / "m.keras"))

@@ -16,6 +16,9 @@ import pytest
 import tensorflow as tf
 import tokenizers as hugging_face
 from safetensors.numpy import save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
 import finetune_eval as fe
 from finetune_eval.models import backbones, pretrained
@@ -384,3 +387,22 @@ def test_weights_with_one_byte_changed_are_refused(tmp_path, monkeypatch):
     )
     with pytest.raises(ValueError, match=pattern):
         fe.build_model(pretrained.EMBEDDED)
+
+
+def test_pretrained_features_are_those_before_the_fine_tuning(tiny, tmp_path):
+    write_checkpoint(tmp_path / "bert", tiny.vocabulary, pooling=["max_tokens"])
+    model = fe.build_model(tmp_path / "bert", tiny.labels, sequence_length=6)
+    texts, y = list(tiny.texts) * 10, [*tiny.sentiments] * 10  # more than a batch, of unlike lengths
+    expected = features_of(model, texts)
+    for weight in model.trainable_weights:
+        weight.assign(weight + 0.5)
+    features = fe.pretrained_features(model)
+    np.testing.assert_allclose(features(texts), expected, atol=2e-5)
+    result = fe.evaluate(model, texts, y, train=(texts, y), features=features)
+    assert result.baselines[-1].name == "logistic regression on frozen features"
+    regression = make_pipeline(StandardScaler(), LogisticRegression(C=2.0, max_iter=1000)).fit(expected, y)
+    assert result.baselines[-1].estimates["accuracy"].value == regression.score(expected, y)
+    # Weights that changed since are not those before the fine-tuning.
+    model.source["weights_sha256"] = "0" * 64
+    with pytest.raises(ValueError, match="are no longer those that `model` began with"):
+        fe.pretrained_features(model)

@@ -418,6 +418,31 @@ def test_a_run_interrupted_in_its_first_epoch_has_no_model(tiny, data, held_out,
         fe.load_model(tmp_path / "r")
 
 
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="TensorFlow never takes weights out")
+def test_an_interruption_while_a_batch_is_made_loses_no_weight(tiny, data, monkeypatch):
+    model = tiny.numeric_classifier()
+    before, original, made = model.get_weights(), module.Classifier.batches, []
+
+    def batches(self, *args, **kwargs):
+        found = original(self, *args, **kwargs)
+        take = found._batch
+
+        def interrupted(rows, **options):
+            made.append(rows)
+            if len(made) == 2:  # the first is looked at for its shape, the second is to be trained on
+                raise KeyboardInterrupt
+            return take(rows, **options)
+
+        found._batch = interrupted
+        return found
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(module.Classifier, "batches", batches)
+        quick(model, *data)
+    assert same_weights(model.get_weights(), before)
+    assert np.isfinite(quick(model, *data).trace.epochs[-1].metrics["loss"])
+
+
 # --- precision ---
 
 
@@ -439,6 +464,7 @@ def test_the_precision_option_is_put_back_even_after_an_error(before):
         tf.config.optimizer.set_experimental_options({precision._OPTION: False})
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")
 def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
     monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
     seen = []
@@ -448,8 +474,10 @@ def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
     assert seen == [True] and option() is False
 
 
-def test_bfloat16_is_refused_where_it_would_be_emulated(monkeypatch):
-    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: False)
+@pytest.mark.parametrize("backend, able", [("tensorflow", False), ("jax", True)])
+def test_bfloat16_is_refused_where_it_would_be_emulated_or_ignored(monkeypatch, backend, able):
+    monkeypatch.setattr(keras.backend, "backend", lambda: backend)
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: able)
     assert precision.resolve("auto") == "float32"
     sentence = (
         "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or amx_bf16; "
