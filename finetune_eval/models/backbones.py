@@ -85,7 +85,9 @@ def _layer(
     Query, key and value are one product over all tokens of the batch; but for the attention, rows are not told
     apart.
     """
-    (query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, mix_kernel, mix_bias) = weights[:8]
+    (query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, mix_kernel, mix_bias) = (
+        weights[:8]
+    )
     (scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2) = weights[8:]
     drop_scores, drop_attended, drop_output = drops
     rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]

@@ -19,11 +19,11 @@ _users = 0
 
 @contextlib.contextmanager
 def kept_memory() -> Iterator[None]:
-    """Let freed memory be used again instead of giving it back to the system, and fetching it anew, every step.
+    """Let freed memory be used again, instead of giving it back to the system at every step.
 
-    Each step of training frees and asks for hundreds of megabytes. glibc returns most of that to the system,
-    which hands it back page by page, zeroed: an eighth of the time of a step (docs/performance.md). Given back
-    at the end. Does nothing where there is no glibc.
+    A step of training frees and asks for hundreds of megabytes. glibc returns most of that to the system,
+    which hands it back page by page, zeroed: an eighth of the time of a step (docs/performance.md). At the
+    end it is given back. Does nothing where there is no glibc.
     """
     global _users
     with _lock:
