@@ -217,12 +217,7 @@ class Batches(keras.utils.PyDataset):
                 yield self._batch(rows)
 
         data = tf.data.Dataset.from_generator(epoch, output_signature=self._specs())
-        data = data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
-        options = tf.data.Options()
-        # With autotune on, the end of every epoch can wait seconds for tf.data's own optimiser thread.
-        options.autotune.enabled = False
-        options.deterministic = True
-        return data.with_options(options)
+        return without_autotune(data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2))
 
 
 class _FewWidths(keras.utils.PyDataset):
@@ -246,6 +241,14 @@ class _FewWidths(keras.utils.PyDataset):
             self.batches.on_epoch_end()
         self._ended = index == len(self) - 1
         return self.batches._batch(self.batches.order[index], few_widths=True)
+
+
+def without_autotune(data: Any) -> Any:
+    """Return the pipeline, in order, without autotune, whose thread can hold up the end of an epoch."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return data.with_options(options)
 
 
 def forward(model: Any, spec: Any) -> Callable[[Any], np.ndarray]:

@@ -18,7 +18,7 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.batching import Batches, Encoded, encoder, forward, widths
+from finetune_eval.models.batching import Batches, Encoded, encoder, forward, widths, without_autotune
 from finetune_eval.models.frozen import Cut
 from finetune_eval.models.memory import kept_memory
 
@@ -342,8 +342,7 @@ class Classifier(keras_hub.models.Task):
 
         mapped: Any = ready if parts > 1 else lambda x: ready(x)  # a one-part element may be a dict
         plain = tf.autograph.experimental.do_not_convert(mapped)
-        data = data.map(plain, num_parallel_calls=tf.data.AUTOTUNE)
-        return data.prefetch(2)
+        return without_autotune(data.map(plain, num_parallel_calls=_STREAMS).prefetch(2))
 
     def _row_shape(self) -> tuple[Any, ...]:
         return (None,) if self.takes_text else self.input_shape
