@@ -3,7 +3,7 @@
 import os
 import sys
 
-# oneDNN's products are TensorFlow's default on processors with AVX-512 only; with AVX2 alone they train a fifth
+# oneDNN is what TensorFlow multiplies with on processors with AVX-512; with AVX2 alone it trains a fifth
 # faster (docs/performance.md). TensorFlow reads this once, when it is first imported: after that, setting it
 # would only mislead who looks. What the user has set stays.
 if "tensorflow" not in sys.modules:
