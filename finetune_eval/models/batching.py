@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ _WINDOW = 50
 # Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
 # feature).
 _CHUNK = 2048
+# Batches predicted at a time: what one cannot spread over the cores, the other fills.
+_STREAMS = 2
 
 
 @dataclass(frozen=True)
@@ -262,6 +265,16 @@ def forward(model: Any, spec: Any) -> Callable[[Any], np.ndarray]:
         return lambda rows: np.asarray(model.predict_on_batch(rows))
     graph = tf.function(lambda rows: model(rows, training=False), input_signature=[spec], autograph=False)
     return lambda rows: np.asarray(graph(rows))
+
+
+def in_streams(run: Callable[[Any], np.ndarray], batches: Batches) -> Iterator[np.ndarray]:
+    """Yield what `run` gives for the features of each batch, in order; on TensorFlow two at a time."""
+    if keras.backend.backend() != "tensorflow":  # Keras' `predict_on_batch` is for one thread
+        for rows in batches.order:
+            yield run(batches._batch(rows, few_widths=True)[0])
+        return
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        yield from pool.map(lambda index: run(batches[index][0]), range(len(batches)))
 
 
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:

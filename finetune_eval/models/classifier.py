@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -18,7 +17,15 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.batching import Batches, Encoded, encoder, forward, widths, without_autotune
+from finetune_eval.models.batching import (
+    Batches,
+    Encoded,
+    encoder,
+    forward,
+    in_streams,
+    widths,
+    without_autotune,
+)
 from finetune_eval.models.frozen import Cut
 from finetune_eval.models.memory import kept_memory
 
@@ -26,8 +33,6 @@ from finetune_eval.models.memory import kept_memory
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
-# Batches predicted at a time: what one cannot spread over the cores, the other fills.
-_STREAMS = 2
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -342,7 +347,7 @@ class Classifier(keras_hub.models.Task):
 
         mapped: Any = ready if parts > 1 else lambda x: ready(x)  # a one-part element may be a dict
         plain = tf.autograph.experimental.do_not_convert(mapped)
-        return without_autotune(data.map(plain, num_parallel_calls=_STREAMS).prefetch(2))
+        return without_autotune(data.map(plain, num_parallel_calls=2).prefetch(2))
 
     def _row_shape(self) -> tuple[Any, ...]:
         return (None,) if self.takes_text else self.input_shape
@@ -518,9 +523,7 @@ class Classifier(keras_hub.models.Task):
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:
                 self._forward = forward(self, batches.spec)
-            with ThreadPoolExecutor(_STREAMS) as pool:
-                parts = pool.map(lambda i: self._forward(batches[i][0]), range(len(batches)))
-                by_length = np.concatenate(list(parts))
+            by_length = np.concatenate(list(in_streams(self._forward, batches)))
         else:
             by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)

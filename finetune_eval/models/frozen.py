@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval.models.batching import Batches, Encoded, forward
+from finetune_eval.models.batching import Batches, Encoded, forward, in_streams
 
 # Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
 _MOST = 2 << 30
@@ -105,8 +105,7 @@ def computed(batches: Batches, where: Cut) -> Iterator[int]:
     width = int(where.below.output.shape[-1])
     offsets = rows.offsets if where.a_vector_a_token else None
     values = np.empty((len(rows) if offsets is None else int(offsets[-1]), width), dtype=np.float32)
-    for index, chosen in enumerate(in_turn.order):
-        found = run(in_turn[index][0])
+    for chosen, found in zip(in_turn.order, in_streams(run, in_turn), strict=True):
         if offsets is None:
             values[chosen] = found
         else:

@@ -8,10 +8,12 @@ import threading
 from collections.abc import Iterator
 
 # glibc's numbers for what `mallopt` sets (malloc.h), and what its own adjusting ends at
-# (DEFAULT_MMAP_THRESHOLD_MAX, twice that for the trim threshold).
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-_USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20}
-_KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1}
+# (DEFAULT_MMAP_THRESHOLD_MAX, twice that for the trim threshold; DEFAULT_TOP_PAD).
+_TRIM_THRESHOLD, _TOP_PAD, _MMAP_THRESHOLD = -1, -2, -3
+_USUAL = {_MMAP_THRESHOLD: 32 << 20, _TRIM_THRESHOLD: 64 << 20, _TOP_PAD: 128 << 10}
+# The pad is the size of a thread's heap (HEAP_MAX_SIZE): with less, an empty one is given back whatever the
+# trim threshold.
+_KEPT = {_MMAP_THRESHOLD: 1 << 30, _TRIM_THRESHOLD: (1 << 31) - 1, _TOP_PAD: 64 << 20}
 
 _lock = threading.Lock()
 _users = 0
