@@ -12,20 +12,51 @@ START = time.perf_counter()
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
-def ours(job, *, precision="auto"):
+def without(lever):
+    """Take one lever away, so that its part can be told."""
+    import contextlib
+
+    import keras
+    import keras_hub
+
+    from finetune_eval.models import backbones, batching, frozen
+    from finetune_eval.training import fine_tune, optimizers
+
+    if lever == "bucketing":
+        batching._WINDOW = 1  # rows are sorted within a batch: batches are as the rows were drawn
+    elif lever == "kept_memory":
+        fine_tune.kept_memory = contextlib.nullcontext
+    elif lever == "fused_adamw":
+        optimizers.AdamW.update_step = keras.optimizers.AdamW.update_step
+        optimizers.AdamW._backend_update_step = keras.optimizers.AdamW._backend_update_step
+        optimizers.AdamW._apply_weight_decay = keras.optimizers.AdamW._apply_weight_decay
+    elif lever == "one_layer_graph":
+        backbones._EncoderLayer.call = keras_hub.layers.TransformerEncoder.call
+    elif lever == "no_autotune":
+        batching.without_autotune = lambda data: data
+    elif lever == "frozen_once":
+        frozen._MOST = 0
+    # "onednn" is an environment variable, set by speed.py
+
+
+def ours(job, *, precision="auto", lever=None):
     import finetune_eval as fe
 
+    if lever is not None:
+        without(lever)
     model = fe.build_model(
         "all_minilm_l6_v2", ["negative", "positive"], seed=job["seed"],
         sequence_length=job["length"], freeze=job.get("freeze", False),
     )  # fmt: skip
     out = {"epochs": []}
     if job["epochs"]:
+        began = time.perf_counter()
         run = fe.fine_tune(
             model, *job["train"], validation_data=job.get("validation"), epochs=job["epochs"],
             batch_size=job["batch"], learning_rate=job["rate"], seed=job["seed"], precision=precision,
             run_dir=os.path.join(job["scratch"], "run") if job.get("save") else None, verbose=False,
         )  # fmt: skip
+        out["fit"] = time.perf_counter() - began
         out["epochs"] = [record.seconds for record in run.trace.epochs]
     if "test" in job:
         times = []
@@ -82,16 +113,22 @@ def keras_hub(job, *, length):
 
 CONTESTANTS = {
     "finetune_eval": ours,
-    "finetune_eval_float32": lambda job: ours(job, precision="float32"),
+    "nothing_frozen": lambda job: ours({**job, "freeze": False}),
     "keras_hub_docs": lambda job: keras_hub(job, length=None),
     "keras_hub_fitted": lambda job: keras_hub(job, length=job["fitted"]),
 }
+
+
+def contestant(name):
+    lever = name.removeprefix("without_")
+    return CONTESTANTS[name] if name == lever else lambda job: ours(job, lever=lever)
+
 
 if __name__ == "__main__":
     import resource
 
     with open(sys.argv[2], encoding="utf-8") as file:
-        found = CONTESTANTS[sys.argv[1]](json.load(file))
+        found = contestant(sys.argv[1])(json.load(file))
     found["seconds"] = time.perf_counter() - START
     found["peak_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(json.dumps(found))

@@ -120,6 +120,7 @@ def onnx_runtime(job):
     path = os.path.join(job["scratch"], "model.onnx")
     example = tokenizer(["one two", "three"], return_tensors="pt", padding=True)
     names = ["input_ids", "attention_mask", "token_type_ids"]
+
     class Hidden(torch.nn.Module):  # the exporter passes inputs by position
         def __init__(self):
             super().__init__()

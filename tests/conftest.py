@@ -4,6 +4,8 @@ import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+# As in a process that imports this library first: here a test may import TensorFlow before it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 # The tests run in one process a core: a second thread in each would only wait for the other process.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")

@@ -82,11 +82,12 @@ def _layer(
 ) -> Any:
     """One post-norm encoder layer, in as few and as large matrix products as there can be.
 
-    Query, key and value are one product over all tokens of the batch; but for the attention, rows are not told
-    apart.
+    Query, key and value are one product over all tokens of the batch; only the attention tells rows apart.
     """
-    (query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, mix_kernel, mix_bias) = weights[:8]
-    (scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2) = weights[8:]
+    query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, *rest = weights
+    mix_kernel, mix_bias, scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2 = (
+        rest
+    )
     drop_scores, drop_attended, drop_output = drops
     rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
     x = ops.reshape(x, (-1, width))
@@ -163,7 +164,8 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         return _layer_graph(rates=rates, **settings)(
             inputs,
             padding_mask,
-            [tf.convert_to_tensor(weight.value) for weight in weights],  # a variable would have its own graph
+            # Tensors: a variable would have a graph of its own.
+            [tf.convert_to_tensor(weight.value) for weight in weights],
             [drop.seed_generator.next() if rate else None for drop, rate in zip(drops, rates, strict=True)],
         )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,8 @@ _WINDOW = 50
 # Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
 # feature).
 _CHUNK = 2048
+# Batches predicted at a time: what one cannot spread over the cores, the other fills.
+_STREAMS = 2
 
 
 @dataclass(frozen=True)
@@ -23,8 +26,8 @@ class Encoded:
     """Rows ready for the model: padded nowhere, every feature stored end to end.
 
     Attributes:
-        features: Name -> (total tokens,) values of all rows, end to end; or, for rows of one shape, (rows,
-            ...) values.
+        features: Name -> (total tokens, ...) values of all rows, end to end; or, for rows of one shape,
+            (rows, ...) values. Rows that are the model's one input themselves are named "x".
         offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
         at_limit: How many rows fill the sequence length: what was longer has been cut there.
         limit: The sequence length, the widest that a batch may be padded to; 0 where it is not known.
@@ -59,7 +62,7 @@ class Encoded:
         source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         batch = {}
         for name, values in self.features.items():
-            padded = np.zeros(inside.shape, dtype=values.dtype)
+            padded = np.zeros(inside.shape + values.shape[1:], dtype=values.dtype)
             padded[inside] = values[source]
             batch[name] = padded
         return batch
@@ -141,12 +144,15 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.rows, self.y, self.batch_size = rows, y, batch_size
         self.sample_weight, self.seed, self.sort = sample_weight, seed, sort
+        self.lengths = (
+            rows.lengths
+        )  # of the tokens, also where `rows` becomes what frozen layers made of them
         self.epoch = 0
         self.order = self._plan()
         self._begun = False
 
     def _plan(self) -> list[np.ndarray]:
-        lengths, size = self.rows.lengths, self.batch_size
+        lengths, size = self.lengths, self.batch_size
         if self.seed is None:
             order = np.argsort(lengths, kind="stable") if self.sort else np.arange(len(lengths))
             return [order[i : i + size] for i in range(0, len(order), size)]
@@ -167,7 +173,7 @@ class Batches(keras.utils.PyDataset):
 
     def _batch(self, rows: np.ndarray, *, few_widths: bool = False) -> tuple[Any, ...]:
         x = self.rows.take(rows, few_widths=few_widths)
-        features: Any = x if self.rows.offsets is not None or len(x) > 1 else next(iter(x.values()))
+        features: Any = x.get("x", x)
         if self.y is None:
             return (features,)
         if self.sample_weight is None:
@@ -196,9 +202,8 @@ class Batches(keras.utils.PyDataset):
     @property
     def padding(self) -> float:
         """The share of the tokens of this epoch's batches that are padding, in [0, 1)."""
-        lengths = self.rows.lengths
-        computed = sum(len(rows) * int(lengths[rows].max()) for rows in self.order)
-        return 1.0 - int(lengths.sum()) / computed
+        computed = sum(len(rows) * int(self.lengths[rows].max()) for rows in self.order)
+        return 1.0 - int(self.lengths.sum()) / computed
 
     def dataset(self) -> Any:
         """Return what Keras should be fed: a tf.data pipeline on TensorFlow, else batches of few widths."""
@@ -215,12 +220,7 @@ class Batches(keras.utils.PyDataset):
                 yield self._batch(rows)
 
         data = tf.data.Dataset.from_generator(epoch, output_signature=self._specs())
-        data = data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2)
-        options = tf.data.Options()
-        # With autotune on, the end of every epoch can wait seconds for tf.data's own optimiser thread.
-        options.autotune.enabled = False
-        options.deterministic = True
-        return data.with_options(options)
+        return without_autotune(data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2))
 
 
 class _FewWidths(keras.utils.PyDataset):
@@ -244,6 +244,37 @@ class _FewWidths(keras.utils.PyDataset):
             self.batches.on_epoch_end()
         self._ended = index == len(self) - 1
         return self.batches._batch(self.batches.order[index], few_widths=True)
+
+
+def without_autotune(data: Any) -> Any:
+    """Return the pipeline, in order, without autotune, whose thread can hold up the end of an epoch."""
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    options.deterministic = True
+    return data.with_options(options)
+
+
+def forward(model: Any, spec: Any) -> Callable[[Any], np.ndarray]:
+    """Return a function of one batch that runs the model without training: on TensorFlow one graph for all.
+
+    Args:
+        model: Called with a batch's features.
+        spec: The batches' `spec`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return lambda rows: np.asarray(model.predict_on_batch(rows))
+    graph = tf.function(lambda rows: model(rows, training=False), input_signature=[spec], autograph=False)
+    return lambda rows: np.asarray(graph(rows))
+
+
+def in_streams(run: Callable[[Any], np.ndarray], batches: Batches) -> Iterator[np.ndarray]:
+    """Yield what `run` gives for the features of each batch, in order; on TensorFlow two at a time."""
+    if keras.backend.backend() != "tensorflow":  # Keras' `predict_on_batch` is for one thread
+        for rows in batches.order:
+            yield run(batches._batch(rows, few_widths=True)[0])
+        return
+    with ThreadPoolExecutor(_STREAMS) as pool:
+        yield from pool.map(lambda index: run(batches[index][0]), range(len(batches)))
 
 
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:

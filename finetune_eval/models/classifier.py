@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -18,15 +17,22 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.batching import Batches, Encoded, encoder, widths
+from finetune_eval.models.batching import (
+    Batches,
+    Encoded,
+    encoder,
+    forward,
+    in_streams,
+    widths,
+    without_autotune,
+)
+from finetune_eval.models.frozen import Cut
 from finetune_eval.models.memory import kept_memory
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
-# Batches predicted at a time: what one cannot spread over the cores, the other fills.
-_STREAMS = 2
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -180,12 +186,18 @@ class Classifier(keras_hub.models.Task):
         self.dropout = dropout
         self.seed = seed
         self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
+        self.cut: Cut | None = None
         self._encoder: Any = None
         self._forward: Any = None
         self._refused: Exception | None = None
         super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
 
     # --- what it is ------------------------------------------------------------
+
+    @property
+    def input_spec(self) -> Any:
+        """What inputs are held against; with a `cut` they are of two kinds, and the graph itself tells."""
+        return None if self.cut is not None else super().input_spec
 
     @property
     def takes_text(self) -> bool:
@@ -200,6 +212,12 @@ class Classifier(keras_hub.models.Task):
     @temperature.setter
     def temperature(self, value: float) -> None:
         self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Return probabilities; with a `cut`, also of what its frozen layers gave."""
+        if self.cut is None:
+            return super().call(inputs, training=training, mask=mask)
+        return self.cut(inputs, training)
 
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the model, weights apart."""
@@ -329,8 +347,7 @@ class Classifier(keras_hub.models.Task):
 
         mapped: Any = ready if parts > 1 else lambda x: ready(x)  # a one-part element may be a dict
         plain = tf.autograph.experimental.do_not_convert(mapped)
-        data = data.map(plain, num_parallel_calls=tf.data.AUTOTUNE)
-        return data.prefetch(2)
+        return without_autotune(data.map(plain, num_parallel_calls=2).prefetch(2))
 
     def _row_shape(self) -> tuple[Any, ...]:
         return (None,) if self.takes_text else self.input_shape
@@ -505,12 +522,8 @@ class Classifier(keras_hub.models.Task):
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:
-                self._forward = tf.function(
-                    lambda rows: self(rows, training=False), input_signature=[batches.spec]
-                )
-            with ThreadPoolExecutor(_STREAMS) as pool:
-                parts = pool.map(lambda i: self._forward(batches[i][0]).numpy(), range(len(batches)))
-                by_length = np.concatenate(list(parts))
+                self._forward = forward(self, batches.spec)
+            by_length = np.concatenate(list(in_streams(self._forward, batches)))
         else:
             by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)

@@ -324,7 +324,7 @@ class BestEpoch(keras.callbacks.Callback):
         self._sign = 1.0 if mode == "min" else -1.0
         self.best: float = math.inf
         self.best_epoch = 0
-        self._weights: list[np.ndarray] | None = None
+        self._weights: list[tuple[Any, np.ndarray]] = []
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Keep these weights if they are the best so far."""
@@ -336,15 +336,25 @@ class BestEpoch(keras.callbacks.Callback):
         value = self._sign * float(logs[self.monitor])
         if value < self.best:
             self.best, self.best_epoch = value, epoch + 1
-            self._weights = self.model.get_weights()
+            frozen = {
+                id(weight)
+                for layer in self.model._flatten_layers()
+                if not layer.trainable
+                for weight in layer.weights
+            }
+            self._weights = [
+                (weight, np.array(ops.convert_to_numpy(weight)))
+                for weight in self.model.weights
+                if id(weight) not in frozen
+            ]
         elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
     def restore(self) -> None:
         """Put the best weights back, if there are any."""
-        if self._weights is not None:
-            self.model.set_weights(self._weights)
-            self._weights = None
+        for weight, value in self._weights:
+            weight.assign(value)
+        self._weights = []
 
     def on_train_end(self, logs: Any = None) -> None:
         """Put the best weights back."""

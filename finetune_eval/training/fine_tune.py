@@ -14,6 +14,8 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import rows_hash
+from finetune_eval.models import frozen
+from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import (
     Classifier,
     CrossEntropy,
@@ -34,6 +36,9 @@ from finetune_eval.training.run import RunFolder, environment
 # up).
 _SMALL_MODEL = 50_000_000
 _RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
+# A head alone starts from nothing and has nothing to forget: of 1e-3, 3e-3, 1e-2 and 3e-2 this gave MiniLM
+# the lowest validation loss in 3 epochs of 1,000 Rotten Tomatoes rows (0.61, 0.55, 0.53, 0.57).
+_RATE_HEAD = 1e-2
 _MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 
 
@@ -81,7 +86,8 @@ def fine_tune(
 
     Rows are tokenised once, batched by length and shuffled anew in every epoch. The rate rises over the first
     tenth of the steps, then falls to 0. With validation data, the weights of the best epoch are restored at
-    the end.
+    the end. Frozen layers at the bottom of the model (`build_model(freeze=...)`) are run without dropout, and
+    once: later epochs cost what is above them.
 
     Args:
         model: From `build_model` or `load_model`.
@@ -90,7 +96,8 @@ def fine_tune(
         validation_data: `(x, y)` that chooses the best epoch. Not the test set: what has chosen cannot judge.
         epochs: How often to go through the rows.
         batch_size: Rows a step.
-        learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5.
+        learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
+            whole backbone is frozen.
         weight_decay: Decoupled decay, of matrices only: not of biases, normalisations and embeddings.
         class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class).
         sample_weight: (n,) weights; multiplied with the class weights where both are given.
@@ -136,6 +143,8 @@ def fine_tune(
     parameters = int(model.backbone.count_params())
     if learning_rate is None:
         learning_rate = _RATE_SMALL if parameters < _SMALL_MODEL else _RATE_LARGE
+        if not model.backbone.trainable_variables:
+            learning_rate = _RATE_HEAD
     _checks.number("learning_rate", learning_rate, above=0, at_most=1)
     if early_stopping is not None:
         _checks.positive_int("early_stopping", early_stopping)
@@ -213,6 +222,7 @@ def fine_tune(
     status = "interrupted"
     try:
         with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
+            _compute_frozen(model, train, validation, show=print if verbose else None)
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
@@ -226,7 +236,7 @@ def fine_tune(
         # The graphs were made for this precision, and the rate has run down to 0: the next user starts
         # afresh, `evaluate` tells the plain loss without label smoothing, and no optimizer state is saved.
         model.compile()
-        model._forward = None
+        model.cut = model._forward = None
         if status == "diverged":
             model.set_weights(before)
         elif status == "interrupted" and best is not None:
@@ -257,6 +267,19 @@ def fine_tune(
             f"Lower `learning_rate` (it was {learning_rate:g})."
         )
     return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
+
+
+def _compute_frozen(model: Classifier, train: Batches, validation: Batches | None, *, show: Any) -> None:
+    """Compute what the frozen layers give for all rows, once, and have the model train the rest."""
+    model.cut = frozen.cut(model)
+    if model.cut is None:
+        return
+    began, rows = time.perf_counter(), 0
+    for part in (train, validation):
+        if part is not None:
+            rows += sum(frozen.computed(part, model.cut))
+    if show is not None and rows:
+        show(f"frozen layers: computed once for {rows:,} rows in {time.perf_counter() - began:.1f} s")
 
 
 def _decision(

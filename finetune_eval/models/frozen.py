@@ -1,0 +1,120 @@
+"""Frozen layers at the bottom of a model: what they give is constant, so it is computed once."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import keras
+import numpy as np
+
+from finetune_eval.models.batching import Batches, Encoded, forward, in_streams
+
+# Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
+_MOST = 2 << 30
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A model in two: `above` eats what `below`, which is not trained, gives.
+
+    Attributes:
+        below: Rows -> (rows, width), or (rows, tokens, width) where only the bottom layers are frozen.
+        above: {"frozen": what `below` gives}, with the "padding_mask" if a vector a token -> probabilities.
+        layers: How many layers of the backbone are below; all of them where it is frozen as a whole.
+    """
+
+    below: Any
+    above: Any
+    layers: int
+
+    @property
+    def a_vector_a_token(self) -> bool:
+        """Whether `below` ends inside the backbone."""
+        return "padding_mask" in self.above.input
+
+    def join(self, inputs: Any, frozen: Any) -> dict[str, Any]:
+        """Return what `above` eats."""
+        if self.a_vector_a_token:
+            return {"frozen": frozen, "padding_mask": inputs["padding_mask"]}
+        return {"frozen": frozen}
+
+    def __call__(self, inputs: Any, training: Any) -> Any:
+        """Return probabilities, of rows or of what `below` gave for them; nothing is dropped below."""
+        if not (isinstance(inputs, dict) and "frozen" in inputs):
+            inputs = self.join(inputs, self.below(inputs, training=False))
+        return self.above(inputs, training=training)
+
+
+def cut(model: Any) -> Cut | None:
+    """Cut a `Classifier` above its frozen layers; None where none are, or the graph cannot be cut there."""
+    backbone = model.backbone
+    head = [model.get_layer(name) for name in ("head_dropout", "logits", "probabilities")]
+
+    def through(features: Any) -> Any:
+        for layer in head:
+            features = layer(features)
+        return features
+
+    if not backbone.trainable_variables:
+        features = head[0].input
+        frozen = keras.Input(features.shape[1:], name="frozen")
+        above = keras.Model({"frozen": frozen}, through(frozen))
+        return Cut(keras.Model(model.input, features), above, len(backbone.layers))
+    layers = getattr(backbone, "transformer_layers", None)
+    if not layers or model.pooling is None:
+        return None
+    depth = next(i for i, layer in enumerate([*layers, None]) if layer is None or layer.trainable_variables)
+    if depth in (0, len(layers)):
+        return None
+    last = layers[depth - 1]
+    bottom = backbone.layers[: backbone.layers.index(last) + 1]
+    if any(layer.trainable_variables for layer in bottom):
+        return None
+    output = backbone.output["sequence_output"] if isinstance(backbone.output, dict) else backbone.output
+    try:
+        top = keras.Model([last.output, backbone.input["padding_mask"]], output)
+    except ValueError:  # a layer above reads more than what the layer below gives
+        return None
+    frozen = keras.Input(last.output.shape[1:], name="frozen")
+    mask = keras.Input((None,), dtype="int32", name="padding_mask")
+    pooled = model.get_layer("pooling")(top([frozen, mask]), mask)
+    above = keras.Model({"frozen": frozen, "padding_mask": mask}, through(pooled))
+    return Cut(keras.Model(backbone.input, last.output), above, depth)
+
+
+def size(rows: Encoded, where: Cut) -> int:
+    """Bytes that `where.below` gives for `rows`."""
+    vectors = int(rows.lengths.sum()) if where.a_vector_a_token else len(rows)
+    return vectors * int(where.below.output.shape[-1]) * 4
+
+
+def computed(batches: Batches, where: Cut) -> Iterator[int]:
+    """Replace the batches' rows by what the frozen layers give for them; yield the rows done, as they are.
+
+    Rows whose result would take more than 2 GiB are left as they are: `Cut` computes them in every batch.
+    """
+    rows = batches.rows
+    if size(rows, where) > _MOST:
+        return
+    in_turn = Batches(rows, None, _BATCH)
+    run = forward(where.below, in_turn.spec)
+    width = int(where.below.output.shape[-1])
+    offsets = rows.offsets if where.a_vector_a_token else None
+    values = np.empty((len(rows) if offsets is None else int(offsets[-1]), width), dtype=np.float32)
+    for chosen, found in zip(in_turn.order, in_streams(run, in_turn), strict=True):
+        if offsets is None:
+            values[chosen] = found
+        else:
+            for row, vectors in zip(chosen, found, strict=True):
+                start, stop = offsets[row], offsets[row + 1]
+                values[start:stop] = vectors[: stop - start]
+        yield len(chosen)
+    if offsets is not None:
+        kept = {"frozen": values, "padding_mask": rows.features["padding_mask"]}
+        batches.rows = dataclasses.replace(rows, features=kept)
+    else:
+        batches.rows = Encoded({"frozen": values}, None)

@@ -1,0 +1,110 @@
+"""Frozen layers are computed once: what computing them in every batch gives, and nothing else moves."""
+
+import keras
+import numpy as np
+import pytest
+
+from finetune_eval import build_model, fine_tune
+from finetune_eval.models import frozen
+
+
+def three_layers(tiny, freeze, dropout=0.0):
+    backbone, preprocessor = tiny.bert(layers=3, dropout=dropout)
+    return build_model(backbone, tiny.labels, preprocessor=preprocessor, freeze=freeze, dropout=0.0)
+
+
+def tuned(model, tiny, **kwargs):
+    x, y = list(tiny.texts) * 2, list(tiny.sentiments) * 2
+    held_out = (list(tiny.texts[:4]), list(tiny.sentiments[:4]))
+    return fine_tune(
+        model, x, y, validation_data=held_out, epochs=3, batch_size=4, learning_rate=1e-2, **kwargs
+    )
+
+
+@pytest.mark.parametrize("freeze", [True, 1, 2, 3])
+def test_computing_once_gives_what_computing_every_time_gives(tiny, freeze, monkeypatch):
+    once = three_layers(tiny, freeze)
+    first = tuned(once, tiny, verbose=False).trace
+    monkeypatch.setattr(frozen, "_MOST", 0)
+    every_time = three_layers(tiny, freeze)
+    second = tuned(every_time, tiny, verbose=False).trace
+    for a, b in zip(first.epochs, second.epochs, strict=True):
+        assert a.metrics == pytest.approx(b.metrics, abs=2e-6)
+    # Not weight by weight: the exact gradient of a key's bias is 0, and Adam makes steps of what rounding
+    # leaves.
+    texts = list(tiny.texts)
+    np.testing.assert_allclose(once.predict(texts), every_time.predict(texts), atol=5e-6)
+
+
+@pytest.mark.parametrize("freeze", [True, 2])
+def test_what_is_kept_equals_the_frozen_layers_to_the_bit(tiny, freeze):
+    model = three_layers(tiny, freeze)
+    where = frozen.cut(model)
+    batches = model.batches(list(tiny.texts), batch_size=32)
+    plain = batches[0][0]
+    assert sum(frozen.computed(batches, where)) == len(tiny.texts)
+    kept = batches[0][0]
+    there = plain["padding_mask"].astype(bool) if freeze == 2 else slice(None)
+    run = frozen.forward(where.below, model.batches(list(tiny.texts), batch_size=32).spec)
+    np.testing.assert_array_equal(kept["frozen"][there], run(plain)[there])
+    np.testing.assert_allclose(where(kept, False), model(plain), atol=1e-6)
+
+
+def test_nothing_is_dropped_in_frozen_layers_whether_kept_or_not(tiny, monkeypatch):
+    plain, dropping = three_layers(tiny, 2, dropout=0.0), three_layers(tiny, 2, dropout=0.5)
+    dropping.set_weights(plain.get_weights())
+    first = tuned(plain, tiny, verbose=False)
+    dropping.backbone.transformer_layers[2]._self_attention_dropout.rate = 0.0
+    dropping.backbone.transformer_layers[2]._feedforward_dropout.rate = 0.0
+    dropping.backbone.transformer_layers[2]._self_attention_layer._dropout_layer.rate = 0.0
+    monkeypatch.setattr(frozen, "_MOST", 0)
+    second = tuned(dropping, tiny, verbose=False)
+    assert second.trace.epochs[0].metrics == pytest.approx(first.trace.epochs[0].metrics, abs=2e-6)
+
+
+@pytest.mark.parametrize(("freeze", "layers"), [(1, 1), (2, 2), (3, None), (True, None)])
+def test_the_cut_is_above_the_last_frozen_layer(tiny, freeze, layers):
+    model = three_layers(tiny, freeze)
+    where = frozen.cut(model)
+    assert where.layers == (len(model.backbone.layers) if layers is None else layers)
+    assert where.a_vector_a_token is (layers is not None)
+    above = {weight.path for weight in where.above.trainable_variables}
+    assert above == {weight.path for weight in model.trainable_variables}
+
+
+def test_without_a_frozen_bottom_there_is_no_cut(tiny):
+    model = three_layers(tiny, False)
+    assert frozen.cut(model) is None
+    model.backbone.transformer_layers[0].trainable = False  # below it, the embeddings still learn
+    assert frozen.cut(model) is None
+    model = three_layers(tiny, False)
+    model.backbone.transformer_layers[1].trainable = False
+    assert frozen.cut(model) is None
+
+
+def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
+    model = three_layers(tiny, 2)
+    before = {weight.path: weight.numpy() for weight in model.weights}
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            seen.append(self.model.predict(list(tiny.texts), verbose=0))
+
+    result = tuned(model, tiny, callbacks=[Look()])
+    assert "frozen layers: computed once for 20 rows" in capsys.readouterr().out
+    moved = {weight.path for weight in model.weights if (weight.numpy() != before[weight.path]).any()}
+    assert moved <= {weight.path for weight in model.trainable_variables}
+    assert any("transformer_layer_2" in path for path in moved)
+    assert model.cut is None
+    best = seen[result.trace.best_epoch - 1]
+    np.testing.assert_allclose(model.predict(list(tiny.texts)), best, atol=1e-6)
+
+
+def test_rows_of_numbers_too(tiny):
+    x, y = tiny.numeric_rows()
+    model = tiny.numeric_classifier(freeze=True)
+    features = model.backbone.predict(x, verbose=0)
+    run = fine_tune(model, x, y, epochs=2, verbose=False)
+    assert run.trace.epochs[1].metrics["loss"] < run.trace.epochs[0].metrics["loss"]
+    np.testing.assert_array_equal(model.backbone.predict(x, verbose=0), features)
