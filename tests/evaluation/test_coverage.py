@@ -66,12 +66,12 @@ def test_shares_and_f1_of_one_class(population, n):
         assert_covers(found, truth, name)
 
 
-@pytest.mark.parametrize(("population", "n"), [(TWO, 200), (UNEVEN, 500), (THREE, 400)])
+@pytest.mark.parametrize(("population", "n"), [(UNEVEN, 500), (THREE, 400)])
 def test_functions_of_the_confusion_matrix(population, n):
     cases = [(name, "macro", name) for name in ("precision", "recall", "f1", "balanced_accuracy")]
     cases += [("f1", "weighted", None), ("mcc", "macro", None), ("kappa", "macro", None)]
     found = [[] for _ in cases]
-    for seed, table in enumerate(tables(population, n, 500)):
+    for seed, table in enumerate(tables(population, n, 400)):
         draws = resample_class_counts(table, 400, seed)
         for (name, average, macro), limits in zip(cases, found, strict=True):
             estimate = resampled_interval(
@@ -156,7 +156,7 @@ def equally_good_rankings(random, n):
 
 @pytest.mark.parametrize(
     ("metric", "runs"),
-    [("accuracy", 600), ("f1", 150), ("loss", 250), ("roc_auc", 150), ("pr_auc", 150)],
+    [("accuracy", 400), ("f1", 80), ("loss", 200), ("roc_auc", 100), ("pr_auc", 100)],
 )
 def test_the_type_i_error_is_at_most_five_percent_and_intervals_cover(metric, runs):
     random, made = np.random.default_rng(6), []
@@ -169,9 +169,9 @@ def test_the_type_i_error_is_at_most_five_percent_and_intervals_cover(metric, ru
 
 
 @pytest.mark.parametrize("kind", ["groups", "weights"])
-@pytest.mark.parametrize("metric", ["f1", "accuracy"])
-def test_the_type_i_error_of_grouped_and_weighted_rows(kind, metric):
-    random, runs, made = np.random.default_rng(9), 150, []
+@pytest.mark.parametrize(("metric", "runs"), [("f1", 60), ("accuracy", 150)])
+def test_the_type_i_error_of_grouped_and_weighted_rows(kind, metric, runs):
+    random, made = np.random.default_rng(9), []
     for _ in range(runs):
         group = np.repeat(np.arange(60), random.integers(1, 12, 60)) if kind == "groups" else np.arange(200)
         n = len(group)
