@@ -278,6 +278,10 @@ def resample_class_counts(confusion: ArrayLike, n_resamples: int, seed: int) -> 
     return split_counts(np.concatenate(sums))
 
 
+# A gather of so few numbers is faster full than sparse, and spares the import of scipy.sparse.
+_FEW_SUMS = 5_000
+
+
 def sum_counts(
     values: NDArray[Any], true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> Floats:
@@ -292,13 +296,16 @@ def sum_counts(
     Returns:
         (B, 3 K) sums, for `split_counts`.
     """
+    cells, hit = np.arange(len(true)), np.flatnonzero(true == predicted)
+    to = np.concatenate([true[hit], classes + predicted, 2 * classes + true])
+    at, shape = np.concatenate([hit, cells, cells]), (3 * classes, len(true))
+    if math.prod(shape) <= _FEW_SUMS:
+        gather = np.zeros(shape)
+        gather[to, at] = 1
+        return np.asarray(values @ gather.T)
     from scipy.sparse import csr_matrix
 
-    cells, hit = np.arange(len(true)), np.flatnonzero(true == predicted)
-    place = np.concatenate([true[hit], classes + predicted, 2 * classes + true])
-    ones = np.ones(len(place))
-    gather = csr_matrix((ones, (place, np.concatenate([hit, cells, cells]))), (3 * classes, len(true)))
-    return np.asarray((gather @ values.T).T)
+    return np.asarray((csr_matrix((np.ones(len(to)), (to, at)), shape) @ values.T).T)
 
 
 def split_counts(sums: Floats) -> ClassCounts:
