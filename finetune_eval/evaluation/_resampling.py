@@ -6,7 +6,6 @@ grouped or multilabel rows: whole units (a row, or a group) are drawn with repla
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -20,18 +19,20 @@ from finetune_eval.evaluation.intervals import (
     dirichlet,
     effective_units,
     effective_wilson,
-    expanded_confidence,
     few_outcomes,
     independent_units,
     mean_interval,
-    resample_confusion,
+    mean_of_units,
+    resample_class_counts,
     resample_sums,
     resampled_interval,
+    split_counts,
 )
-from finetune_eval.evaluation.metrics import class_counts
+from finetune_eval.evaluation.metrics import ClassCounts, class_counts
 
 Floats = NDArray[np.float64]
-# Cells of all resampled matrices together: 0.8 GB. Only beyond 220 classes are there fewer resamples for it.
+# Cells drawn in all resamples together, a few seconds' worth: only beyond 50,000 non-empty cells (or 16,000
+# classes of weighted or grouped rows) are there fewer resamples for it.
 _MOST_CELLS = 100_000_000
 _FEWEST_RESAMPLES = 100
 _NO_WIDTH = 1e-9
@@ -64,14 +65,14 @@ class Resampler:
             groups: (n,) index of the group each row belongs to, or None where each row is its own.
         """
         self.tables = np.asarray(tables, dtype=np.float64)
-        self.n_resamples = min(n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // tables.size))
+        drawn = int(np.count_nonzero(tables)) if row_cells is None else 3 * len(tables)
+        self.n_resamples = min(n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // max(drawn, 1)))
         self.seed = seed
         self.confidence = confidence
         self._row_cells = row_cells
         self._weights = weights
         self._groups = groups
-        self._draws: Floats | None = None
-        self._counts: tuple[Floats, Floats, Floats] | None = None
+        self._draws: Floats | ClassCounts | None = None
         self._what = "confusion matrix" if row_cells is None else "rows" if groups is None else "groups"
         self._supports: dict[int | None, Support] = {}
         if row_cells is not None:
@@ -79,46 +80,59 @@ class Resampler:
             cells = row_cells % size**2 if self.tables.ndim == 3 else row_cells[:, 0]
             self._true, self._predicted = np.divmod(cells, size)
 
-    def draws(self) -> Floats:
-        """Return the (B, ...) resampled tables."""
+    def draws(self) -> Floats | ClassCounts:
+        """Return the (B, K, 2, 2) resampled tables of multilabel rows, else the class counts of (B, K, K)."""
         if self._draws is None:
             if self._row_cells is None:
-                drawn: Any = resample_confusion(self.tables, self.n_resamples, self.seed)
+                self._draws = resample_class_counts(self.tables, self.n_resamples, self.seed)
+            elif self.tables.ndim == 3:
+                sums = resample_sums(
+                    self._sums(self._row_cells, self.tables.size), self.n_resamples, self.seed
+                )
+                self._draws = sums.reshape(-1, *self.tables.shape)
             else:
-                drawn = resample_sums(self._cell_sums(), self.n_resamples, self.seed)
-            self._draws = np.asarray(drawn, dtype=np.float64).reshape(-1, *self.tables.shape)
+                k = len(self.tables)
+                true, predicted = np.divmod(self._row_cells, k)
+                # A row that is wrong is no hit: it goes to a column that is not kept.
+                hits = np.where(true == predicted, true, 3 * k)
+                columns = np.hstack([hits, k + predicted, 2 * k + true])
+                sums = resample_sums(self._sums(columns, 3 * k + 1)[:, :-1], self.n_resamples, self.seed)
+                self._draws = split_counts(sums)
         return self._draws
 
-    def _cell_sums(self) -> Any:
-        """Return the (units, cells) sparse matrix of the weight each row or group puts in each cell."""
+    def _sums(self, columns: NDArray[np.int64], width: int) -> Any:
+        """Return the (units, width) sparse matrix of the weight each row or group puts in each column."""
         from scipy.sparse import csr_matrix
 
-        assert self._row_cells is not None
-        rows, columns = self._row_cells.shape
+        rows, each = columns.shape
         units = np.arange(rows) if self._groups is None else self._groups
         weights = np.ones(rows) if self._weights is None else self._weights
         return csr_matrix(
-            (np.repeat(weights, columns), (np.repeat(units, columns), self._row_cells.ravel())),
-            shape=(int(units.max()) + 1, self.tables.size),
+            (np.repeat(weights, each), (np.repeat(units, each), columns.ravel())),
+            shape=(int(units.max()) + 1, width),
         )
 
     def _independent_rows(self) -> float:
         """Return how many independent rows these are worth: Kish's n, less what groups make alike.
 
-        Of groups: the rows divided by the design effect on the accuracy, and never fewer than groups.
+        Of groups: so many rows as would show the variance that the accuracy has; never fewer than groups, nor
+        more than rows.
+
+        Reference:
+            Korn and Graubard 1998, Survey Methodology 24:193-201 (the effective sample size of a share).
         """
         rows = self._row_weights()
         fewest = effective_units(rows, self._groups)
         if self._groups is None:
             return fewest
-        assert self._row_cells is not None
         right = (self._true == self._predicted).reshape(len(rows), -1).all(axis=1)
-        influence = rows * (right - np.average(right, weights=rows))
-        alone = clustered_variance(influence, None)
-        if alone <= 0:  # all right, or all wrong: nothing shows how alike the rows of a group are
+        away = right - np.average(right, weights=rows)
+        spread = float(rows @ away**2 / rows.sum())
+        if spread <= 0:  # all right, or all wrong: nothing shows how alike the rows of a group are
             return fewest
-        effect = max(1.0, clustered_variance(influence, self._groups) / alone)
-        return max(fewest, effective_units(rows, None) / effect)
+        variance, _ = clustered_variance(rows * away / rows.sum(), self._groups)
+        most = effective_units(rows, None)
+        return most if variance * most <= spread else max(fewest, spread / variance)
 
     def _row_weights(self) -> Floats:
         if self._weights is not None:
@@ -155,7 +169,7 @@ class Resampler:
 
     def interval(
         self,
-        function: Callable[[Floats], Floats],
+        function: Callable[[Any], Floats],
         *,
         low: float = 0.0,
         high: float = 1.0,
@@ -165,23 +179,22 @@ class Resampler:
         """Estimate a function of the tables.
 
         Args:
-            function: (B, ...) tables to (B,) values; of (B, 2, 2) tables where `of_class` is given.
+            function: `draws` to (B,) values; (B, 2, 2) tables to them where `of_class` is given.
             low: The smallest possible value.
             high: The largest possible value.
             macro: The metric this is the macro mean of, or None.
             of_class: Reduce the tables to this class against the rest (multilabel: to this label's) first.
         """
-        tables, draws = self.tables, self.draws()
+        tables: Floats = self.tables
+        draws = self.draws()
         scale = 1.0
         if self._row_cells is not None:
             scale = self._independent_rows() / (tables.sum() / (len(tables) if tables.ndim == 3 else 1))
-        if of_class is not None and tables.ndim == 3:
-            tables, draws = tables[of_class], draws[:, of_class]
-        elif of_class is not None:
-            if self._counts is None:
-                self._counts = class_counts(draws)
+        if of_class is not None and isinstance(draws, ClassCounts):
             tables = one_against_rest(class_counts(tables), of_class)
-            draws = one_against_rest(self._counts, of_class)
+            draws = one_against_rest(draws, of_class)
+        elif of_class is not None:
+            tables, draws = tables[of_class], np.asarray(draws)[:, of_class]
         result = resampled_interval(
             function,
             tables,
@@ -197,7 +210,7 @@ class Resampler:
         if result.high - result.low > _NO_WIDTH:
             return result
         # A metric at its bound (kappa of -1) may vary among the resamples and still give two equal limits.
-        limits = dirichlet(function, scale * tables, self.confidence, len(draws), self.seed)
+        limits = dirichlet(function, scale * tables, self.confidence, self.n_resamples, self.seed)
         return Estimate(
             result.value,
             max(low, min(limits[0], result.value)),
@@ -221,23 +234,20 @@ class Resampler:
 
     def mean(self, rows: Floats, *, high: float) -> Estimate:
         """Estimate the (weighted) mean of one number a row, each in [0, high]."""
-        confidence = self.confidence
-        if self._groups is not None or self._weights is not None:
-            weights = np.ones(len(rows)) if self._weights is None else self._weights
-            confidence = expanded_confidence(confidence, effective_units(weights, self._groups))
-        found = mean_interval(
+        if self._groups is None and self._weights is None:
+            return mean_interval(rows, confidence=self.confidence, bounds=(0.0, high))
+        return mean_of_units(
             rows,
-            confidence=confidence,
+            confidence=self.confidence,
             bounds=(0.0, high),
             groups=self._groups,
             sample_weight=self._weights,
             n_resamples=self.n_resamples,
             seed=self.seed,
         )
-        return dataclasses.replace(found, confidence=self.confidence)
 
 
-def one_against_rest(counts: tuple[Floats, Floats, Floats], k: int) -> Floats:
+def one_against_rest(counts: ClassCounts, k: int) -> Floats:
     """Return the (..., 2, 2) tables of class k against the others, from hits, predicted and true rows."""
     total = counts[2].sum(axis=-1)
     hits, predicted, true = (part[..., k] for part in counts)

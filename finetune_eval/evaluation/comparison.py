@@ -5,7 +5,6 @@ Everything is paired by row: two models that were scored on the same rows share 
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import math
 import textwrap
@@ -23,22 +22,24 @@ from finetune_eval.evaluation.intervals import (
     Estimate,
     Ranking,
     bias_corrected,
-    bootstrap,
-    clustered_variance,
-    delong_variance,
     dirichlet,
     effective_units,
     expanded_confidence,
     group_indices,
     independent_units,
     mean_interval,
+    mean_of_units,
     newcombe_paired_difference,
     ranking_influence,
+    ranking_variance,
     resample_sums,
+    split_counts,
+    sum_counts,
     times,
 )
 from finetune_eval.evaluation.metrics import (
     METRICS,
+    ClassCounts,
     confusion_matrix,
     from_confusion,
     resolve_average,
@@ -222,10 +223,14 @@ def randomisation_test(
         return PairedTest("sign-flip randomisation, normal limit", statistic, max(p, 1e-300))
     random = np.random.default_rng(seed)
     far, step = 0, max(1, 4_000_000 // len(sizes))
-    # The sum of m signs is 2 Binomial(m, 1/2) - m: one draw for each different size, not for each row.
+    # The sum of m signs is 2 Binomial(m, 1/2) - m: one draw for each different size, not for each row. One
+    # sign is a bit, at a fifth of the time.
+    single, more = sizes[counts == 1], counts > 1
     for start in range(0, n_resamples, step):
-        shape = (min(step, n_resamples - start), len(sizes))
-        sums = (2.0 * random.binomial(counts, 0.5, size=shape) - counts) @ sizes
+        flips = min(step, n_resamples - start)
+        sums = (2.0 * random.integers(0, 2, (flips, len(single)), dtype=np.int8) - 1) @ single
+        repeated = random.binomial(counts[more], 0.5, size=(flips, int(more.sum())))
+        sums += (2.0 * repeated - counts[more]) @ sizes[more]
         far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
     return PairedTest("sign-flip randomisation", statistic, (far + 1) / (n_resamples + 1))
 
@@ -265,26 +270,34 @@ class _Triples:
 
     def _chunks(self, n_resamples: int) -> list[int]:
         """Split the resamples so that no array of them takes more than 32 MB."""
-        step = max(1, 4_000_000 // max(len(self.cells), self.classes**2))
+        step = max(1, 4_000_000 // max(len(self.cells), 3 * self.classes))
         return [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
 
-    def tables(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
-        """Add counts (..., triples) up to confusion tables (..., K, K) of one of the models."""
-        from scipy.sparse import csr_matrix
+    def sums(self, counts: NDArray[Any], column: NDArray[np.int64]) -> Floats:
+        """Add counts (..., triples) up to the (..., 3 K) class counts of one of the models."""
+        summed = sum_counts(np.atleast_2d(counts), self.label, column, self.classes)
+        return summed.reshape(*counts.shape[:-1], -1)
 
-        k, triples = self.classes, np.arange(len(self.cells))
-        gather = csr_matrix(
-            (np.ones(len(triples)), (self.label * k + column, triples)), (k * k, len(triples))
-        )
-        return np.asarray((gather @ np.atleast_2d(counts).T).T).reshape(*counts.shape[:-1], k, k)
-
-    def difference(self, counts: NDArray[Any], score: Callable[[Floats], Floats]) -> Floats:
+    def difference(self, counts: NDArray[Any], score: Callable[[ClassCounts], Floats]) -> Floats:
         """Return score(a) - score(b) for counts (..., triples)."""
         counts = np.asarray(counts, dtype=np.float64)
-        return score(self.tables(counts, self.a)) - score(self.tables(counts, self.b))
+        return score(split_counts(self.sums(counts, self.a))) - score(split_counts(self.sums(counts, self.b)))
+
+    def swapped(
+        self, kept: NDArray[Any], swapped: NDArray[Any], score: Callable[[ClassCounts], Floats]
+    ) -> Floats:
+        """Return the difference where some of the counts (..., triples) have a and b swapped."""
+        of_a = self.sums(kept, self.a) + self.sums(swapped, self.b)
+        of_b = self.sums(kept, self.b) + self.sums(swapped, self.a)
+        return score(split_counts(of_a)) - score(split_counts(of_b))
 
     def bootstrap(
-        self, score: Callable[[Floats], Floats], bound: float, confidence: float, n_resamples: int, seed: int
+        self,
+        score: Callable[[ClassCounts], Floats],
+        bound: float,
+        confidence: float,
+        n_resamples: int,
+        seed: int,
     ) -> Estimate:
         value = float(self.difference(self.counts, score))
         random = np.random.default_rng(seed)
@@ -294,36 +307,61 @@ class _Triples:
                 for size in self._chunks(n_resamples)
             ]
         )
-        low, high = bias_corrected(value, resampled, confidence)
-        method = "paired bootstrap, bias-corrected"
         support = np.bincount(self.label, weights=self.counts)
         few = float(support[support > 0].min())
-        same = bool(np.ptp(resampled) <= 1e-12)
-        if same or few < FEW_ROWS:
-            every = self.with_unseen(seed)
-            other = dirichlet(
-                lambda drawn: every.difference(drawn, score),
-                every.counts.astype(np.float64),
-                confidence,
-                max(100, every._chunks(1000)[0]),
-                seed,
-            )
-            low, high = min(low, other[0]), max(high, other[1])
-            why = "resamples do not vary" if same else f"unreliable: a class has {times(few, 'row')}"
-            method = f"wider of paired bootstrap and Dirichlet posterior ({why})"
-        return Estimate(value, max(-bound, min(low, value)), min(bound, max(high, value)), method, confidence)
+        limits = bias_corrected(value, resampled, confidence)
+        why = _unreliable(bool(np.ptp(resampled) <= 1e-12), few, "row")
+        if why:
+            limits = self.widened(limits, self.counts, score, confidence, seed)
+        return _of_bootstrap(value, limits, bound, confidence, "paired bootstrap", why)
 
-    def randomise(self, score: Callable[[Floats], Floats], n_resamples: int, seed: int) -> PairedTest:
+    def widened(
+        self,
+        limits: tuple[float, float],
+        counts: NDArray[Any],
+        score: Callable[[ClassCounts], Floats],
+        confidence: float,
+        seed: int,
+    ) -> tuple[float, float]:
+        """Widen limits to those of a Dirichlet posterior of counts (triples,), unseen ones among them."""
+        every = self.with_unseen(seed)
+        seen = np.zeros(len(every.cells))
+        seen[np.searchsorted(every.cells, self.cells)] = counts
+        other = dirichlet(
+            lambda drawn: every.difference(drawn, score),
+            seen,
+            confidence,
+            max(100, every._chunks(1000)[0]),
+            seed,
+        )
+        return min(limits[0], other[0]), max(limits[1], other[1])
+
+    def randomise(self, score: Callable[[ClassCounts], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random rows: each row keeps its pair, not whose is whose."""
         observed = float(self.difference(self.counts, score))
         random, far = np.random.default_rng(seed), 0
         for size in self._chunks(n_resamples):
             swapped = random.binomial(self.counts, 0.5, size=(size, len(self.counts)))
             kept = self.counts - swapped
-            of_a = self.tables(kept, self.a) + self.tables(swapped, self.b)
-            of_b = self.tables(kept, self.b) + self.tables(swapped, self.a)
-            far += int((np.abs(score(of_a) - score(of_b)) >= abs(observed) - 1e-12).sum())
+            far += int((np.abs(self.swapped(kept, swapped, score)) >= abs(observed) - 1e-12).sum())
         return PairedTest("approximate randomisation", observed, (far + 1) / (n_resamples + 1))
+
+
+def _unreliable(same: bool, fewest: float, unit: str) -> str:
+    """Say why a paired bootstrap is not to be relied on; nothing where it is."""
+    if same:
+        return "resamples do not vary"
+    if fewest >= FEW_ROWS - 1e-9:
+        return ""
+    return f"unreliable: a class {'has' if unit == 'row' else 'is in'} {times(fewest, unit)}"
+
+
+def _of_bootstrap(
+    value: float, limits: tuple[float, float], bound: float, confidence: float, method: str, why: str
+) -> Estimate:
+    method = f"wider of {method} and Dirichlet posterior ({why})" if why else f"{method}, bias-corrected"
+    low, high = max(-bound, min(limits[0], value)), min(bound, max(limits[1], value))
+    return Estimate(value, low, high, method, confidence)
 
 
 _MOST_BLOCKS = 2_000  # units swapped together beyond this many: still 2**2000 ways to swap
@@ -353,7 +391,12 @@ class _UnitTriples:
         return independent_units(rows, self._weights, self._groups)
 
     def bootstrap(
-        self, score: Callable[[Floats], Floats], bound: float, confidence: float, n_resamples: int, seed: int
+        self,
+        score: Callable[[ClassCounts], Floats],
+        bound: float,
+        confidence: float,
+        n_resamples: int,
+        seed: int,
     ) -> Estimate:
         cells, total = self._cells, np.asarray(self._sums.sum(axis=0)).ravel()
         value = float(cells.difference(total, score))
@@ -366,29 +409,15 @@ class _UnitTriples:
             ]
         )
         units = effective_units(self._weights, self._groups)
-        low, high = bias_corrected(value, resampled, expanded_confidence(confidence, units))
+        limits = bias_corrected(value, resampled, expanded_confidence(confidence, units))
         unit = "row" if self._groups is None else "group"
-        method = f"paired bootstrap of {unit}s, bias-corrected"
         few = min(self._units(self._label == k) for k in np.unique(self._label[self._weights > 0]))
-        same = bool(np.ptp(resampled) <= 1e-12)
-        if same or few < FEW_ROWS - 1e-9:
-            every = cells.with_unseen(seed)
-            counts = np.zeros(len(every.cells))
-            counts[np.searchsorted(every.cells, cells.cells)] = total * units / total.sum()
-            other = dirichlet(
-                lambda drawn: every.difference(drawn, score),
-                counts,
-                confidence,
-                max(100, every._chunks(1000)[0]),
-                seed,
-            )
-            low, high = min(low, other[0]), max(high, other[1])
-            having = "has" if unit == "row" else "is in"
-            why = "resamples do not vary" if same else f"unreliable: a class {having} {times(few, unit)}"
-            method = f"wider of paired bootstrap of {unit}s and Dirichlet posterior ({why})"
-        return Estimate(value, max(-bound, min(low, value)), min(bound, max(high, value)), method, confidence)
+        why = _unreliable(bool(np.ptp(resampled) <= 1e-12), few, unit)
+        if why:
+            limits = cells.widened(limits, total * units / total.sum(), score, confidence, seed)
+        return _of_bootstrap(value, limits, bound, confidence, f"paired bootstrap of {unit}s", why)
 
-    def randomise(self, score: Callable[[Floats], Floats], n_resamples: int, seed: int) -> PairedTest:
+    def randomise(self, score: Callable[[ClassCounts], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random units, whole."""
         from scipy.sparse import csr_matrix
 
@@ -403,10 +432,8 @@ class _UnitTriples:
         for size in cells._chunks(n_resamples):
             swapped = np.asarray(transposed @ random.integers(0, 2, (units, size)).astype(np.float64)).T
             kept = total - swapped
-            of_a = cells.tables(kept, cells.a) + cells.tables(swapped, cells.b)
-            of_b = cells.tables(kept, cells.b) + cells.tables(swapped, cells.a)
             # Sums of weights round: what is swapped back to itself must count as equally far.
-            far += int((np.abs(score(of_a) - score(of_b)) >= abs(observed) - 1e-9).sum())
+            far += int((np.abs(cells.swapped(kept, swapped, score)) >= abs(observed) - 1e-9).sum())
         name = "approximate randomisation" + (" of groups" if self._groups is not None else "")
         return PairedTest(name, observed, (far + 1) / (n_resamples + 1))
 
@@ -469,11 +496,11 @@ def paired_bootstrap(
     return _Triples.of_rows(y, a, b, classes).bootstrap(score, bound, confidence, n_resamples, seed)
 
 
-def _scorer(metric: str, average: str, classes: int) -> tuple[Callable[[Floats], Floats], float]:
+def _scorer(metric: str, average: str, classes: int) -> tuple[Callable[[ClassCounts], Floats], float]:
     one_of("metric", metric, [name for name, entry in METRICS.items() if entry.source == "confusion"])
     resolved = resolve_average(average, classes)
     entry = METRICS[metric]
-    return (lambda tables: from_confusion(metric, tables, resolved)), entry.high - entry.low
+    return (lambda counts: from_confusion(metric, counts, resolved)), entry.high - entry.low
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -1005,29 +1032,26 @@ def _compare_pair(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Estimate, Pa
 
 def _difference_of_means(rows: Floats, a: _Rows, settings: _Settings) -> tuple[Estimate, PairedTest]:
     high, confidence = METRICS[settings.metric].high, settings.confidence
-    options: dict[str, Any] = {"bounds": (-high, high), "n_resamples": settings.n_resamples}
     if a.weights is None and settings.groups is None:
-        difference = mean_interval(rows, confidence=confidence, seed=settings.seed, **options)
+        difference = mean_interval(rows, confidence=confidence, bounds=(-high, high))
     else:
         # A few heavy rows (or large groups) make the acceleration of BCa noise: .90 where this covers .945.
-        weights = np.ones(len(rows)) if a.weights is None else a.weights
-        units = effective_units(weights, settings.groups)
-        difference = bootstrap(
+        difference = mean_of_units(
             rows,
             method="percentile",
-            confidence=expanded_confidence(confidence, units),
+            confidence=confidence,
+            bounds=(-high, high),
             groups=settings.groups,
             sample_weight=a.weights,
+            n_resamples=settings.n_resamples,
             seed=settings.seed,
-            **options,
         )
-        difference = dataclasses.replace(difference, confidence=confidence)
     weighted = rows if a.weights is None else rows * a.weights / a.weights.mean()
     return difference, randomisation_test(weighted, groups=settings.groups, seed=settings.seed)
 
 
 def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Estimate, PairedTest]:
-    from scipy.special import ndtr
+    from scipy.special import stdtr, stdtrit
 
     y = a.codes("label")
     found = [rows.ranking(settings) for rows in (a, b)]
@@ -1035,17 +1059,10 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
         raise ValueError(f"`metric` {settings.metric!r} needs rows of at least two classes; there is one.")
     value, moves = found[0].value - found[1].value, found[0].influence - found[1].influence
     smallest = found[0].smallest
-    name = "DeLong, paired"
-    if (
-        settings.metric == "roc_auc"
-        and settings.average == "binary"
-        and settings.groups is None
-        and a.weights is None
-    ):
-        variance = delong_variance(y == 1, moves)
-    else:
-        variance = clustered_variance(moves, settings.groups)
-        name = "linearised, paired"
+    variance, df, delongs = ranking_variance(
+        settings.metric, y == 1, moves, settings.average, a.weights, settings.groups
+    )
+    name = f"{'DeLong' if delongs else 'linearised'}, paired, t"
     if variance <= 1e-15 or (settings.average == "binary" and smallest < 2):
         unlike = 1 - (settings.alpha / 2) ** (1 / smallest)
         what = times(smallest, "row" if settings.groups is None else "group")
@@ -1054,10 +1071,10 @@ def _difference_of_rankings(a: _Rows, b: _Rows, settings: _Settings) -> tuple[Es
             value, max(-1.0, value - unlike), min(1.0, value + unlike), method, settings.confidence
         ), PairedTest(name, 0.0, 1.0)
     se = math.sqrt(variance)
-    half = _z_of(1 - settings.alpha / 2) * se
+    half = float(stdtrit(df, 1 - settings.alpha / 2)) * se
     return (
         Estimate(value, max(-1.0, value - half), min(1.0, value + half), name, settings.confidence),
-        PairedTest(name, value / se, max(2 * float(ndtr(-abs(value / se))), 1e-300)),
+        PairedTest(name, value / se, max(2 * float(stdtr(df, -abs(value / se))), 1e-300)),
     )
 
 
@@ -1086,8 +1103,9 @@ def compare(
 
     Accuracy: McNemar's mid-p and Newcombe's paired interval; more than two models: Cochran's Q first, then
     every pair with Holm's adjustment. Other metrics of the confusion matrix: paired bootstrap and approximate
-    randomisation, of whole groups where rows come in groups. Loss and Brier: BCa interval and sign flips.
-    AUCs: DeLong. A model is called better only where the test and the interval both say so.
+    randomisation, of whole groups where rows come in groups. Loss and Brier: t interval (groups, weights: a
+    bootstrap) and sign flips. AUCs: DeLong. A model is called better only where the test and the interval
+    both say so.
 
     Args:
         *evaluations: At least two, of the same rows in the same order.

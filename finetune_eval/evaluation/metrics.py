@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -80,28 +80,44 @@ def _ratio(numerator: Floats, denominator: Floats) -> Floats:
     return np.divide(numerator, denominator, out=np.zeros_like(numerator), where=denominator != 0)
 
 
-def class_counts(confusion: ArrayLike) -> tuple[Floats, Floats, Floats]:
+class ClassCounts(NamedTuple):
+    """All that the metrics here use of a confusion matrix: 3 K numbers in place of K squared.
+
+    Attributes:
+        hits: (..., K) rows of the class that were predicted as it.
+        predicted: (..., K) rows predicted as the class.
+        true: (..., K) rows of the class.
+    """
+
+    hits: Floats
+    predicted: Floats
+    true: Floats
+
+
+def class_counts(confusion: ArrayLike | ClassCounts) -> ClassCounts:
     """Return hits, predicted and true rows of each class.
 
     Args:
-        confusion: (..., K, K) counts, rows true, columns predicted.
+        confusion: (..., K, K) counts, rows true, columns predicted; or class counts, which are returned.
 
     Returns:
-        Three (..., K) float64 arrays: rows of the class that were predicted as it, rows predicted as the
-        class, rows of the class.
+        Three (..., K) float64 arrays.
 
     Example:
         >>> hits, predicted, true = class_counts([[3, 1], [2, 4]])
         >>> hits.tolist(), predicted.tolist(), true.tolist()
         ([3.0, 4.0], [5.0, 5.0], [4.0, 6.0])
     """
+    if isinstance(confusion, ClassCounts):
+        return confusion
     table = np.asarray(confusion, dtype=np.float64)
     if table.ndim < 2 or table.shape[-1] != table.shape[-2] or table.shape[-1] < 1:
         raise ValueError(
             "`confusion` must be square in its last two axes (rows true, columns predicted); "
             f"got shape {table.shape}."
         )
-    return np.diagonal(table, axis1=-2, axis2=-1).copy(), table.sum(axis=-2), table.sum(axis=-1)
+    hits = np.diagonal(table, axis1=-2, axis2=-1).copy()
+    return ClassCounts(hits, table.sum(axis=-2), table.sum(axis=-1))
 
 
 def _averaged(values: Floats, predicted: Floats, true: Floats, average: str) -> Floats:
@@ -190,33 +206,33 @@ def per_class_scores(confusion: ArrayLike) -> dict[str, Floats]:
     }
 
 
-def _accuracy(confusion: Floats, average: str) -> Floats:
-    hits, _, true = class_counts(confusion)
+def _accuracy(counts: ClassCounts, average: str) -> Floats:
+    hits, _, true = counts
     return _ratio(hits.sum(axis=-1), true.sum(axis=-1))
 
 
-def _balanced_accuracy(confusion: Floats, average: str) -> Floats:
-    hits, _, true = class_counts(confusion)
+def _balanced_accuracy(counts: ClassCounts, average: str) -> Floats:
+    hits, _, true = counts
     return _ratio(_ratio(hits, true).sum(axis=-1), (true > 0).sum(axis=-1).astype(np.float64))
 
 
-def _averaged_score(name: str) -> Callable[[Floats, str], Floats]:
-    def score(confusion: Floats, average: str) -> Floats:
-        return scores_from_counts(name, *class_counts(confusion), average)
+def _averaged_score(name: str) -> Callable[[ClassCounts, str], Floats]:
+    def score(counts: ClassCounts, average: str) -> Floats:
+        return scores_from_counts(name, *counts, average)
 
     return score
 
 
-def _mcc(confusion: Floats, average: str) -> Floats:
-    hits, predicted, true = class_counts(confusion)
+def _mcc(counts: ClassCounts, average: str) -> Floats:
+    hits, predicted, true = counts
     n = true.sum(axis=-1)
     covariance = hits.sum(axis=-1) * n - (predicted * true).sum(axis=-1)
     spread = (n**2 - (predicted**2).sum(axis=-1)) * (n**2 - (true**2).sum(axis=-1))
     return _ratio(covariance, np.sqrt(np.maximum(spread, 0.0)))
 
 
-def _kappa(confusion: Floats, average: str) -> Floats:
-    hits, predicted, true = class_counts(confusion)
+def _kappa(counts: ClassCounts, average: str) -> Floats:
+    hits, predicted, true = counts
     n = true.sum(axis=-1)
     chance = (predicted * true).sum(axis=-1)
     return _ratio(hits.sum(axis=-1) * n - chance, n**2 - chance)
@@ -284,10 +300,11 @@ class Metric:
         interval: How its interval is made for independent, unweighted rows, chosen by simulated coverage
             (docs/statistics.md): "wilson"; "classes" (Wilson, of one class; macro means combine the
             classes' limits); "bootstrap" (of the confusion matrix; F1 of one class: Wilson through the
-            Jaccard share); "delong"; "linearised" (influence of each row, logit scale); "mean" (BCa).
+            Jaccard share); "delong"; "linearised" (influence of each row, logit scale); "mean" (t, skewness
+            removed).
         low: The smallest possible value.
         high: The largest possible value (of the log-loss: that of a true class given probability 0).
-        function: (confusion (..., K, K), average) -> (...) for "confusion"; (y_true, probabilities) ->
+        function: (class counts (..., K), average) -> (...) for "confusion"; (y_true, probabilities) ->
             (n,) for "rows"; None for "ranking", which `intervals` computes with its variance.
     """
 
@@ -319,12 +336,12 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def from_confusion(name: str, confusion: ArrayLike, average: str = "auto") -> Floats:
+def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str = "auto") -> Floats:
     """Compute a metric of the confusion matrix, vectorised over leading axes.
 
     Args:
         name: "accuracy", "balanced_accuracy", "precision", "recall", "f1", "mcc" or "kappa".
-        confusion: (..., K, K) counts, rows true, columns predicted.
+        confusion: (..., K, K) counts, rows true, columns predicted; or their `class_counts`.
         average: "auto", "binary" (the second class), "macro", "micro" or "weighted"; used by precision,
             recall and F1.
 
@@ -342,8 +359,8 @@ def from_confusion(name: str, confusion: ArrayLike, average: str = "auto") -> Fl
         MCC of K classes: Gorodkin 2004, Comput. Biol. Chem. 28:367-374. Kappa: Cohen 1960.
     """
     one_of("name", name, [key for key, metric in METRICS.items() if metric.source == "confusion"])
-    table = np.asarray(confusion, dtype=np.float64)
+    counts = class_counts(confusion)
     metric = METRICS[name]
     assert metric.function is not None
-    values = metric.function(table, resolve_average(average, table.shape[-1]))
+    values = metric.function(counts, resolve_average(average, counts.true.shape[-1]))
     return np.clip(values, metric.low, metric.high)  # sums of weights round: an MCC of -1.0000000000000002

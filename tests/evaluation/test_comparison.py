@@ -4,7 +4,6 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 import scipy.stats
 from hypothesis import given, settings
@@ -25,7 +24,6 @@ from finetune_eval.evaluation.comparison import (
     planned_difference,
     randomisation_test,
 )
-from finetune_eval.evaluation.intervals import resample_confusion, resampled_interval, wilson
 from finetune_eval.evaluation.metrics import METRICS, confusion_matrix, from_confusion
 
 few = st.integers(0, 60)
@@ -382,33 +380,6 @@ def test_a_row_of_weight_two_moves_a_comparison_like_two_rows(metric):
     )
 
 
-@pytest.mark.parametrize("kind", ["groups", "weights"])
-@pytest.mark.parametrize("metric", ["f1", "accuracy"])
-def test_the_type_i_error_of_grouped_and_weighted_rows(kind, metric):
-    random, runs, alarms, covered = np.random.default_rng(9), 150, 0, 0
-    for _ in range(runs):
-        group = np.repeat(np.arange(60), random.integers(1, 12, 60)) if kind == "groups" else np.arange(200)
-        n = len(group)
-        y, luck = random.choice(3, n, p=[0.5, 0.3, 0.2]), random.random(n)
-        shared, weights = random.random(n) < 0.5, random.lognormal(0, 0.7, n)
-        evaluations = []
-        for _ in range(2):  # both are right in 80 % of rows, more often in some groups than in others
-            chance = random.beta(4, 1, group.max() + 1)[group] if kind == "groups" else 0.8
-            u = np.where(shared, luck, random.random(n))
-            predicted = np.where(u < chance, y, (y + 1 + (random.random(n) < 0.5)) % 3)
-            p = np.full((n, 3), 0.1)
-            p[np.arange(n), predicted] = 0.8
-            made = Scored(y, predicted, p, ("c0", "c1", "c2"))
-            made.predictions[kind.removesuffix("s")] = group if kind == "groups" else weights
-            evaluations.append(made)
-        found = compare(*evaluations, metric=metric, n_resamples=400)
-        alarms += found.outcome in ("better", "worse")
-        covered += found.difference.low <= 0 <= found.difference.high
-    noise = 2.5 * math.sqrt(0.05 * 0.95 / runs)
-    assert alarms / runs <= 0.05 + noise
-    assert 0.93 - noise <= covered / runs <= 0.97 + noise
-
-
 def test_different_rows_are_refused():
     y = np.arange(50) % 2
     a = scored(y, y == y, ids=[f"r{i}" for i in range(50)])
@@ -469,81 +440,6 @@ def test_bad_arguments_are_one_sentence():
         compare_totals(7, 3, 5)
     with pytest.raises(ValueError, match=r"^`differences` must be finite numbers; row 1 is nan\.$"):
         randomisation_test([1.0, math.nan])
-
-
-def false_alarms(metric, runs, n, seed):
-    """Run `compare` on models that are equally good; return how often it sees a difference."""
-    random = np.random.default_rng(seed)
-    alarms = covered = 0
-    labels = ("c0", "c1", "c2")
-    for _ in range(runs):
-        y = random.choice(3, n, p=[0.5, 0.3, 0.2])
-        shared = random.random(n) < 0.5  # half of the luck of a row is the row's own
-        luck = random.random(n)
-        evaluations = []
-        for _ in range(2):
-            u = np.where(shared, luck, random.random(n))
-            predicted = np.where(u < 0.8, y, (y + 1 + (random.random(n) < 0.5)) % 3)
-            p = np.full((n, 3), 0.1)
-            p[np.arange(n), predicted] = 0.8
-            evaluations.append(Scored(y, predicted, p, labels))
-        found = compare(*evaluations, metric=metric, n_resamples=400)
-        alarms += found.outcome in ("better", "worse")
-        covered += found.difference.low <= 0 <= found.difference.high
-    return alarms / runs, covered / runs
-
-
-class Scored:
-    """What `compare` reads of an evaluation, without the time that scoring one takes."""
-
-    task, average = "classification", "macro"
-
-    def __init__(self, y, predicted, p, labels):
-        self.labels = labels
-        names = np.array(labels, dtype=object)
-        columns = {"id": np.arange(len(y)), "label": names[y], "prediction": names[predicted]}
-        columns |= {f"p_{label}": p[:, k] for k, label in enumerate(labels)}
-        self.predictions = pd.DataFrame({**columns, "loss": -np.log(p[np.arange(len(y)), y])})
-
-
-@pytest.mark.parametrize(("metric", "runs"), [("accuracy", 600), ("f1", 150), ("loss", 250)])
-def test_the_type_i_error_is_at_most_five_percent_and_intervals_cover(metric, runs):
-    alarms, covered = false_alarms(metric, runs, 300, seed=6)
-    noise = 2.5 * math.sqrt(0.05 * 0.95 / runs)
-    assert alarms <= 0.05 + noise
-    assert 0.93 - noise <= covered <= 0.97 + noise
-
-
-def test_single_intervals_cover_from_two_hundred_rows_up():
-    random = np.random.default_rng(7)
-    for n, share in ((200, 0.8), (500, 0.95), (1000, 0.6)):
-        k = random.binomial(n, share, size=4000)
-        low, high = wilson_limits(k, n)
-        assert 0.93 <= np.mean((low <= share) & (share <= high)) <= 0.97
-
-
-def wilson_limits(k, n):
-    found = {int(value): wilson(int(value), n) for value in np.unique(k)}
-    return np.array([found[int(v)].low for v in k]), np.array([found[int(v)].high for v in k])
-
-
-def test_macro_f1_and_balanced_accuracy_cover_from_two_hundred_rows_up():
-    population = np.array([[0.36, 0.04, 0.02], [0.05, 0.30, 0.03], [0.02, 0.03, 0.15]])
-    random = np.random.default_rng(8)
-    tables = random.multinomial(400, population.ravel(), size=400).reshape(-1, 3, 3)
-    for metric, macro in (("f1", "f1"), ("balanced_accuracy", "balanced_accuracy"), ("mcc", None)):
-        truth = float(from_confusion(metric, population, "macro"))
-
-        def score(drawn, metric=metric):
-            return from_confusion(metric, drawn, "macro")
-
-        covered = 0
-        for seed, table in enumerate(tables):
-            draws = resample_confusion(table, 500, seed).astype(float)
-            found = resampled_interval(score, table.astype(float), draws, confidence=0.95, macro=macro)
-            covered += found.low <= truth <= found.high
-        # 400 runs: standard deviation .011
-        assert 0.93 - 0.022 <= covered / 400 <= 0.97 + 0.022
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])

@@ -1,6 +1,7 @@
 """Intervals against other libraries and published formulas, and what must hold for every input."""
 
 import math
+import time
 
 import numpy as np
 import pytest
@@ -13,18 +14,22 @@ from finetune_eval.evaluation import intervals
 from finetune_eval.evaluation.intervals import (
     Estimate,
     Interval,
+    agresti_coull,
     bias_corrected,
     bootstrap,
     clopper_pearson,
     delong,
     f1_interval,
+    newcombe_auc,
     newcombe_difference,
     newcombe_paired_difference,
+    paired_difference,
+    resample_class_counts,
     resample_confusion,
     resample_sums,
     wilson,
 )
-from finetune_eval.evaluation.metrics import confusion_matrix, from_confusion
+from finetune_eval.evaluation.metrics import class_counts, confusion_matrix, from_confusion
 
 counts = st.integers(1, 300).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n)))
 confidences = st.sampled_from([0.8, 0.9, 0.95, 0.99])
@@ -76,6 +81,11 @@ def pairwise_delong(y, s):
     return wins.mean(), variance
 
 
+def welch_df(y, s):
+    wins = (s[y == 1][:, None] > s[y == 0]) + 0.5 * (s[y == 1][:, None] == s[y == 0])
+    return scipy.stats.ttest_ind(wins.mean(axis=1), wins.mean(axis=0), equal_var=False).df
+
+
 @given(st.integers(0, 10_000), st.integers(5, 60), st.sampled_from([0, 1, 2]))
 @settings(max_examples=60)
 def test_delong_equals_all_pairs(seed, n, digits):
@@ -86,7 +96,10 @@ def test_delong_equals_all_pairs(seed, n, digits):
     found = delong(y, s)
     assert found.value == pytest.approx(value) == pytest.approx(sklearn.metrics.roc_auc_score(y, s))
     _, influence = intervals.auc_influence(y == 1, s)
-    assert intervals.delong_variance(y == 1, influence) == pytest.approx(variance)
+    found_variance, df = intervals.delong_variance(y == 1, influence)
+    assert found_variance == pytest.approx(variance)
+    if variance > 1e-12:  # two samples of placements: Welch's test has the same degrees of freedom
+        assert df == pytest.approx(welch_df(y, s))
     if 0.1 <= value <= 0.9 and variance > 1e-12 and "logit" not in found.method:
         assert (found.high - found.low) / 2 == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-5)
     assert 0 <= found.low <= found.value <= found.high <= 1 and found.high > found.low
@@ -151,7 +164,7 @@ def test_linearised_pr_auc_agrees_with_the_row_bootstrap():
     positive = random.random(400) < 0.3
     s = random.normal(size=400) + 1.2 * positive
     value, influence = intervals.average_precision_influence(positive, s)
-    deviation = math.sqrt(intervals.clustered_variance(influence, None))
+    deviation = math.sqrt(intervals.clustered_variance(influence, None)[0])
     draws = []
     for _ in range(400):
         row = random.integers(0, 400, 400)
@@ -336,14 +349,54 @@ def test_rows_that_do_not_vary_are_bounded_by_what_may_be_unseen():
     assert bootstrap([0.5]).low == -math.inf
 
 
-def test_mean_interval_of_many_rows_is_students_t():
-    rows = np.random.default_rng(9).exponential(size=6000)
-    found = intervals.mean_interval(rows, confidence=0.95, bounds=(0, 100))
+def mean_of(rows, **keywords):
+    return intervals.mean_interval(np.asarray(rows, float), confidence=0.95, bounds=(-9, 99), **keywords)
+
+
+def test_the_interval_of_a_mean_without_skewness_is_students_t():
+    rows = np.r_[np.arange(20), -np.arange(20)] / 10
     expected = scipy.stats.ttest_1samp(rows, 0).confidence_interval(0.95)
+    found = mean_of(rows)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
-    fewer = bootstrap(rows[:5000], n_resamples=4000)
-    near = scipy.stats.ttest_1samp(rows[:5000], 0).confidence_interval(0.95)
-    assert (fewer.low, fewer.high) == pytest.approx((near.low, near.high), abs=0.002)
+    assert found.method == "Student's t of rows, skewness removed (unreliable: only 40 rows)"
+
+
+def test_the_limits_of_a_skewed_mean_are_where_halls_polynomial_is_students_t():
+    # Hall 1992, JRSS B 54:221: g(x) = x + s x^2 / 3 + s^2 x^3 / 27 + s / (6 n) of x = (mean - mu) / sd
+    # is compared with -+ t / sqrt(n): 2.262157 at 9 degrees of freedom.
+    rows = [0.1, 0.1, 0.2, 0.2, 0.3, 0.3, 0.4, 0.5, 0.7, 3.0]
+    skewness, found = scipy.stats.skew(rows), mean_of(rows)
+    for limit, t in ((found.low, 2.262157), (found.high, -2.262157)):
+        x = (np.mean(rows) - limit) / np.std(rows, ddof=1)
+        g = x + skewness * x**2 / 3 + skewness**2 * x**3 / 27 + skewness / 60
+        assert g == pytest.approx(t / math.sqrt(10), abs=1e-6)
+    # The long tail is above: so is the longer side.
+    assert found.high - found.value > 2 * (found.value - found.low)
+
+
+def test_what_cannot_be_much_worse_than_the_worst_row_is_not_called_unreliable():
+    rows = np.random.default_rng(9).exponential(size=30)
+    assert mean_of(rows).method.endswith("(unreliable: only 30 rows)")
+    assert "unreliable" not in intervals.mean_interval(rows, confidence=0.95, bounds=(0, rows.max())).method
+    assert "unreliable" not in mean_of(np.tile(rows, 4)).method
+
+
+def test_the_mean_of_groups_and_weights_is_of_units():
+    rows = np.random.default_rng(9).exponential(size=30)
+
+    def of_units(rows, groups=None, weights=None):
+        options = {"confidence": 0.95, "bounds": (-9, 99), "n_resamples": 1000, "seed": 3}
+        return intervals.mean_of_units(rows, groups=groups, sample_weight=weights, **options)
+
+    once = of_units(rows, groups=np.arange(30))
+    copies = of_units(np.repeat(rows, 4), groups=np.repeat(np.arange(30), 4))
+    assert (copies.low, copies.high) == pytest.approx((once.low, once.high))
+    assert copies.method == "BCa bootstrap of groups (unreliable: only 30 groups)"
+    weighted = of_units(rows, weights=np.full(30, 7.0))
+    assert (weighted.low, weighted.high) == pytest.approx((once.low, once.high))
+    # Hesterberg 2015: of 30 units the percentiles are those of 96.2 %, and 95 % is what is said.
+    wider = bootstrap(rows, confidence=intervals.expanded_confidence(0.95, 30), n_resamples=1000, seed=3)
+    assert (once.low, once.high, once.confidence) == (wider.low, wider.high, 0.95)
 
 
 tables = st.integers(2, 4).flatmap(
@@ -421,7 +474,114 @@ def test_an_estimate_prints_and_is_a_number():
     assert str(Interval(0.1, 0.25, "by hand")) == "[0.100, 0.250]"
 
 
+@given(st.tuples(*[st.integers(0, 60)] * 4).filter(any), confidences)
+@settings(deadline=None)
+def test_other_paired_differences_contain_their_value_and_flip_with_the_models(cells, confidence):
+    both, only_a, only_b, neither = cells
+    for method in ("tango", "bonett_price"):
+        keywords = {"method": method, "confidence": confidence}
+        found = paired_difference(both, only_a, only_b, neither, **keywords)
+        other = paired_difference(both, only_b, only_a, neither, **keywords)
+        assert -1 <= found.low <= found.value <= found.high <= 1 and found.high > found.low
+        assert (other.low, other.high) == pytest.approx((-found.high, -found.low), abs=1e-9)
+
+
+@pytest.mark.parametrize(("n", "z"), [(10, 1.959964), (200, 1.959964)])
+def test_tango_without_disagreement_is_wilson_of_none(n, z):
+    # Only a = only b = 0: the score is -+ n d / sqrt(n |d| (1 - |d|) + ...), Wilson's of 0 of n (Tango 1998)
+    found = paired_difference(n, 0, 0, 0, method="tango")
+    assert (found.low, found.high) == pytest.approx((-(z**2) / (n + z**2), z**2 / (n + z**2)), abs=1e-6)
+
+
+@given(counts, confidences)
+@settings(deadline=None)
+def test_agresti_coull_holds_wilson(count, confidence):
+    k, n = count
+    wide, narrow = (function(k, n, confidence=confidence) for function in (agresti_coull, wilson))
+    assert wide.low <= narrow.low + 1e-12 and narrow.high <= wide.high + 1e-12
+
+
+def test_newcombes_auc_limits_solve_his_equation():
+    # Newcombe 2006, method 5: |value - a| = z sqrt(V(a)) with Hanley and McNeil's exponential variance
+    for value, m, n in ((0.96, 20, 980), (0.7, 12, 15)):
+        for limit in newcombe_auc(value, m, n, 0.95):
+            q1, q2, each = limit / (2 - limit), 2 * limit**2 / (1 + limit), (m + n) / 2
+            variance = limit * (1 - limit) + (each - 1) * (q1 - limit**2 + q2 - limit**2)
+            assert abs(value - limit) == pytest.approx(1.959964 * math.sqrt(variance / (m * n)), abs=1e-6)
+
+
+def test_degrees_of_freedom_are_those_that_the_kurtosis_tells():
+    # Box 1953: the variance of a variance is that of 2 n / (kurtosis - 1) normal values
+    units = np.random.default_rng(10).normal(size=400)
+    units -= units.mean()
+    kurtosis = scipy.stats.kurtosis(units, fisher=False)
+    assert intervals.degrees_of_freedom(units) == pytest.approx(min(800 / (kurtosis - 1), 399))
+    few = np.r_[np.ones(5), -np.ones(5), np.zeros(990)]  # ten rows carry it: kurtosis 100
+    assert intervals.degrees_of_freedom(few) == pytest.approx(2000 / 99)
+    assert intervals.degrees_of_freedom(np.array([1.0, -1.0])) == 1
+
+
+def test_an_area_where_few_rows_are_ranked_wrongly_is_widened_and_says_so():
+    random = np.random.default_rng(11)
+    y = (np.arange(500) < 20).astype(int)
+    p = random.normal(size=500) + 3 * y
+    found = intervals.ranking_interval("roc_auc", y, np.column_stack([-p, p]), "binary", confidence=0.95)
+    value, variance = pairwise_delong(y, p)
+    t = scipy.stats.t.ppf(0.975, welch_df(y, p))
+    middle, half = math.log(value / (1 - value)), t * math.sqrt(variance) / (value * (1 - value))
+    own, other = 1 / (1 + math.exp(half - middle)), newcombe_auc(value, 20, 480, 0.95)[0]
+    assert other < own
+    assert found.low == pytest.approx(other)
+    assert found.method == (
+        "DeLong, logit scale, t; widened by Newcombe's method 5 (few of 20 rows ranked wrongly)"
+    )
+
+
+def test_class_counts_are_drawn_as_the_tables_are():
+    table = np.zeros((30, 30), int)
+    table[np.arange(30), np.arange(30)], table[3, 4], table[5, 3] = 4, 7, 2
+    for drawn, other in zip(
+        resample_class_counts(table, 50, 3), class_counts(resample_confusion(table, 50, 3)), strict=True
+    ):
+        np.testing.assert_array_equal(drawn, other)
+
+
+@pytest.mark.parametrize("classes", [3, 40])
+def test_class_counts_of_the_posterior_have_the_moments_of_a_dirichlet(classes):
+    # A sum of cells with weight a of A in all has mean a / A and variance a (A - a) / (A^2 (A + 1)).
+    table = np.zeros((classes, classes))
+    table[0, 0], table[0, 1], table[1, 1] = 3, 1, 2
+    drawn = intervals.dirichlet_counts(table, 40_000, 0)
+    prior, total = 1 / classes**2, 7.0
+    weights = (
+        np.diag(table) + prior,
+        table.sum(axis=0) + prior * classes,
+        table.sum(axis=1) + prior * classes,
+    )
+    for share, weight in zip(drawn, weights, strict=True):
+        variance = weight * (total - weight) / (total**2 * (total + 1))
+        # 40,000 draws: a mean is seen to half a percent of the deviation
+        assert share.mean(axis=0) / 6 == pytest.approx(weight / total, abs=0.02 * math.sqrt(variance.max()))
+        # a class of one empty cell in 1,600 draws a long tail: only the sums over classes are steady
+        np.testing.assert_allclose((share / 6).var(axis=0)[:2], variance[:2], rtol=0.05)
+        assert (share / 6)[:, 2:].var(axis=0).sum() == pytest.approx(variance[2:].sum(), rel=0.15)
+    assert drawn.true.sum(axis=1) == pytest.approx(np.full(40_000, 6.0))
+
+
+def test_many_classes_cost_little():
+    # It took seconds when every one of 40,000 cells was drawn; the bound is for slow machines.
+    table = np.eye(200, dtype=int)
+    start = time.process_time()
+    found = f1_interval(table, average="weighted")
+    assert time.process_time() - start < 3
+    assert found.value == 1 and found.low < 1
+
+
 def test_bad_arguments_are_one_sentence():
+    with pytest.raises(
+        ValueError, match=r"^`method` must be one of .* got 'tanga'\. Did you mean 'tango'\?$"
+    ):
+        paired_difference(1, 1, 1, 1, method="tanga")
     with pytest.raises(ValueError, match=r"^`successes` must be at most `n`; got 5 of 4\.$"):
         wilson(5, 4)
     with pytest.raises(ValueError, match=r"^`n` must be at least 1; got 0\.$"):

@@ -9,13 +9,12 @@ from hypothesis import strategies as st
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
 
-# Their limits come from draws of the rows by position; their values do not.
-DRAWN = ("loss", "brier")
 KINDS = ("two classes", "three classes", "multilabel")
+EXTRAS = ("plain", "weights", "groups")
 
 
 @st.composite
-def scored(draw, least=2):
+def scored(draw, least=2, extras=EXTRAS):
     """Labels and probabilities of any skill: (y, p, keywords) for `evaluate_predictions`."""
     kind, n = draw(st.sampled_from(KINDS)), draw(st.integers(least, 30))
     random = np.random.default_rng(draw(st.integers(0, 10_000)))
@@ -26,6 +25,11 @@ def scored(draw, least=2):
     p = np.clip(p, 0.01, None)
     p /= p.sum(axis=1, keepdims=True)
     keywords = {"n_resamples": 100, "baselines": False}
+    extra = draw(st.sampled_from(extras))
+    if extra == "weights":
+        keywords["sample_weight"] = random.uniform(0.5, 2.0, n)
+    if extra == "groups":
+        keywords["groups"] = np.r_[0, 1, random.integers(0, 8, n - 2)]
     if kind == "multilabel":
         return random.integers(0, 2, (n, classes)), p, keywords | {"task": "multilabel"}
     return y, p, keywords
@@ -41,6 +45,27 @@ def scores(result):
     return result.estimates | of_classes
 
 
+def drawn(estimate):
+    """Whether the limits come from draws of the rows (or of their table) by position."""
+    return "bootstrap" in estimate.method or "Dirichlet" in estimate.method
+
+
+def of_rows(keywords, order):
+    """The keywords for other rows: those that hold one entry a row."""
+    return {
+        name: value[order] if isinstance(value, np.ndarray) else value for name, value in keywords.items()
+    }
+
+
+def assert_same(found, other, *, limits=lambda name: True):
+    """Assert that two evaluations have the same values, and limits where they must."""
+    for name, estimate in scores(found).items():
+        again = scores(other)[name]
+        assert again.value == pytest.approx(estimate.value, abs=1e-9), name
+        if limits(name):
+            assert (again.low, again.high) == pytest.approx((estimate.low, estimate.high), abs=1e-6), name
+
+
 @settings(max_examples=40, deadline=None)
 @given(scored(), st.randoms(use_true_random=False))
 def test_the_order_of_the_rows_does_not_matter(case, random):
@@ -48,17 +73,48 @@ def test_the_order_of_the_rows_does_not_matter(case, random):
     order = random.sample(range(len(y)), len(y))
     found, other = (
         evaluate_predictions(y, p, **keywords),
-        evaluate_predictions(y[order], p[order], **keywords),
+        evaluate_predictions(y[order], p[order], **of_rows(keywords, order)),
     )
-    np.testing.assert_array_equal(found.confusion_matrix, other.confusion_matrix)
+    np.testing.assert_allclose(found.confusion_matrix, other.confusion_matrix)
+    # Where the table is drawn, and not the rows, the draws do not know their order.
+    of_table = not {"task", "sample_weight", "groups"} & set(keywords)
+    assert_same(found, other, limits=lambda name: of_table or not drawn(scores(found)[name]))
+
+
+@settings(max_examples=40, deadline=None)
+@given(scored())
+def test_the_names_of_the_classes_do_not_matter(case):
+    y, p, keywords = case
+    names = ["zebra", "ant", "bee"][: p.shape[1]]
+    found, other = (
+        evaluate_predictions(y, p, labels=labels, **keywords) for labels in (range(p.shape[1]), names)
+    )
+    renamed = dict(zip(map(str, range(p.shape[1])), names, strict=True))
     for name, estimate in scores(found).items():
-        shuffled = scores(other)[name]
-        assert shuffled.value == pytest.approx(estimate.value, abs=1e-9), name
-        drawn = name in DRAWN or keywords.get("task")  # multilabel rows are drawn, and not their table
-        if not drawn:
-            assert (shuffled.low, shuffled.high) == pytest.approx((estimate.low, estimate.high), abs=1e-6), (
-                name
-            )
+        score, _, label = name.partition(" of ")
+        assert scores(other)[f"{score} of {renamed[label]}" if label else name] == estimate
+
+
+@settings(max_examples=40, deadline=None)
+@given(scored(least=8, extras=["groups", "weights"]))
+def test_copies_within_a_group_and_weights_in_another_unit_change_nothing(case):
+    y, p, keywords = case
+    found = evaluate_predictions(y, p, **keywords)
+    alike = True
+    if "groups" in keywords:
+        # No accuracy is worth more rows than there are, and copies are rows: where the rows of a group are
+        # less alike than chance makes them, limits that rest on that number know of the copies.
+        right = ((p >= 0.5) == y).all(axis=1) if "task" in keywords else p.argmax(axis=1) == y
+        _, group = np.unique(keywords["groups"], return_inverse=True)
+        of_groups = np.bincount(group, weights=right - right.mean())
+        few = len(of_groups) / (len(of_groups) - 1)
+        alike = few * (of_groups**2).sum() >= len(y) * right.var()
+        twice = np.tile(np.arange(len(y)), 2)
+        other = evaluate_predictions(y[twice], p[twice], **of_rows(keywords, twice))
+    else:
+        keywords = keywords | {"sample_weight": 3 * keywords["sample_weight"]}
+        other = evaluate_predictions(y, p, **keywords)
+    assert_same(found, other, limits=lambda name: alike or "wider of" not in scores(found)[name].method)
 
 
 @settings(max_examples=40, deadline=None)
@@ -78,12 +134,15 @@ def test_the_order_of_the_classes_does_not_matter(case, order):
     # The ROC- and PR-AUC of two classes are of the second one.
     of_second = () if classes > 2 or keywords.get("task") else ("roc_auc", "pr_auc")
     for name in set(scores(found)) - set(of_second):
-        assert scores(moved)[name].value == pytest.approx(scores(found)[name].value, abs=1e-9), name
-    assert found.right == moved.right
+        estimate, again = scores(found)[name], scores(moved)[name]
+        assert again.value == pytest.approx(estimate.value, abs=1e-9), name
+        if not drawn(estimate):
+            assert (again.low, again.high) == pytest.approx((estimate.low, estimate.high), abs=1e-6), name
+    assert found.right == pytest.approx(moved.right)
 
 
 @settings(max_examples=25, deadline=None)
-@given(scored(least=8))
+@given(scored(least=8, extras=["plain"]))
 def test_all_rows_four_times_keep_the_values_and_narrow_the_intervals(case):
     y, p, keywords = case
     keywords = keywords | {"n_resamples": 400}

@@ -49,6 +49,12 @@ def test_clopper_pearson(k, n, low, high):
     assert found.high == pytest.approx(high, abs=1e-06)
 
 
+def test_agresti_coull():
+    # statsmodels 0.14.6 results_proportion.py: R binom::binom.confint
+    found = intervals.agresti_coull(18, 20)
+    assert (found.low, found.high) == pytest.approx((0.6867561125596077, 0.984343760998137), abs=1e-06)
+
+
 def test_newcombe_difference():
     # Newcombe 1998, Stat. Med. 17:873-890, table II (a), method 10
     found = intervals.newcombe_difference(56, 70, 48, 80)
@@ -61,6 +67,27 @@ def test_newcombe_paired_difference():
     found = intervals.newcombe_paired_difference(**CAVO)
     assert found.value == pytest.approx(-0.0621, abs=5.1e-05)
     assert (found.low, found.high) == pytest.approx((-0.1186, -0.0046), abs=5.1e-05)
+
+
+@pytest.mark.parametrize(
+    ("method", "low", "high"),
+    # R contingencytables test-ch8.R (Cavo 2012); Fagerland et al. 2014, Stat. Med. 33:2850
+    [("newcombe", -0.1186, -0.0046), ("bonett_price", -0.1195, -0.0032), ("tango", -0.124, -0.0054)],
+)
+def test_paired_difference_cavo(method, low, high):
+    found = intervals.paired_difference(**CAVO, method=method)
+    assert found.value == pytest.approx(-0.0621, abs=5.1e-05)
+    assert (found.low, found.high) == pytest.approx((low, high), abs=5.1e-05)
+
+
+def test_wald_is_the_delta_method_of_the_same_table():
+    # The same source gives Wald's limits. They are no public function, since they cover too little; here they
+    # check the delta method: the four cells as a table, and the difference of its margins (65 - 75) / 161.
+    table = np.array([[59.0, 6.0], [16.0, 80.0]])
+    limits = intervals.delta_interval(
+        lambda counts: (counts.true[:, 0] - counts.predicted[:, 0]) / counts.true.sum(axis=1), table, 0.95
+    )
+    assert limits == pytest.approx((-0.1184, -0.0058), abs=5.1e-05)
 
 
 @pytest.mark.parametrize(
