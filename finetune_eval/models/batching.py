@@ -277,6 +277,14 @@ def in_streams(run: Callable[[Any], np.ndarray], batches: Batches) -> Iterator[n
         yield from pool.map(lambda index: run(batches[index][0]), range(len(batches)))
 
 
+def by_row(run: Callable[[Any], np.ndarray], batches: Batches) -> np.ndarray:
+    """Return what `run` gives for every row, (rows, ...), in the order of the rows."""
+    by_batch = np.concatenate(list(in_streams(run, batches)))
+    out = np.empty_like(by_batch)
+    out[np.concatenate(batches.order)] = by_batch
+    return out
+
+
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:
     # Rows and tokens vary from batch to batch: one graph of unknown sizes serves all without a retrace.
     fixed = 2 if ragged else 1

@@ -12,9 +12,10 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.models import pretrained
+from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.classifier import _POOLINGS, Classifier
 
-_FEATURE_BATCH = 64
+_FEATURE_BATCH = 32
 
 
 def build_model(
@@ -157,12 +158,7 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
 
     def features(x: Any) -> np.ndarray:
         batches = original.batches(x, batch_size=_FEATURE_BATCH)
-        by_length = [
-            keras.ops.convert_to_numpy(backbone(batches[i][0], training=False)) for i in range(len(batches))
-        ]
-        out = np.concatenate(by_length)
-        out[np.concatenate(batches.order)] = out.copy()
-        return out
+        return by_row(forward(backbone, batches.spec), batches)
 
     return features
 

@@ -20,9 +20,9 @@ from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.batching import (
     Batches,
     Encoded,
+    by_row,
     encoder,
     forward,
-    in_streams,
     widths,
     without_autotune,
 )
@@ -523,9 +523,8 @@ class Classifier(keras_hub.models.Task):
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:
                 self._forward = forward(self, batches.spec)
-            by_length = np.concatenate(list(in_streams(self._forward, batches)))
-        else:
-            by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
+            return by_row(self._forward, batches)
+        by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)
         probabilities[np.concatenate(batches.order)] = by_length
         return probabilities

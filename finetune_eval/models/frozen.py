@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_eval.models.batching import Batches, Encoded, forward, in_streams
+from finetune_eval.models.batching import Batches, Encoded, by_row, forward, in_streams
 
 # Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
 _MOST = 2 << 30
@@ -92,29 +91,26 @@ def size(rows: Encoded, where: Cut) -> int:
     return vectors * int(where.below.output.shape[-1]) * 4
 
 
-def computed(batches: Batches, where: Cut) -> Iterator[int]:
-    """Replace the batches' rows by what the frozen layers give for them; yield the rows done, as they are.
+def compute(batches: Batches, where: Cut) -> int:
+    """Replace the batches' rows by what the frozen layers give for them; return how many rows that were.
 
     Rows whose result would take more than 2 GiB are left as they are: `Cut` computes them in every batch.
     """
     rows = batches.rows
     if size(rows, where) > _MOST:
-        return
+        return 0
     in_turn = Batches(rows, None, _BATCH)
     run = forward(where.below, in_turn.spec)
-    width = int(where.below.output.shape[-1])
-    offsets = rows.offsets if where.a_vector_a_token else None
-    values = np.empty((len(rows) if offsets is None else int(offsets[-1]), width), dtype=np.float32)
+    if not where.a_vector_a_token:
+        batches.rows = Encoded({"frozen": by_row(run, in_turn)}, None)
+        return len(rows)
+    offsets = rows.offsets
+    assert offsets is not None
+    values = np.empty((int(offsets[-1]), int(where.below.output.shape[-1])), dtype=np.float32)
     for chosen, found in zip(in_turn.order, in_streams(run, in_turn), strict=True):
-        if offsets is None:
-            values[chosen] = found
-        else:
-            for row, vectors in zip(chosen, found, strict=True):
-                start, stop = offsets[row], offsets[row + 1]
-                values[start:stop] = vectors[: stop - start]
-        yield len(chosen)
-    if offsets is not None:
-        kept = {"frozen": values, "padding_mask": rows.features["padding_mask"]}
-        batches.rows = dataclasses.replace(rows, features=kept)
-    else:
-        batches.rows = Encoded({"frozen": values}, None)
+        for row, vectors in zip(chosen, found, strict=True):
+            start, stop = offsets[row], offsets[row + 1]
+            values[start:stop] = vectors[: stop - start]
+    kept = {"frozen": values, "padding_mask": rows.features["padding_mask"]}
+    batches.rows = dataclasses.replace(rows, features=kept)
+    return len(rows)

@@ -277,7 +277,7 @@ def _compute_frozen(model: Classifier, train: Batches, validation: Batches | Non
     began, rows = time.perf_counter(), 0
     for part in (train, validation):
         if part is not None:
-            rows += sum(frozen.computed(part, model.cut))
+            rows += frozen.compute(part, model.cut)
     if show is not None and rows:
         show(f"frozen layers: computed once for {rows:,} rows in {time.perf_counter() - began:.1f} s")
 
