@@ -49,7 +49,7 @@ def hf_trainer(job, *, tuned):
         def on_epoch_end(self, *args, **kwargs):
             self.epochs.append(time.perf_counter() - self.began)
 
-    # bfloat16 only where the processor has it: emulated, it takes more than ten times as long.
+    # bfloat16 only where the processor has it: who tunes would not have it emulated.
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     bf16 = "avx512_bf16" in flags or "amx_bf16" in flags
     settings = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if tuned else {}
