@@ -144,9 +144,8 @@ class Batches(keras.utils.PyDataset):
         super().__init__()
         self.rows, self.y, self.batch_size = rows, y, batch_size
         self.sample_weight, self.seed, self.sort = sample_weight, seed, sort
-        self.lengths = (
-            rows.lengths
-        )  # of the tokens, also where `rows` becomes what frozen layers made of them
+        # In tokens, also once `rows` is what frozen layers made of them: the batches stay the same.
+        self.lengths = rows.lengths
         self.epoch = 0
         self.order = self._plan()
         self._begun = False
