@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 # Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
@@ -28,14 +29,28 @@ class AdamW(keras.optimizers.AdamW):
         *args: Of `keras.optimizers.AdamW`.
         no_decay: Parts of the names of variables that weight decay leaves alone. Unlike
             `exclude_from_weight_decay`, it is saved with the optimizer.
+        used_rows: Path of an embedding table -> the rows of it that the batches can hold. A row whose
+            gradient is always 0 never moves: no moments are kept of the others, and no time is spent on them.
+            A batch that holds another row raises `tf.errors.InvalidArgumentError`. Means nothing on other
+            backends, in a distribution strategy, and with `amsgrad`, `use_ema` or gradient accumulation.
         **kwargs: Of `keras.optimizers.AdamW`.
 
     Reference:
         Loshchilov & Hutter 2019, "Decoupled Weight Decay Regularization".
     """
 
-    def __init__(self, *args: Any, no_decay: Sequence[str] = (), **kwargs: Any):
+    def __init__(
+        self,
+        *args: Any,
+        no_decay: Sequence[str] = (),
+        used_rows: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(*args, **kwargs)
+        if not _on_one_device() or self.amsgrad or self.use_ema or self.gradient_accumulation_steps:
+            used_rows = None
+        self.used_rows = {path: np.unique(rows) for path, rows in (used_rows or {}).items()}
+        self._used_values: dict[str, Any] = {}
         # At 0 Keras would go through all weights to subtract nothing.
         self.weight_decay: Any = getattr(self, "weight_decay", None) or None
         self.no_decay = tuple(no_decay)
@@ -45,7 +60,26 @@ class AdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the optimizer, its state apart."""
         decay = self.weight_decay or 0.0
-        return {**super().get_config(), "weight_decay": decay, "no_decay": list(self.no_decay)}
+        used_rows = {path: rows.tolist() for path, rows in self.used_rows.items()}
+        own = {"weight_decay": decay, "no_decay": list(self.no_decay), "used_rows": used_rows}
+        return {**super().get_config(), **own}
+
+    def add_variable_from_reference(
+        self, reference_variable: Any, name: Any = None, initializer: Any = "zeros"
+    ) -> Any:
+        """Add a moment of a variable: of an embedding table, for its used rows."""
+        path = reference_variable.path
+        if path not in self.used_rows:
+            return super().add_variable_from_reference(reference_variable, name, initializer)
+        shape = (len(self.used_rows[path]), *reference_variable.shape[1:])
+
+        def add(name: Any) -> Any:
+            name = f"{path.replace('/', '_')}_{name}"
+            return self.add_variable(shape, initializer, reference_variable.dtype, name=name)
+
+        if path not in self._used_values:  # where the rows are while they are updated
+            self._used_values[path] = add("used_rows")
+        return add(name)
 
     def _apply_weight_decay(self, variables: Any) -> None:
         if not _on_one_device():
@@ -62,7 +96,7 @@ class AdamW(keras.optimizers.AdamW):
             return
         powers = self._powers()  # once, not once a variable: a third of the nodes of the step's graph
         for gradient, variable in zip(grads, trainable_variables, strict=True):
-            self._update(gradient, variable.value, learning_rate, powers)
+            self._update(gradient, variable, learning_rate, powers)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable by its gradient."""
@@ -78,9 +112,32 @@ class AdamW(keras.optimizers.AdamW):
     def _update(self, gradient: Any, variable: Any, rate: Any, powers: tuple[Any, Any]) -> None:
         import tensorflow as tf
 
+        rows = self.used_rows.get(variable.path)
+        if rows is None:
+            self._adam(tf.convert_to_tensor(gradient), variable, variable.value, rate, powers)
+            return
+        if not isinstance(gradient, tf.IndexedSlices):
+            raise TypeError(
+                f"`used_rows` names {variable.path!r}, which is used for more than to look up rows of it: "
+                "all of its rows have a gradient. Leave it out."
+            )
+        place = np.full(variable.shape[0], -1, dtype=np.int32)
+        place[rows] = np.arange(len(rows))
+        places = tf.gather(tf.constant(place), gradient.indices)
+        tf.debugging.assert_non_negative(places, "A batch holds a row that `used_rows` does not name.")
+        summed = tf.math.unsorted_segment_sum(gradient.values, places, len(rows))
+        values = self._used_values[variable.path].value
+        values.assign(tf.gather(variable.value, rows))
+        self._adam(summed, variable, values, rate, powers)
+        variable.value.scatter_update(tf.IndexedSlices(values, rows))
+
+    def _adam(self, gradient: Any, variable: Any, values: Any, rate: Any, powers: tuple[Any, Any]) -> None:
+        """Update `values`, all of `variable` or its used rows."""
+        import tensorflow as tf
+
         index, dtype = self._get_variable_index(variable), variable.dtype
         tf.raw_ops.ResourceApplyAdam(
-            var=variable.handle,
+            var=values.handle,
             m=self._momentums[index].value.handle,
             v=self._velocities[index].value.handle,
             beta1_power=tf.cast(powers[0], dtype),
@@ -89,7 +146,7 @@ class AdamW(keras.optimizers.AdamW):
             beta1=tf.constant(self.beta_1, dtype),
             beta2=tf.constant(self.beta_2, dtype),
             epsilon=tf.constant(self.epsilon, dtype),
-            grad=tf.convert_to_tensor(gradient),
+            grad=gradient,
         )
 
 
@@ -101,21 +158,27 @@ def _on_one_device() -> bool:
     return not tf.distribute.has_strategy()
 
 
-def fine_tuning_optimizer(learning_rate: float, weight_decay: float, steps: int) -> AdamW:
+def fine_tuning_optimizer(
+    learning_rate: float,
+    weight_decay: float,
+    steps: int,
+    used_rows: Mapping[str, np.ndarray] | None = None,
+) -> AdamW:
     """Return AdamW whose rate rises over the first tenth of the steps and falls to 0 along a cosine.
 
     Args:
         learning_rate: The highest rate.
         weight_decay: Decoupled decay, not applied to biases, normalisations and embeddings; 0 for none.
         steps: All the steps there will be.
+        used_rows: Of `AdamW`.
     """
-    if steps == 1:  # a schedule begins at 0: a single step would do nothing
-        return AdamW(learning_rate, weight_decay=weight_decay, no_decay=_NO_DECAY)
-    warm_up = max(1, round(steps * _WARM_UP))
-    schedule = keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0,
-        decay_steps=max(1, steps - warm_up),
-        warmup_target=learning_rate,
-        warmup_steps=warm_up,
-    )
-    return AdamW(schedule, weight_decay=weight_decay, no_decay=_NO_DECAY)
+    rate: Any = learning_rate
+    if steps > 1:  # a schedule begins at 0: a single step would do nothing
+        warm_up = max(1, round(steps * _WARM_UP))
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0,
+            decay_steps=max(1, steps - warm_up),
+            warmup_target=learning_rate,
+            warmup_steps=warm_up,
+        )
+    return AdamW(rate, weight_decay=weight_decay, no_decay=_NO_DECAY, used_rows=used_rows)

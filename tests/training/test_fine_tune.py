@@ -191,6 +191,26 @@ def test_texts_are_learned_and_evaluated_alike(tiny):
     assert model.moved["transformer_layer_0"] > 0
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="all rows are updated elsewhere")
+def test_tokens_no_training_row_holds_are_left_out_and_no_weight_is_another(tiny, monkeypatch, tmp_path):
+    x, y = ["not good", "good!"] * 4, [0, 1] * 4
+    weights, states = [], []
+    for spare in (True, False):
+        model = tiny.text_classifier()
+        path = tmp_path / f"{spare}.keras"
+        if not spare:
+            monkeypatch.setattr(module, "_used_rows", lambda model, train: {})
+        callback = keras.callbacks.ModelCheckpoint(path)  # the optimizer with it
+        quick(model, x, y, batch_size=4, learning_rate=0.02, callbacks=[callback])
+        weights.append(model.get_weights())
+        states.append(keras.models.load_model(path).optimizer)
+    assert same_weights(*weights)
+    (used,) = states[0].used_rows.values()
+    assert 0 < len(used) < tiny.text_classifier().backbone.token_embedding.embeddings.shape[0] / 2
+    assert states[0]._momentums[0].shape[0] == len(used)
+    np.testing.assert_array_equal(states[0]._momentums[0], np.array(states[1]._momentums[0])[used])
+
+
 # --- repeatability ---
 
 

@@ -149,3 +149,47 @@ def test_a_saved_optimizer_goes_on_with_its_state_and_its_exceptions(tmp_path):
         each.fit(x, y, epochs=3, verbose=0, shuffle=False)
     for a, b in zip(model.get_weights(), again.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="gradients of embeddings are dense elsewhere")
+@pytest.mark.parametrize("settings", [{}, {"weight_decay": 0.1}, {"clipnorm": 0.3}], ids=str)
+def test_leaving_out_the_rows_no_batch_holds_changes_no_bit(settings):
+    plain = AdamW(0.002, **settings)
+    spare = AdamW(0.002, no_decay=["embeddings"], used_rows={"embeddings": [4, 1, 0]}, **settings)
+    plain.exclude_from_weight_decay(var_names=["embeddings"])
+    all_of_it, used = variables(), variables()
+    plain.build(all_of_it)
+    spare.build(used)
+
+    @tf.function
+    def step(grads):
+        plain.apply(grads, all_of_it)
+        spare.apply(grads, used)
+
+    for number in range(50):
+        step(gradients(number, indices=(1, 4, 1) if number % 2 else (0, 4, 0)))
+    for a, b in zip(all_of_it, used, strict=True):
+        np.testing.assert_array_equal(np.array(a), np.array(b))
+    assert spare._momentums[2].shape == (3, 2)
+
+
+@pytest.mark.skipif(not ON_TENSORFLOW, reason="gradients of embeddings are dense elsewhere")
+def test_a_row_that_was_said_not_to_come_is_refused_and_so_is_a_dense_gradient():
+    optimizer = AdamW(0.002, used_rows={"embeddings": [0, 1]})
+    table = variables()[2:3]
+    optimizer.build(table)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="`used_rows` does not name"):
+        tf.function(lambda: optimizer.apply([gradients(0, indices=(0, 1, 4))[2]], table))()
+    with pytest.raises(TypeError, match="more than to look up rows"):
+        optimizer.apply([tf.ones((6, 2))], table)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"amsgrad": True}, {"use_ema": True}, {"gradient_accumulation_steps": 2}]
+)
+def test_used_rows_fall_away_where_they_cannot_be_kept_apart(setting):
+    optimizer = AdamW(0.002, used_rows={"embeddings": [0, 1]}, **setting)
+    mine = variables()
+    optimizer.build(mine)
+    assert optimizer.used_rows == {}
+    assert optimizer._momentums[2].shape == (6, 2)
