@@ -64,7 +64,7 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
 
 
 def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
-    """Layer normalisation over the last axis of (tokens, width); on TensorFlow as `_gelu`, in fewer passes."""
+    """Layer normalisation over the last axis of (tokens, width); on TensorFlow in fewer passes, as GELU."""
     if keras.backend.backend() != "tensorflow" or isinstance(x, keras.KerasTensor):
         centred = x - ops.mean(x, axis=-1, keepdims=True)
         variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
