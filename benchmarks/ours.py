@@ -31,13 +31,14 @@ def without(lever):
         optimizers.AdamW.update_step = keras.optimizers.AdamW.update_step
         optimizers.AdamW._backend_update_step = keras.optimizers.AdamW._backend_update_step
         optimizers.AdamW._apply_weight_decay = keras.optimizers.AdamW._apply_weight_decay
+        fine_tune._used_rows = lambda model, train: None
     elif lever == "one_layer_graph":
         backbones._EncoderLayer.call = keras_hub.layers.TransformerEncoder.call
-    elif lever == "no_autotune":
-        batching.without_autotune = lambda data: data
+    elif lever == "used_rows":
+        fine_tune._used_rows = lambda model, train: None
     elif lever == "frozen_once":
         frozen._MOST = 0
-    # "onednn" is an environment variable, set by speed.py
+    # "onednn" and "halves" are environment variables, set by speed.py
 
 
 def ours(job, *, precision="auto", lever=None):
@@ -112,8 +113,28 @@ def keras_hub(job, *, length):
     return out
 
 
+def matrix_peak(job):
+    """GFLOP/s of a large matrix product on this machine, in float32 and in bfloat16."""
+    os.environ["TF_ENABLE_ONEDNN_OPTS"] = "1"
+    import tensorflow as tf
+
+    found = {}
+    for dtype in (tf.float32, tf.bfloat16):
+        a = tf.cast(tf.random.normal((1536, 1536)), dtype)
+        tf.matmul(a, a)
+        times = []
+        for _ in range(20):
+            began = time.perf_counter()
+            tf.matmul(a, a).numpy()
+            times.append(time.perf_counter() - began)
+        found[dtype.name] = 2 * 1536**3 / min(times) / 1e9
+    return {"gflops": found}
+
+
 CONTESTANTS = {
+    "matrix_peak": matrix_peak,
     "finetune_eval": ours,
+    "on_jax": ours,
     "nothing_frozen": lambda job: ours({**job, "freeze": False}),
     "keras_hub_docs": lambda job: keras_hub(job, length=None),
     "keras_hub_fitted": lambda job: keras_hub(job, length=job["fitted"]),

@@ -11,6 +11,9 @@ import keras_hub
 import numpy as np
 from keras import ops
 
+# TensorFlow's option that has oneDNN multiply in bfloat16.
+ONEDNN_BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
+
 
 def _gelu(x: Any) -> Any:
     """GELU by the error function; on TensorFlow with its derivative written out, in half the passes."""
@@ -131,7 +134,7 @@ def _layer(
 
 @functools.cache
 def _layer_graph(
-    heads: int, epsilon: float, activation: Callable[[Any], Any], rates: tuple[float, ...]
+    heads: int, epsilon: float, activation: Callable[[Any], Any], rates: tuple[float, ...], float32: bool
 ) -> Any:
     """`_layer` as a TensorFlow function: traced, and differentiated, once for all layers of a kind."""
     import tensorflow as tf
@@ -147,7 +150,10 @@ def _layer_graph(
         ]
         return _layer(x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation)
 
-    return tf.function(run, autograph=False)
+    # Kept as one function it is optimised once, not once a layer. Only where all of it is float32: what
+    # puts bfloat16 in (training/precision.py) has not been seen to work inside such a function.
+    kept = {"_noinline": True} if float32 else None
+    return tf.function(run, autograph=False, experimental_attributes=kept)
 
 
 class _EncoderLayer(keras_hub.layers.TransformerEncoder):
@@ -180,7 +186,8 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         rates = tuple(drop.rate if training else 0.0 for drop in drops)
         import tensorflow as tf
 
-        return _layer_graph(rates=rates, **settings)(
+        bfloat16 = tf.config.optimizer.get_experimental_options().get(ONEDNN_BFLOAT16, False)
+        return _layer_graph(rates=rates, float32=not bfloat16, **settings)(
             inputs,
             padding_mask,
             # Tensors: a variable would have a graph of its own.

@@ -27,6 +27,7 @@ from finetune_eval.models.batching import (
     without_autotune,
 )
 from finetune_eval.models.frozen import Cut
+from finetune_eval.models.halves import in_halves, side_by_side
 from finetune_eval.models.memory import kept_memory
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
@@ -215,6 +216,14 @@ class Classifier(keras_hub.models.Task):
 
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Return probabilities; with a `cut`, also of what its frozen layers gave."""
+        masked = any(part is not None for part in keras.tree.flatten(mask))
+        # Other backbones may have layers that look at all rows of a batch, as batch normalisation does.
+        by_row = isinstance(self.backbone, keras_hub.models.Backbone) and not masked
+        if by_row and side_by_side():
+            return in_halves(lambda rows: self._whole(rows, training), inputs)
+        return self._whole(inputs, training, mask)
+
+    def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if self.cut is None:
             return super().call(inputs, training=training, mask=mask)
         return self.cut(inputs, training)
@@ -522,7 +531,7 @@ class Classifier(keras_hub.models.Task):
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:
-                self._forward = forward(self, batches.spec)
+                self._forward = forward(self._whole, batches.spec)  # two batches at a time: no halves
             return by_row(self._forward, batches)
         by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
         probabilities = np.empty_like(by_length)

@@ -56,6 +56,15 @@ class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
             **kwargs,
         )
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in (
+            "vocabulary",
+            "_token_to_id_map",
+        ):  # Keras would look into each of 30,000 tokens for weights
+            object.__setattr__(self, name, value)
+        else:
+            super().__setattr__(name, value)
+
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the tokenizer."""
         return {**super().get_config(), "split_on_cjk": self.split_on_cjk}

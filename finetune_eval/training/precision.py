@@ -9,9 +9,9 @@ from pathlib import Path
 import keras
 
 from finetune_eval import _checks
+from finetune_eval.models.backbones import ONEDNN_BFLOAT16
 
 PRECISIONS = ("auto", "float32", "bfloat16")
-_OPTION = "auto_mixed_precision_onednn_bfloat16"
 
 
 def resolve(precision: str) -> str:
@@ -45,12 +45,12 @@ def matmul_precision(precision: str) -> Iterator[None]:
         return
     import tensorflow as tf
 
-    before = tf.config.optimizer.get_experimental_options().get(_OPTION, False)
-    tf.config.optimizer.set_experimental_options({_OPTION: True})
+    before = tf.config.optimizer.get_experimental_options().get(ONEDNN_BFLOAT16, False)
+    tf.config.optimizer.set_experimental_options({ONEDNN_BFLOAT16: True})
     try:
         yield
     finally:
-        tf.config.optimizer.set_experimental_options({_OPTION: before})
+        tf.config.optimizer.set_experimental_options({ONEDNN_BFLOAT16: before})
 
 
 def _processor_has_bfloat16() -> bool:

@@ -86,6 +86,7 @@ def environment() -> dict[str, Any]:
         "cores": os.cpu_count(),
         "backend": keras.backend.backend(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),  # sums differ in the last bit with it
+        "threads_an_operation": os.environ.get("TF_NUM_INTRAOP_THREADS"),  # None: all cores
         "packages": versions,
     }
 

@@ -467,12 +467,12 @@ def test_an_interruption_while_a_batch_is_made_loses_no_weight(tiny, data, monke
 
 
 def option():
-    return tf.config.optimizer.get_experimental_options().get(precision._OPTION, False)
+    return tf.config.optimizer.get_experimental_options().get(precision.ONEDNN_BFLOAT16, False)
 
 
 @pytest.mark.parametrize("before", [False, True])
 def test_the_precision_option_is_put_back_even_after_an_error(before):
-    tf.config.optimizer.set_experimental_options({precision._OPTION: before})
+    tf.config.optimizer.set_experimental_options({precision.ONEDNN_BFLOAT16: before})
     try:
         with pytest.raises(KeyError), precision.matmul_precision("bfloat16"):
             assert option() is True
@@ -481,7 +481,7 @@ def test_the_precision_option_is_put_back_even_after_an_error(before):
         with precision.matmul_precision("float32"):
             assert option() is before
     finally:
-        tf.config.optimizer.set_experimental_options({precision._OPTION: False})
+        tf.config.optimizer.set_experimental_options({precision.ONEDNN_BFLOAT16: False})
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")

@@ -1,0 +1,34 @@
+"""Two halves of a batch side by side, each on half of the cores."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import keras
+from keras import ops
+
+
+def side_by_side() -> bool:
+    """Whether a graph made now should compute halves: on a CPU where an operation has half the cores or less.
+
+    An operation that all cores share makes them wait for each other at its end, thousands of times a step.
+    Two halves of a batch, each computed by its own cores, wait only where their gradients meet.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    if tf.executing_eagerly() or tf.distribute.has_strategy() or tf.config.list_physical_devices("GPU"):
+        return False
+    threads = tf.config.threading.get_intra_op_parallelism_threads()
+    threads = threads or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    return 0 < 2 * threads <= (os.cpu_count() or 1)
+
+
+def in_halves(run: Callable[[Any], Any], inputs: Any) -> Any:
+    """Return `run(inputs)`, (rows, ...), the first half of the rows computed apart from the others."""
+    middle = (ops.shape(keras.tree.flatten(inputs)[0])[0] + 1) // 2
+    first = run(keras.tree.map_structure(lambda part: part[:middle], inputs))
+    return ops.concatenate([first, run(keras.tree.map_structure(lambda part: part[middle:], inputs))])
