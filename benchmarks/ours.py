@@ -17,10 +17,11 @@ def without(lever):
     """Take one lever away, so that its part can be told."""
     import contextlib
 
-    import keras
-    import keras_hub
+    from finetune_eval.models import backbones, batching, frozen  # first: it sets how TensorFlow computes
 
-    from finetune_eval.models import backbones, batching, frozen
+    import keras  # isort: skip
+    import keras_hub  # isort: skip
+
     from finetune_eval.training import fine_tune, optimizers
 
     if lever == "bucketing":

