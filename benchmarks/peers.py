@@ -5,13 +5,12 @@
 prints one line of JSON. A job holds the rows, the weights' folder and the settings.
 """
 
-import json
 import os
-import sys
 import time
 from pathlib import Path
 
-START = time.perf_counter()
+import contestant
+
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
@@ -185,10 +184,4 @@ CONTESTANTS = {
 }
 
 if __name__ == "__main__":
-    with open(sys.argv[2], encoding="utf-8") as file:
-        found = CONTESTANTS[sys.argv[1]](json.load(file))
-    found["seconds"] = time.perf_counter() - START
-    # Not `ru_maxrss`: that begins with what the process that started this one had in memory.
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    found["peak_mb"] = int(status.split("VmHWM:")[1].split()[0]) / 1024
-    print(json.dumps(found))
+    contestant.main(CONTESTANTS.__getitem__)

@@ -136,11 +136,9 @@ def turn(contestant, job, peers):
     theirs = contestant in ("hf_tuned", "hf_default", "onnx_runtime", "sentence_transformers", "setfit")
     python = str(peers / "bin" / "python") if theirs else sys.executable
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    for set_by_this_library in (
-        "TF_ENABLE_ONEDNN_OPTS",
-        "TF_NUM_INTRAOP_THREADS",
-    ):  # when it was imported here
-        environment.pop(set_by_this_library, None)
+    # Set by this library, when it was imported here: no concern of the peers.
+    for name in ("TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS"):
+        environment.pop(name, None)
     if contestant == "on_jax":
         environment["KERAS_BACKEND"] = "jax"
     if contestant == "without_onednn":

@@ -68,17 +68,19 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
 
 def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     """Layer normalisation over the last axis of (tokens, width); on TensorFlow in fewer passes, as GELU."""
-    if keras.backend.backend() != "tensorflow" or isinstance(x, keras.KerasTensor):
+
+    def units(x: Any) -> tuple[Any, Any]:
         centred = x - ops.mean(x, axis=-1, keepdims=True)
-        variance = ops.mean(ops.square(centred), axis=-1, keepdims=True)
-        return centred * ops.rsqrt(variance + epsilon) * scale + shift
+        inverse = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+        return centred * inverse, inverse
+
+    if keras.backend.backend() != "tensorflow":
+        return units(x)[0] * scale + shift
     import tensorflow as tf
 
     @tf.custom_gradient
     def normalised(x: Any, scale: Any, shift: Any) -> Any:
-        centred = x - tf.reduce_mean(x, axis=-1, keepdims=True)
-        inverse = tf.math.rsqrt(tf.reduce_mean(tf.square(centred), axis=-1, keepdims=True) + epsilon)
-        unit = centred * inverse
+        unit, inverse = units(x)
 
         def gradient(upstream: Any) -> Any:
             along, scaled = upstream * unit, upstream * scale
@@ -180,7 +182,7 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         ]  # fmt: skip
         drops = (attention._dropout_layer, self._self_attention_dropout, self._feedforward_dropout)
         settings = {"heads": self.num_heads, "epsilon": norm.epsilon, "activation": up.activation}
-        if keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor):
+        if keras.backend.backend() != "tensorflow":
             apply = [functools.partial(drop, training=training) for drop in drops]
             return _layer(inputs, padding_mask, weights, apply, **settings)
         rates = tuple(drop.rate if training else 0.0 for drop in drops)
@@ -202,8 +204,7 @@ class _TokenEmbedding(keras_hub.layers.ReversibleEmbedding):
     def call(self, inputs: Any, reverse: bool = False) -> Any:
         table = self.embeddings
         plain = isinstance(table, keras.Variable) and not (reverse or self.quantization_mode)  # LoRA: a sum
-        symbolic = keras.backend.backend() != "tensorflow" or isinstance(inputs, keras.KerasTensor)
-        if symbolic or not plain or self.compute_dtype != "float32":
+        if keras.backend.backend() != "tensorflow" or not plain or self.compute_dtype != "float32":
             return super().call(inputs, reverse)
         import tensorflow as tf
 

@@ -187,6 +187,12 @@ class Batches(keras.utils.PyDataset):
         if self.seed is not None:
             self.order = self._plan()
 
+    def as_they_came(self, values: np.ndarray) -> np.ndarray:
+        """Return what this epoch's batches gave, (rows, ...) end to end, in the order of the rows."""
+        out = np.empty_like(values)
+        out[np.concatenate(self.order)] = values
+        return out
+
     @property
     def spec(self) -> Any:
         """What TensorFlow needs to know of a batch's features, rows and tokens left open."""
@@ -280,10 +286,7 @@ def in_streams(run: Callable[[Any], np.ndarray], batches: Batches) -> Iterator[n
 
 def by_row(run: Callable[[Any], np.ndarray], batches: Batches) -> np.ndarray:
     """Return what `run` gives for every row, (rows, ...), in the order of the rows."""
-    by_batch = np.concatenate(list(in_streams(run, batches)))
-    out = np.empty_like(by_batch)
-    out[np.concatenate(batches.order)] = by_batch
-    return out
+    return batches.as_they_came(np.concatenate(list(in_streams(run, batches))))
 
 
 def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:

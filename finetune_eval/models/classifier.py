@@ -219,8 +219,8 @@ class Classifier(keras_hub.models.Task):
         """Return probabilities; with a `cut`, also of what its frozen layers gave."""
         masked = any(part is not None for part in keras.tree.flatten(mask))
         # Other backbones may have layers that look at all rows of a batch, as batch normalisation does.
-        by_row = isinstance(self.backbone, keras_hub.models.Backbone) and not masked
-        if by_row and side_by_side():
+        row_wise = isinstance(self.backbone, keras_hub.models.Backbone) and not masked
+        if row_wise and side_by_side():
             return in_halves(lambda rows: self._whole(rows, training), inputs)
         return self._whole(inputs, training, mask)
 
@@ -534,10 +534,8 @@ class Classifier(keras_hub.models.Task):
             if self._forward is None:
                 self._forward = forward(self._whole, batches.spec)  # two batches at a time: no halves
             return by_row(self._forward, batches)
-        by_length = np.asarray(keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs))
-        probabilities = np.empty_like(by_length)
-        probabilities[np.concatenate(batches.order)] = by_length
-        return probabilities
+        in_turn = keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs)
+        return batches.as_they_came(np.asarray(in_turn))
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
