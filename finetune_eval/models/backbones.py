@@ -94,6 +94,19 @@ def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     return normalised(x, scale, shift)
 
 
+def _packing(mask: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return what drops padding from (rows * tokens, width), and what puts zeros back in its place."""
+    import tensorflow as tf
+
+    mask = tf.reshape(tf.cast(mask, "bool"), (-1,))
+    real, size = tf.where(mask), tf.size(mask, out_type="int64")
+    # With the indices of `scatter_nd` and not of `gather` either's gradient is the other, and dense.
+    return (
+        lambda whole: tf.gather_nd(whole, real),
+        lambda part: tf.scatter_nd(real, part, (size, part.shape[-1])),
+    )
+
+
 def _layer(
     x: Any,
     mask: Any,
@@ -103,10 +116,12 @@ def _layer(
     heads: int,
     epsilon: float,
     activation: Callable[[Any], Any],
+    packed: bool = False,
 ) -> Any:
     """One post-norm encoder layer, in as few and as large matrix products as there can be.
 
     Query, key and value are one product over all tokens of the batch; only the attention tells rows apart.
+    Where it is `packed`, nothing but the attention sees padding, whose outputs are 0.
     """
     query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, *rest = weights
     mix_kernel, mix_bias, scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2 = (
@@ -114,29 +129,35 @@ def _layer(
     )
     drop_scores, drop_attended, drop_output = drops
     rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
-    x = ops.reshape(x, (-1, width))
+    pack, unpack = _packing(mask) if packed else (lambda whole: whole, lambda part: part)
+    x = pack(ops.reshape(x, (-1, width)))
     square = (width, width)
     kernels = [ops.reshape(kernel, square) for kernel in (query_kernel, key_kernel, value_kernel)]
     biases = [ops.reshape(bias, (width,)) for bias in (query_bias, key_bias, value_bias)]
     joined = ops.matmul(x, ops.concatenate(kernels, axis=1)) + ops.concatenate(biases, axis=0)
-    joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))
+    joined = ops.reshape(unpack(joined), (rows, tokens, 3, heads, width // heads))
     query, key, value = ops.unstack(ops.transpose(joined, (2, 0, 3, 1, 4)), axis=0)
     scores = ops.matmul(query / float(np.sqrt(width // heads)), ops.transpose(key, (0, 1, 3, 2)))
     if mask is not None:
         # As Keras masks a softmax in float32.
         scores += (1.0 - ops.cast(mask, scores.dtype))[:, None, None, :] * -1e9
     mixed = ops.matmul(drop_scores(ops.softmax(scores, axis=-1)), value)
-    mixed = ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width))
+    mixed = pack(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width)))
     attended = ops.matmul(mixed, ops.reshape(mix_kernel, square)) + mix_bias
     x = _normalised(x + drop_attended(attended), scale_1, shift_1, epsilon)
     y = ops.matmul(activation(ops.matmul(x, up_kernel) + up_bias), down_kernel) + down_bias
     x = _normalised(x + drop_output(y), scale_2, shift_2, epsilon)
-    return ops.reshape(x, (rows, tokens, width))
+    return ops.reshape(unpack(x), (rows, tokens, width))
 
 
 @functools.cache
 def _layer_graph(
-    heads: int, epsilon: float, activation: Callable[[Any], Any], rates: tuple[float, ...], float32: bool
+    heads: int,
+    epsilon: float,
+    activation: Callable[[Any], Any],
+    rates: tuple[float, ...],
+    packed: bool,
+    float32: bool,
 ) -> Any:
     """`_layer` as a TensorFlow function: traced, and differentiated, once for all layers of a kind."""
     import tensorflow as tf
@@ -150,7 +171,9 @@ def _layer_graph(
             functools.partial(dropped, rate=rate, seed=seed) if rate else (lambda x: x)
             for rate, seed in zip(rates, seeds, strict=True)
         ]
-        return _layer(x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation)
+        return _layer(
+            x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation, packed=packed
+        )
 
     # Kept as one function it is optimised once, not once a layer. Only where all of it is float32: what
     # puts bfloat16 in (training/precision.py) has not been seen to work inside such a function.
@@ -188,8 +211,12 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         rates = tuple(drop.rate if training else 0.0 for drop in drops)
         import tensorflow as tf
 
+        # Rows to be predicted come sorted by length, with next to no padding. On a GPU, to know how many
+        # tokens are real means waiting for it.
+        on_cpu = not tf.config.list_physical_devices("GPU")
+        packed = bool(training) and padding_mask is not None and on_cpu
         bfloat16 = tf.config.optimizer.get_experimental_options().get(ONEDNN_BFLOAT16, False)
-        return _layer_graph(rates=rates, float32=not bfloat16, **settings)(
+        return _layer_graph(rates=rates, packed=packed, float32=not bfloat16, **settings)(
             inputs,
             padding_mask,
             # Tensors: a variable would have a graph of its own.

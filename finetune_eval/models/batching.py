@@ -163,7 +163,11 @@ class Batches(keras.utils.PyDataset):
         for start in range(0, len(order), size * _WINDOW):
             window = order[start : start + size * _WINDOW]
             window = window[np.argsort(lengths[window], kind="stable")]
-            batches += [window[i : i + size] for i in range(0, len(window), size)]
+            # In a batch every other row first: halves of it (halves.py) then hold as many tokens each.
+            batches += [
+                np.concatenate([window[i : i + size : 2], window[i + 1 : i + size : 2]])
+                for i in range(0, len(window), size)
+            ]
         return [batches[i] for i in random.permutation(len(batches))]
 
     def __len__(self) -> int:

@@ -52,6 +52,22 @@ def test_layer_equals_keras_hubs_layer(batch, tiny):
         np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone drops padding")
+def test_in_training_padding_is_dropped_and_tokens_are_what_they_were(batch):
+    random = np.random.default_rng(2)
+    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2, dropout=0.0)
+    layer.build((None, None, 8))
+    layer.__class__ = backbones._EncoderLayer
+    x, mask = random.normal(size=(4, 9, 8)).astype("float32"), batch["padding_mask"]
+    trained = np.asarray(layer(x, padding_mask=mask, training=True))
+    predicted = np.asarray(layer(x, padding_mask=mask, training=False))
+    real = mask.astype(bool)
+    np.testing.assert_allclose(trained[real], predicted[real], atol=1e-6)
+    assert not trained[~real].any() and predicted[~real].any()
+    nothing = np.asarray(layer(x[:0], padding_mask=mask[:0], training=True))  # half of one row
+    assert nothing.shape == (0, 9, 8)
+
+
 def test_gelu_and_its_derivative_equal_the_definition(tiny):
     x = np.linspace(-8, 8, 401, dtype="float32")
     gelu = backbones.declared_activation("gelu")

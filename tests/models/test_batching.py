@@ -80,6 +80,18 @@ def test_long_rows_do_not_come_last():
     assert abs(np.corrcoef(np.arange(len(means)), means)[0, 1]) < 0.4
 
 
+@given(lengths=rows_of, batch_size=st.integers(2, 33))
+@settings(max_examples=30, deadline=None)
+def test_halves_of_a_training_batch_hold_as_many_tokens(lengths, batch_size):
+    batches = Batches(encoded(lengths), np.arange(len(lengths)), batch_size, seed=0)
+    for x, _ in epoch(batches):
+        tokens = x["padding_mask"].sum(axis=1)
+        middle = (len(tokens) + 1) // 2
+        more = tokens[:middle].sum() - tokens[middle:].sum()
+        # Sorted, pair by pair: no more apart than the longest and the shortest row, or one row that is odd.
+        assert abs(more) <= (tokens.max() if len(tokens) % 2 else tokens.max() - tokens.min())
+
+
 @pytest.mark.parametrize("rows, limit", [(1000, 0.05), (8530, 0.05)])
 def test_padding_is_under_five_per_cent_on_lengths_like_those_of_reviews(rows, limit):
     # Rotten Tomatoes sentences: about 27 tokens on average (docs/performance.md), long tail, at most 80.
