@@ -1,6 +1,8 @@
 """Two halves of a batch side by side give what the whole batch gives."""
 
 import os
+import runpy
+import sys
 
 import keras
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 import finetune_eval as fe
+from finetune_eval import models
 from finetune_eval.models import classifier, halves
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone has halves")
@@ -90,3 +93,25 @@ def test_halves_are_for_operations_that_leave_half_of_the_cores(monkeypatch, thr
     tf.function(lambda: found.append(halves.side_by_side()))()
     assert found == [expected]
     assert not halves.side_by_side()  # outside of a graph there is nothing to run beside
+
+
+@pytest.mark.parametrize(
+    ("cores", "device", "expected"),
+    [(2, None, "1"), (4, None, None), (1, None, None), (2, "/dev/nvidiactl", None), (2, "/dev/kfd", None)],
+)
+def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(monkeypatch, cores, device, expected):
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os.path, "exists", lambda path: path == device)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")  # to be put back as it was
+    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    runpy.run_path(models.__file__)
+    assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
+
+
+def test_what_the_user_has_set_stays(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    runpy.run_path(models.__file__)
+    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "2"
