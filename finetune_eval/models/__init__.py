@@ -9,7 +9,7 @@ if "tensorflow" not in sys.modules:
     # oneDNN is what TensorFlow multiplies with on processors with AVX-512; with AVX2 alone it trains a fifth
     # faster (docs/performance.md).
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-    # On two cores, one for each half of a batch (halves.py; docs/performance.md; not measured on more cores). A
-    # GPU's driver shows as a device: with it batches are not halved.
+    # On two cores, one for each half of a batch (halves.py; docs/performance.md; not measured on more cores).
+    # A GPU's driver shows as a device: with it batches are not halved.
     if os.cpu_count() == 2 and not any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd")):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
