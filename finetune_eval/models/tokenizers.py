@@ -57,7 +57,7 @@ class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
-        # Keras would look for weights in each of 30,000 tokens: a third of a second.
+        # Keras would look for weights in each of 30,000 tokens: a quarter of a second.
         if name in ("vocabulary", "_token_to_id_map"):
             object.__setattr__(self, name, value)
         else:

@@ -96,22 +96,24 @@ def test_halves_are_for_operations_that_leave_half_of_the_cores(monkeypatch, thr
 
 
 @pytest.mark.parametrize(
-    ("cores", "device", "expected"),
-    [(2, None, "1"), (4, None, None), (1, None, None), (2, "/dev/nvidiactl", None), (2, "/dev/kfd", None)],
+    ("cores", "device", "already", "expected"),
+    [
+        (2, None, None, "1"),
+        (4, None, None, None),
+        (1, None, None, None),
+        (2, "/dev/nvidiactl", None, None),
+        (2, "/dev/kfd", None, None),
+        (2, None, "2", "2"),  # what the user has set stays
+    ],
 )
-def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(monkeypatch, cores, device, expected):
+def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(
+    monkeypatch, cores, device, already, expected
+):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
     monkeypatch.setattr(os.path, "exists", lambda path: path == device)
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "")  # to be put back as it was
-    monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", already or "")  # to be put back as it was
+    if already is None:
+        monkeypatch.delenv("TF_NUM_INTRAOP_THREADS")
     monkeypatch.delitem(sys.modules, "tensorflow")
     runpy.run_path(models.__file__)
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
-
-
-def test_what_the_user_has_set_stays(monkeypatch):
-    monkeypatch.setattr(os, "cpu_count", lambda: 2)
-    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", "2")
-    monkeypatch.delitem(sys.modules, "tensorflow")
-    runpy.run_path(models.__file__)
-    assert os.environ["TF_NUM_INTRAOP_THREADS"] == "2"
