@@ -23,7 +23,8 @@ def side_by_side() -> bool:
     if tf.executing_eagerly() or tf.distribute.has_strategy() or tf.config.list_physical_devices("GPU"):
         return False
     threads = tf.config.threading.get_intra_op_parallelism_threads()
-    threads = threads or int(os.environ.get("TF_NUM_INTRAOP_THREADS") or 0)
+    said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
+    threads = threads or (int(said) if said.isdecimal() else 0)  # TensorFlow too ignores what is no number
     return 0 < 2 * threads <= (os.cpu_count() or 1)
 
 

@@ -82,7 +82,15 @@ def test_a_backbone_that_may_look_at_all_rows_of_a_batch_is_given_all(tiny, call
 
 @pytest.mark.parametrize(
     ("threads", "cores", "expected"),
-    [("1", 2, True), ("2", 2, False), (None, 2, False), ("2", 4, True), ("4", 8, True), ("1", 1, False)],
+    [
+        ("1", 2, True),
+        ("2", 2, False),
+        (None, 2, False),
+        ("2", 4, True),
+        ("4", 8, True),
+        ("1", 1, False),
+        ("one", 2, False),
+    ],
 )
 def test_halves_are_for_operations_that_leave_half_of_the_cores(monkeypatch, threads, cores, expected):
     monkeypatch.setattr(os, "cpu_count", lambda: cores)
