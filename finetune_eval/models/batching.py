@@ -79,15 +79,11 @@ def widths(limit: int) -> list[int]:
 
 
 def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray], Encoded]:
-    """Return a function that runs a KerasHub preprocessor over texts, once, and drops the padding.
+    """Return a function of (rows,) strings that tokenises them, once, and drops the padding.
 
     Args:
         preprocess: Turns a (rows,) string tensor into a dict of (rows, length) tensors with a "padding_mask".
-
-    Returns:
-        A function of (rows,) strings; its graph is traced on the first call only.
     """
-    traced = tf.function(preprocess, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
     def encode(texts: np.ndarray) -> Encoded:
         parts: dict[str, list[np.ndarray]] = {}
@@ -95,7 +91,7 @@ def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray
         at_limit = limit = 0
         for start in range(0, len(texts), _CHUNK):
             chunk = tf.constant(texts[start : start + _CHUNK])
-            batch = {name: value.numpy() for name, value in traced(chunk).items()}
+            batch = {name: np.asarray(value) for name, value in preprocess(chunk).items()}
             mask = batch["padding_mask"].astype(bool)
             # A row begins at its first token that is not padding and ends at its last: families of models
             # differ in the side they pad on. A row of nothing but padding keeps one token.

@@ -28,6 +28,7 @@ from finetune_eval.models.batching import (
 )
 from finetune_eval.models.frozen import Cut
 from finetune_eval.models.halves import in_halves, side_by_side
+from finetune_eval.models.tokenizers import preprocessing
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
 _TINY = float(np.finfo("float32").tiny)
@@ -302,7 +303,7 @@ class Classifier(keras_hub.models.Task):
         if not self.takes_text:
             return Encoded({"x": _numeric_rows(name, x, self.input_shape)}, None)
         if self._encoder is None:
-            self._encoder = encoder(self.preprocessor)
+            self._encoder = encoder(preprocessing(self.preprocessor))
         encoded: Encoded = self._encoder(_text_rows(name, x))
         return encoded
 

@@ -9,7 +9,11 @@ tables that the Rust package was built with. It runs inside `tf.data` and can be
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import re
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -29,6 +33,9 @@ _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 # Private use: removed from any text by the cleaning step, so never a user's character.
 _SPECIAL = "\ue001"
 _UNKNOWN = "\ue000"
+# A call costs 0.1 s without a graph; to trace one takes 2 s (two slow cores).
+_CALLS_WITHOUT_A_GRAPH = 20
+_lock = threading.Lock()
 
 
 class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
@@ -140,3 +147,44 @@ class BertTokenizer(_HuggingFaceWordPiece, keras_hub.tokenizers.BertTokenizer):
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class DistilBertTokenizer(_HuggingFaceWordPiece, keras_hub.tokenizers.DistilBertTokenizer):
     """`keras_hub.tokenizers.DistilBertTokenizer` with Hugging Face's ids."""
+
+
+def preprocessing(preprocessor: Any) -> Callable[[tf.Tensor], dict[str, Any]]:
+    """Return a KerasHub preprocessor as a function of (rows,) strings that gives what it gives in a graph.
+
+    Tracing that graph takes as long as twenty calls without one. So with our tokenizers the first calls go
+    without: most processes make no more. KerasHub's own have parts that are slow outside of a graph.
+    """
+    graph = tf.function(preprocessor, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    calls = itertools.count()
+
+    def run(texts: tf.Tensor) -> dict[str, Any]:
+        features: dict[str, Any]
+        ours = isinstance(getattr(preprocessor, "tokenizer", None), _HuggingFaceWordPiece)
+        if not ours or next(calls) >= _CALLS_WITHOUT_A_GRAPH:
+            features = graph(texts)
+        else:
+            with _no_python_path(preprocessor):
+                features = preprocessor(texts)
+        return features
+
+    return run
+
+
+@contextlib.contextmanager
+def _no_python_path(preprocessor: Any) -> Iterator[None]:
+    """Have a preprocessor's layers go KerasHub's TensorFlow path outside of graphs too.
+
+    There they would go another, of Python, with other rules. One thread at a time: the first to leave would
+    give it back to the others.
+    """
+    layers = [layer for layer in preprocessor._flatten_layers() if hasattr(layer, "_allow_python_workflow")]
+    with _lock:
+        before = [layer._allow_python_workflow for layer in layers]
+        try:
+            for layer in layers:
+                layer._allow_python_workflow = False
+            yield
+        finally:
+            for layer, allowed in zip(layers, before, strict=True):
+                layer._allow_python_workflow = allowed

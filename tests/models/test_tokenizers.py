@@ -1,9 +1,11 @@
 """WordPiece ids against the Rust `tokenizers` package, which shares no code with ours."""
 
 import importlib.util
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import keras
+import keras_hub
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,7 +14,7 @@ import tokenizers as hugging_face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_eval.models import pretrained
+from finetune_eval.models import pretrained, tokenizers
 from finetune_eval.models.tokenizers import BertTokenizer, DistilBertTokenizer
 
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -241,6 +243,45 @@ def test_a_saved_tokenizer_gives_the_same_ids(spelling, tmp_path):
     again = keras.saving.load_model(tmp_path / "tokenizer.keras")
     texts = tf.constant([text for text in HARD if text])
     np.testing.assert_array_equal(again(texts), model(texts))
+
+
+@pytest.mark.parametrize("family", ["Bert", "DistilBert"])
+def test_a_preprocessor_gives_the_same_with_a_graph_and_without(spelling, family, monkeypatch):
+    tokenizer = {"Bert": BertTokenizer, "DistilBert": DistilBertTokenizer}[family](spelling)
+    preprocessor = getattr(keras_hub.models, f"{family}TextClassifierPreprocessor")(
+        tokenizer, sequence_length=7
+    )
+    texts = tf.constant([*HARD, "", "cut " * 9, "[PAD] [SEP]"])
+    graphs = []
+    traced = tf.function
+    monkeypatch.setattr(
+        tf, "function", lambda run, **kwargs: graphs.append(traced(run, **kwargs)) or graphs[-1]
+    )
+    monkeypatch.setattr(tokenizers, "_CALLS_WITHOUT_A_GRAPH", 2)
+    run = tokenizers.preprocessing(preprocessor)
+    calls = []
+    for expected in (0, 0, 1, 1):
+        calls.append({name: np.asarray(value) for name, value in run(texts).items()})
+        assert graphs[0].experimental_get_tracing_count() == expected
+    for call in calls:
+        assert call.keys() == calls[-1].keys()
+        for name, values in calls[-1].items():
+            assert call[name].dtype == values.dtype
+            np.testing.assert_array_equal(call[name], values)
+    assert preprocessor.packer._allow_python_workflow  # given back
+
+
+def test_threads_do_not_take_the_path_from_each_other(spelling):
+    preprocessor = keras_hub.models.BertTextClassifierPreprocessor(BertTokenizer(spelling), sequence_length=7)
+    texts = tf.constant([*HARD, "cut " * 9])
+    run = tokenizers.preprocessing(preprocessor)
+    expected = np.asarray(run(texts)["token_ids"])
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(lambda _: run(texts), range(12)):
+            # KerasHub's other path gives int64, or lists.
+            assert np.asarray(found["token_ids"]).dtype == np.int32
+            np.testing.assert_array_equal(found["token_ids"], expected)
+    assert preprocessor._allow_python_workflow
 
 
 @pytest.mark.real
