@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import keras
@@ -11,8 +12,10 @@ import keras_hub
 import numpy as np
 from keras import ops
 
-# TensorFlow's option that has oneDNN multiply in bfloat16.
-ONEDNN_BFLOAT16 = "auto_mixed_precision_onednn_bfloat16"
+from finetune_eval.models.halves import once
+
+# What encoder layers multiply in where they are trained. A graph keeps what it was made with.
+PRODUCTS = ContextVar("products", default="float32")
 
 
 def _gelu(x: Any) -> Any:
@@ -121,33 +124,53 @@ def _layer(
     """One post-norm encoder layer, in as few and as large matrix products as there can be.
 
     Query, key and value are one product over all tokens of the batch; only the attention tells rows apart.
-    Where it is `packed`, nothing but the attention sees padding, whose outputs are 0.
+    Where it is `packed`, nothing but the attention sees padding, whose outputs are 0. Matrices are multiplied
+    in the type of the kernels; all else is float32.
     """
-    query_kernel, query_bias, key_kernel, key_bias, value_kernel, value_bias, *rest = weights
-    mix_kernel, mix_bias, scale_1, shift_1, up_kernel, up_bias, down_kernel, down_bias, scale_2, shift_2 = (
-        rest
-    )
+    joined_kernel, joined_bias, mix_kernel, mix_bias, up_kernel, up_bias, down_kernel, down_bias = weights[:8]
+    scale_1, shift_1, scale_2, shift_2 = weights[8:]
     drop_scores, drop_attended, drop_output = drops
+
+    def product(x: Any, kernel: Any, bias: Any) -> Any:
+        # Not `bias_add`: in bfloat16 the sum of its gradient is wrong by most of it (TensorFlow 2.21).
+        return ops.matmul(ops.cast(x, kernel.dtype), kernel) + bias
+
+    def float32(x: Any) -> Any:
+        return ops.cast(x, "float32")
+
     rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
     pack, unpack = _packing(mask) if packed else (lambda whole: whole, lambda part: part)
     x = pack(ops.reshape(x, (-1, width)))
-    square = (width, width)
-    kernels = [ops.reshape(kernel, square) for kernel in (query_kernel, key_kernel, value_kernel)]
-    biases = [ops.reshape(bias, (width,)) for bias in (query_bias, key_bias, value_bias)]
-    joined = ops.matmul(x, ops.concatenate(kernels, axis=1)) + ops.concatenate(biases, axis=0)
-    joined = ops.reshape(unpack(joined), (rows, tokens, 3, heads, width // heads))
+    joined = unpack(product(x, joined_kernel, joined_bias))
+    joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))
     query, key, value = ops.unstack(ops.transpose(joined, (2, 0, 3, 1, 4)), axis=0)
-    scores = ops.matmul(query / float(np.sqrt(width // heads)), ops.transpose(key, (0, 1, 3, 2)))
+    scores = float32(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))))
     if mask is not None:
         # As Keras masks a softmax in float32.
         scores += (1.0 - ops.cast(mask, scores.dtype))[:, None, None, :] * -1e9
-    mixed = ops.matmul(drop_scores(ops.softmax(scores, axis=-1)), value)
+    shares = drop_scores(ops.softmax(scores, axis=-1))
+    mixed = ops.matmul(ops.cast(shares, value.dtype), value)
     mixed = pack(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width)))
-    attended = ops.matmul(mixed, ops.reshape(mix_kernel, square)) + mix_bias
+    attended = float32(product(mixed, mix_kernel, mix_bias))
     x = _normalised(x + drop_attended(attended), scale_1, shift_1, epsilon)
-    y = ops.matmul(activation(ops.matmul(x, up_kernel) + up_bias), down_kernel) + down_bias
-    x = _normalised(x + drop_output(y), scale_2, shift_2, epsilon)
+    hidden = activation(float32(product(x, up_kernel, up_bias)))
+    output = float32(product(hidden, down_kernel, down_bias))
+    x = _normalised(x + drop_output(output), scale_2, shift_2, epsilon)
     return ops.reshape(unpack(x), (rows, tokens, width))
+
+
+def _dropped(x: Any, rate: float, seed: Any) -> Any:
+    """Dropout on TensorFlow. To draw is most of its work: 32 random bits serve two numbers.
+
+    The rate is good to 2**-17, and what is kept grows by what that rate asks for.
+    """
+    import tensorflow as tf
+
+    size, least = tf.size(x), round(rate * 2**16)
+    bits = tf.random.stateless_uniform((size // 2 + 1,), seed, None, None, "uint32")
+    bits = tf.reshape(tf.reshape(tf.bitcast(bits, "uint16"), (-1,))[:size], tf.shape(x))
+    kept = tf.cast(bits >= tf.constant(least, "uint16"), x.dtype)
+    return x * (kept * (1 / (1 - least / 2**16)))
 
 
 @functools.cache
@@ -157,28 +180,21 @@ def _layer_graph(
     activation: Callable[[Any], Any],
     rates: tuple[float, ...],
     packed: bool,
-    float32: bool,
 ) -> Any:
     """`_layer` as a TensorFlow function: traced, and differentiated, once for all layers of a kind."""
     import tensorflow as tf
 
-    def dropped(x: Any, rate: float, seed: Any) -> Any:
-        kept = tf.random.stateless_uniform(tf.shape(x), seed, dtype=x.dtype) >= rate
-        return x * (tf.cast(kept, x.dtype) * (1 / (1 - rate)))
-
     def run(x: Any, mask: Any, weights: Any, seeds: Any) -> Any:
         drops = [
-            functools.partial(dropped, rate=rate, seed=seed) if rate else (lambda x: x)
+            functools.partial(_dropped, rate=rate, seed=seed) if rate else (lambda x: x)
             for rate, seed in zip(rates, seeds, strict=True)
         ]
         return _layer(
             x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation, packed=packed
         )
 
-    # Kept as one function it is optimised once, not once a layer. Only where all of it is float32: what
-    # puts bfloat16 in (training/precision.py) has not been seen to work inside such a function.
-    kept = {"_noinline": True} if float32 else None
-    return tf.function(run, autograph=False, experimental_attributes=kept)
+    # Kept as one function it is optimised once, not once a layer.
+    return tf.function(run, autograph=False, experimental_attributes={"_noinline": True})
 
 
 class _EncoderLayer(keras_hub.layers.TransformerEncoder):
@@ -196,15 +212,13 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         if special or self.compute_dtype != "float32":
             return super().call(inputs, padding_mask, attention_mask, training, return_attention_scores)
         attention, norm = self._self_attention_layer, self._self_attention_layer_norm
-        up, down = self._feedforward_intermediate_dense, self._feedforward_output_dense
-        dense = (attention.query_dense, attention.key_dense, attention.value_dense, attention.output_dense)
-        weights = [
-            *(weight for part in dense for weight in (part.kernel, part.bias)),
-            norm.gamma, norm.beta, up.kernel, up.bias, down.kernel, down.bias,
-            self._feedforward_layer_norm.gamma, self._feedforward_layer_norm.beta,
-        ]  # fmt: skip
         drops = (attention._dropout_layer, self._self_attention_dropout, self._feedforward_dropout)
-        settings = {"heads": self.num_heads, "epsilon": norm.epsilon, "activation": up.activation}
+        settings = {
+            "heads": self.num_heads,
+            "epsilon": norm.epsilon,
+            "activation": self._feedforward_intermediate_dense.activation,
+        }
+        weights = once(self, lambda: self._weights(PRODUCTS.get() if training else "float32"))
         if keras.backend.backend() != "tensorflow":
             apply = [functools.partial(drop, training=training) for drop in drops]
             return _layer(inputs, padding_mask, weights, apply, **settings)
@@ -215,14 +229,32 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         # tokens are real means waiting for it.
         on_cpu = not tf.config.list_physical_devices("GPU")
         packed = bool(training) and padding_mask is not None and on_cpu
-        bfloat16 = tf.config.optimizer.get_experimental_options().get(ONEDNN_BFLOAT16, False)
-        return _layer_graph(rates=rates, packed=packed, float32=not bfloat16, **settings)(
-            inputs,
-            padding_mask,
-            # Tensors: a variable would have a graph of its own.
-            [tf.convert_to_tensor(weight.value) for weight in weights],
-            [drop.seed_generator.next() if rate else None for drop, rate in zip(drops, rates, strict=True)],
+        seeds = [
+            drop.seed_generator.next() if rate else None for drop, rate in zip(drops, rates, strict=True)
+        ]
+        weights = [tf.convert_to_tensor(weight) for weight in weights]  # a variable would have its own graph
+        return _layer_graph(rates=rates, packed=packed, **settings)(inputs, padding_mask, weights, seeds)
+
+    def _weights(self, products: str) -> list[Any]:
+        """Return what `_layer` takes, what is multiplied cast to `products`."""
+        attention, width = self._self_attention_layer, self._self_attention_layer_norm.gamma.shape[0]
+
+        def matrix(dense: Any) -> tuple[Any, Any]:
+            return ops.reshape(dense.kernel, (width, width)), ops.reshape(dense.bias, (width,))
+
+        query, key, value, mix = map(
+            matrix,
+            (attention.query_dense, attention.key_dense, attention.value_dense, attention.output_dense),
         )
+        query = tuple(part / float(np.sqrt(width // self.num_heads)) for part in query)
+        joined = (ops.concatenate(parts, axis=-1) for parts in zip(query, key, value, strict=True))
+        up, down = self._feedforward_intermediate_dense, self._feedforward_output_dense
+        multiplied = [*joined, *mix, up.kernel, up.bias, down.kernel, down.bias]
+        norms = (self._self_attention_layer_norm, self._feedforward_layer_norm)
+        return [
+            *(ops.cast(part, products) for part in multiplied),
+            *(part for norm in norms for part in (norm.gamma, norm.beta)),
+        ]
 
 
 class _TokenEmbedding(keras_hub.layers.ReversibleEmbedding):

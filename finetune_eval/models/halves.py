@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any
 
 import keras
 from keras import ops
+
+# What the first half made for both, by whose it is; None outside of `in_halves`.
+_SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 
 
 def side_by_side() -> bool:
@@ -31,5 +35,19 @@ def side_by_side() -> bool:
 def in_halves(run: Callable[[Any], Any], inputs: Any) -> Any:
     """Return `run(inputs)`, (rows, ...), the first half of the rows computed apart from the others."""
     middle = (ops.shape(keras.tree.flatten(inputs)[0])[0] + 1) // 2
-    first = run(keras.tree.map_structure(lambda part: part[:middle], inputs))
-    return ops.concatenate([first, run(keras.tree.map_structure(lambda part: part[middle:], inputs))])
+    token = _SHARED.set({})
+    try:
+        first = run(keras.tree.map_structure(lambda part: part[:middle], inputs))
+        return ops.concatenate([first, run(keras.tree.map_structure(lambda part: part[middle:], inputs))])
+    finally:
+        _SHARED.reset(token)
+
+
+def once(owner: Any, make: Callable[[], Any]) -> Any:
+    """Return `make()`; inside `in_halves`, what it gave for this owner in the first half."""
+    shared = _SHARED.get()
+    if shared is None:
+        return make()
+    if id(owner) not in shared:
+        shared[id(owner)] = make()
+    return shared[id(owner)]

@@ -156,7 +156,7 @@ def fine_tune(
     if monitor is not None:
         _checks.one_of("monitor", monitor, _MONITORS)
     mode = "min" if (monitor or "val_loss").endswith("loss") else "max"
-    used_precision = precisions.resolve(precision)
+    used_precision = precisions.resolve(precision, model.backbone)
 
     _checks.same_length("x", x, "y", y) if y is not None else _checks.label_indices("y", y, model.labels)
     indices = _checks.label_indices("y", y, model.labels)

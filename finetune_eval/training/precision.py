@@ -1,61 +1,65 @@
-"""bfloat16 matrix multiplications where the processor has them; what is set is put back."""
+"""bfloat16 matrix products where the processor has them; what is set is put back."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import keras
 
 from finetune_eval import _checks
-from finetune_eval.models.backbones import ONEDNN_BFLOAT16
+from finetune_eval.models.backbones import PRODUCTS, BertBackbone
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
 
-def resolve(precision: str) -> str:
+def resolve(precision: str, backbone: Any) -> str:
     """Return "float32" or "bfloat16": for "auto", what is fast on this machine without emulation.
 
     Raises:
-        ValueError: bfloat16 is asked for where it would be emulated.
+        ValueError: bfloat16 is asked for where it would be emulated, or ignored.
     """
     _checks.one_of("precision", precision, PRECISIONS)
-    able = keras.backend.backend() == "tensorflow" and _processor_has_bfloat16()
+    able = (
+        isinstance(backbone, BertBackbone)
+        and keras.backend.backend() == "tensorflow"
+        and _processor_has_bfloat16()
+    )
     if precision == "auto":
         return "bfloat16" if able else "float32"
     if precision == "bfloat16" and not able:
         raise ValueError(
-            "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or "
-            "amx_bf16; "
-            "use 'auto' or 'float32'."
+            "`precision` 'bfloat16' needs a BERT backbone, the TensorFlow backend, no GPU, and a processor "
+            "with avx512_bf16 or amx_bf16; use 'auto' or 'float32'."
         )
     return precision
 
 
 @contextlib.contextmanager
 def matmul_precision(precision: str) -> Iterator[None]:
-    """Run matrix multiplications in `precision` ("float32" or "bfloat16") inside the context.
+    """Have encoder layers that are trained inside the context multiply in `precision`.
 
-    Weights, sums, softmax and loss stay float32. A graph keeps the precision it was first run with, so graphs
+    Products are rounded to bfloat16; they are summed in float32. Weights and their updates, softmax, GELU,
+    normalisation and the loss stay float32, and so does all that is computed without training. TensorFlow's
+    own switch (`auto_mixed_precision_onednn_bfloat16`) is not used: the gradients of biases that it gives are
+    wrong by most of their size (docs/performance.md). A graph keeps the precision it was made with: graphs
     made inside must not be used outside.
     """
-    if precision == "float32":
-        yield
-        return
-    import tensorflow as tf
-
-    before = tf.config.optimizer.get_experimental_options().get(ONEDNN_BFLOAT16, False)
-    tf.config.optimizer.set_experimental_options({ONEDNN_BFLOAT16: True})
+    token = PRODUCTS.set(precision)
     try:
         yield
     finally:
-        tf.config.optimizer.set_experimental_options({ONEDNN_BFLOAT16: before})
+        PRODUCTS.reset(token)
 
 
 def _processor_has_bfloat16() -> bool:
+    import tensorflow as tf
+
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
-    return "avx512_bf16" in flags or "amx_bf16" in flags
+    able = "avx512_bf16" in flags or "amx_bf16" in flags
+    return able and not tf.config.list_physical_devices("GPU")

@@ -4,6 +4,7 @@ import keras
 import keras_hub
 import numpy as np
 import pytest
+import tensorflow as tf
 from scipy.special import erf
 
 from finetune_eval.models import backbones
@@ -66,6 +67,58 @@ def test_in_training_padding_is_dropped_and_tokens_are_what_they_were(batch):
     assert not trained[~real].any() and predicted[~real].any()
     nothing = np.asarray(layer(x[:0], padding_mask=mask[:0], training=True))  # half of one row
     assert nothing.shape == (0, 9, 8)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")
+def test_in_bfloat16_outputs_and_gradients_are_those_of_float32_to_its_rounding():
+    """With many tokens: a sum in bfloat16 stops growing at 256 times what is added."""
+    random = np.random.default_rng(3)
+    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=24, num_heads=2, dropout=0.0)
+    layer.build((None, None, 16))
+    layer.__class__ = backbones._EncoderLayer
+    layer.set_weights([
+        float("gamma" in weight.path) + 0.3 * random.normal(size=weight.shape) for weight in layer.weights
+    ])  # fmt: skip
+    x = tf.constant(random.normal(size=(96, 40, 16)).astype("float32"))
+    aim = random.normal(size=x.shape).astype("float32") + 1.0
+    mask = (np.arange(40) < random.integers(1, 41, (96, 1))).astype("int32")
+
+    @tf.function
+    def run(products):
+        token = backbones.PRODUCTS.set(products)
+        with tf.GradientTape() as tape:
+            out = layer(x, padding_mask=mask, training=True)
+            loss = tf.reduce_mean((out - aim) ** 2)
+        backbones.PRODUCTS.reset(token)
+        return out, tape.gradient(loss, [v.value for v in layer.trainable_variables])
+
+    found, expected = run("bfloat16"), run("float32")
+    assert 1e-4 < off(found[0], expected[0]) < 0.01
+    for variable, one, other in zip(layer.trainable_variables, found[1], expected[1], strict=True):
+        if "key/bias" not in variable.path:  # its exact gradient is 0
+            assert off(one, other) < 0.05, variable.path
+
+
+def off(found, expected):
+    """Return |found - expected| / |expected|."""
+    found, expected = np.asarray(found), np.asarray(expected)
+    return np.linalg.norm(found - expected) / np.linalg.norm(expected)
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="Keras' own dropout elsewhere")
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_dropout_drops_its_share_and_keeps_the_mean(rate):
+    x = tf.ones((301, 333))
+    found = np.asarray(backbones._dropped(x, rate, (1, 2)))
+    error = np.sqrt(rate * (1 - rate) / found.size)
+    assert np.mean(found == 0) == pytest.approx(rate, abs=4 * error)
+    np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-4)
+    # Neighbours, of which two share a draw, and rows are independent.
+    for one, other in ((found[:, :-1], found[:, 1:]), (found[:-1], found[1:])):
+        both = np.mean((one == 0) & (other == 0))
+        assert both == pytest.approx(rate**2, abs=4 * np.sqrt(rate**2 * (1 - rate**2) / one.size))
+    assert np.array_equal(found, np.asarray(backbones._dropped(x, rate, (1, 2))))
+    assert not np.array_equal(found, np.asarray(backbones._dropped(x, rate, (1, 3))))
 
 
 def test_gelu_and_its_derivative_equal_the_definition(tiny):

@@ -12,6 +12,7 @@ import pytest
 import tensorflow as tf
 
 import finetune_eval as fe
+from finetune_eval.models import backbones
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import fine_tune as module
 from finetune_eval.training import precision
@@ -466,45 +467,55 @@ def test_an_interruption_while_a_batch_is_made_loses_no_weight(tiny, data, monke
 # --- precision ---
 
 
-def option():
-    return tf.config.optimizer.get_experimental_options().get(precision.ONEDNN_BFLOAT16, False)
+def products():
+    return backbones.PRODUCTS.get()
 
 
-@pytest.mark.parametrize("before", [False, True])
-def test_the_precision_option_is_put_back_even_after_an_error(before):
-    tf.config.optimizer.set_experimental_options({precision.ONEDNN_BFLOAT16: before})
-    try:
-        with pytest.raises(KeyError), precision.matmul_precision("bfloat16"):
-            assert option() is True
-            raise KeyError
-        assert option() is before
+def test_the_precision_is_put_back_even_after_an_error():
+    with pytest.raises(KeyError), precision.matmul_precision("bfloat16"):
         with precision.matmul_precision("float32"):
-            assert option() is before
-    finally:
-        tf.config.optimizer.set_experimental_options({precision.ONEDNN_BFLOAT16: False})
+            assert products() == "float32"
+        assert products() == "bfloat16"
+        raise KeyError
+    assert products() == "float32"
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")
-def test_fine_tune_puts_the_precision_option_back(tiny, data, monkeypatch):
+def test_fine_tune_trains_in_bfloat16_judges_in_float32_and_puts_it_back(tiny, monkeypatch):
     monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
-    seen = []
-    look = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(option()))
-    with pytest.raises(KeyboardInterrupt):
-        quick(tiny.numeric_classifier(), *data, precision="bfloat16", callbacks=[look, Interrupt(0)])
-    assert seen == [True] and option() is False
+    used, weights = [], backbones._EncoderLayer._weights
+    monkeypatch.setattr(
+        backbones._EncoderLayer, "_weights", lambda self, as_: used.append(as_) or weights(self, as_)
+    )
+    rows = (list(tiny.texts), list(tiny.sentiments))
+    model = tiny.text_classifier()
+    run = fe.fine_tune(model, *rows, validation_data=rows, epochs=2, precision="auto", verbose=False)
+    assert run.manifest["precision"] == {"asked": "auto", "used": "bfloat16"} and products() == "float32"
+    layers = len(model.backbone.transformer_layers)
+    assert used[:layers] == ["bfloat16"] * layers and used[-layers:] == ["float32"] * layers
+    # What the trace says of validation rows is what `evaluate` says.
+    best = run.trace.epochs[run.trace.best_epoch - 1].metrics
+    found = model.evaluate(*rows, verbose=0, return_dict=True)
+    assert best["val_loss"] == pytest.approx(found["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("backend, able", [("tensorflow", False), ("jax", True)])
-def test_bfloat16_is_refused_where_it_would_be_emulated_or_ignored(monkeypatch, backend, able):
+@pytest.mark.parametrize(
+    "backend, able, backbone",
+    [("tensorflow", False, "bert"), ("jax", True, "bert"), ("tensorflow", True, "numbers")],
+)
+def test_bfloat16_is_refused_where_it_would_be_emulated_or_ignored(
+    tiny, monkeypatch, backend, able, backbone
+):
+    model = tiny.text_classifier() if backbone == "bert" else tiny.numeric_classifier()
     monkeypatch.setattr(keras.backend, "backend", lambda: backend)
     monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: able)
-    assert precision.resolve("auto") == "float32"
+    assert precision.resolve("auto", model.backbone) == "float32"
     sentence = (
-        "`precision` 'bfloat16' needs the TensorFlow backend and a processor with avx512_bf16 or amx_bf16; "
-        "use 'auto' or 'float32'."
+        "`precision` 'bfloat16' needs a BERT backbone, the TensorFlow backend, no GPU, and a processor with "
+        "avx512_bf16 or amx_bf16; use 'auto' or 'float32'."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
-        precision.resolve("bfloat16")
+        precision.resolve("bfloat16", model.backbone)
 
 
 # --- bad arguments: refused before anything is trained ---
