@@ -13,6 +13,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def without(lever):
     """Take one lever away, so that its part can be told."""
+    import contextlib
+
     from finetune_eval.models import backbones, batching, frozen  # first: it sets how TensorFlow computes
 
     import keras  # isort: skip
@@ -24,6 +26,8 @@ def without(lever):
         batching._WINDOW = 1  # rows are sorted within a batch: batches are as the rows were drawn
     elif lever == "packing":
         backbones._packing = lambda mask: (lambda whole: whole, lambda part: part)
+    elif lever == "kept_memory":
+        fine_tune.kept_memory = contextlib.nullcontext
     elif lever == "fused_adamw":
         optimizers.AdamW.update_step = keras.optimizers.AdamW.update_step
         optimizers.AdamW._backend_update_step = keras.optimizers.AdamW._backend_update_step

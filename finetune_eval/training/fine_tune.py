@@ -24,6 +24,7 @@ from finetune_eval.models.classifier import (
     lost,
     variables_kept,
 )
+from finetune_eval.models.memory import kept_memory
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
@@ -222,7 +223,7 @@ def fine_tune(
     began = time.perf_counter()
     status = "interrupted"
     try:
-        with precisions.matmul_precision(used_precision), variables_kept(model):
+        with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
             _compute_frozen(model, train, validation, show=print if verbose else None)
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
