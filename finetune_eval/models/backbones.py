@@ -97,16 +97,21 @@ def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
     return normalised(x, scale, shift)
 
 
-def _packing(mask: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Return what drops padding from (rows * tokens, width), and what puts zeros back in its place."""
+def _packing(mask: Any, multiple: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """Return what drops padding from (rows * tokens, width), and what puts zeros back in its place.
+
+    As much padding stays as makes the tokens a multiple, if there is that much.
+    """
     import tensorflow as tf
 
     mask = tf.reshape(tf.cast(mask, "bool"), (-1,))
-    real, size = tf.where(mask), tf.size(mask, out_type="int64")
+    kept, size = tf.where(mask), tf.size(mask, out_type="int64")
+    if multiple > 1:
+        kept = tf.concat([kept, tf.where(~mask)[: -tf.shape(kept)[0] % multiple]], axis=0)
     # With the indices of `scatter_nd` and not of `gather` either's gradient is the other, and dense.
     return (
-        lambda whole: tf.gather_nd(whole, real),
-        lambda part: tf.scatter_nd(real, part, (size, part.shape[-1])),
+        lambda whole: tf.gather_nd(whole, kept),
+        lambda part: tf.scatter_nd(kept, part, (size, part.shape[-1])),
     )
 
 
@@ -124,8 +129,8 @@ def _layer(
     """One post-norm encoder layer, in as few and as large matrix products as there can be.
 
     Query, key and value are one product over all tokens of the batch; only the attention tells rows apart.
-    Where it is `packed`, nothing but the attention sees padding, whose outputs are 0. Matrices are multiplied
-    in the type of the kernels; all else is float32.
+    Where it is `packed`, nothing but the attention sees padding, or hardly. Matrices are multiplied in
+    the type of the kernels; all else is float32.
     """
     joined_kernel, joined_bias, mix_kernel, mix_bias, up_kernel, up_bias, down_kernel, down_bias = weights[:8]
     scale_1, shift_1, scale_2, shift_2 = weights[8:]
@@ -139,7 +144,10 @@ def _layer(
         return ops.cast(x, "float32")
 
     rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
-    pack, unpack = _packing(mask) if packed else (lambda whole: whole, lambda part: part)
+    pack = unpack = lambda part: part  # noqa: E731
+    if packed:
+        # oneDNN makes, and keeps, programs of bfloat16 products for each number of tokens.
+        pack, unpack = _packing(mask, multiple=16 if joined_kernel.dtype == "bfloat16" else 1)
     x = pack(ops.reshape(x, (-1, width)))
     joined = unpack(product(x, joined_kernel, joined_bias))
     joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))

@@ -81,13 +81,14 @@ def test_in_bfloat16_outputs_and_gradients_are_those_of_float32_to_its_rounding(
     ])  # fmt: skip
     x = tf.constant(random.normal(size=(96, 40, 16)).astype("float32"))
     aim = random.normal(size=x.shape).astype("float32") + 1.0
-    mask = (np.arange(40) < random.integers(1, 41, (96, 1))).astype("int32")
+    mask = (np.arange(40) < random.integers(1, 41, (96, 1))).astype("float32")
 
     @tf.function
     def run(products):
         token = backbones.PRODUCTS.set(products)
         with tf.GradientTape() as tape:
             out = layer(x, padding_mask=mask, training=True)
+            out *= mask[:, :, np.newaxis]
             loss = tf.reduce_mean((out - aim) ** 2)
         backbones.PRODUCTS.reset(token)
         return out, tape.gradient(loss, [v.value for v in layer.trainable_variables])
