@@ -342,8 +342,9 @@ class BestEpoch(keras.callbacks.Callback):
                 if not layer.trainable
                 for weight in layer.weights
             }
+            copied = keras.backend.backend() == "tensorflow"  # by `convert_to_numpy`
             self._weights = [
-                (weight, np.array(ops.convert_to_numpy(weight)))
+                (weight, np.array(ops.convert_to_numpy(weight), copy=not copied or None))
                 for weight in self.model.weights
                 if id(weight) not in frozen
             ]
