@@ -25,7 +25,7 @@ def without(lever):
     if lever == "bucketing":
         batching._WINDOW = 1  # rows are sorted within a batch: batches are as the rows were drawn
     elif lever == "packing":
-        backbones._packing = lambda mask, multiple: (lambda whole: whole, lambda part: part)
+        backbones._packing = lambda mask, multiple: backbones._all_tokens(mask)
     elif lever == "kept_memory":
         fine_tune.kept_memory = contextlib.nullcontext
     elif lever == "fused_adamw":

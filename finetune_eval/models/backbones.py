@@ -18,24 +18,24 @@ from finetune_eval.models.halves import once
 PRODUCTS = ContextVar("products", default="float32")
 
 
+# What a function below returns beside its result: from the loss's gradient by the result, that by its inputs.
+_Back = Callable[[Any], Any]
+
+
+def _gelu_and_back(x: Any) -> tuple[Any, _Back]:
+    # The normal distribution's share below x. TensorFlow's own GELU takes erfc, which is twice as slow.
+    below = 0.5 + 0.5 * ops.erf(x * float(np.sqrt(0.5)))
+
+    def back(upstream: Any) -> Any:
+        density = ops.exp(-0.5 * ops.square(x)) * float(1 / np.sqrt(2 * np.pi))
+        return upstream * (below + x * density)
+
+    return x * below, back
+
+
 def _gelu(x: Any) -> Any:
-    """GELU by the error function; on TensorFlow with its derivative written out, in half the passes."""
-    if keras.backend.backend() != "tensorflow":
-        return keras.activations.gelu(x)
-    import tensorflow as tf
-
-    @tf.custom_gradient
-    def gelu(x: Any) -> Any:
-        # The normal distribution's share below x. TensorFlow's own GELU takes erfc, which is twice as slow.
-        below = 0.5 + 0.5 * tf.math.erf(x * float(np.sqrt(0.5)))
-
-        def gradient(upstream: Any) -> Any:
-            density = tf.exp(-0.5 * tf.square(x)) * float(1 / np.sqrt(2 * np.pi))
-            return upstream * (below + x * density)
-
-        return x * below, gradient
-
-    return gelu(x)
+    """GELU by the error function."""
+    return _gelu_and_back(x)[0]
 
 
 def _gelu_tanh(x: Any) -> Any:
@@ -69,49 +69,142 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
     return _ACTIVATIONS[name]
 
 
-def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> Any:
-    """Layer normalisation over the last axis of (tokens, width); on TensorFlow in fewer passes, as GELU."""
+def _activated(activation: Callable[[Any], Any], x: Any) -> tuple[Any, _Back]:
+    if activation is _gelu:
+        return _gelu_and_back(x)
 
-    def units(x: Any) -> tuple[Any, Any]:
-        centred = x - ops.mean(x, axis=-1, keepdims=True)
-        inverse = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
-        return centred * inverse, inverse
+    def back(upstream: Any) -> Any:
+        import tensorflow as tf
 
-    if keras.backend.backend() != "tensorflow":
-        return units(x)[0] * scale + shift
-    import tensorflow as tf
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            found = activation(x)
+        return tape.gradient(found, x, upstream)
 
-    @tf.custom_gradient
-    def normalised(x: Any, scale: Any, shift: Any) -> Any:
-        unit, inverse = units(x)
-
-        def gradient(upstream: Any) -> Any:
-            along, scaled = upstream * unit, upstream * scale
-            mean = tf.reduce_mean(scaled, axis=-1, keepdims=True)
-            mean_along = tf.linalg.matvec(along, scale)[:, tf.newaxis] / float(x.shape[-1])
-            down = (scaled - mean - unit * mean_along) * inverse
-            return down, tf.reduce_sum(along, axis=0), tf.reduce_sum(upstream, axis=0)
-
-        return unit * scale + shift, gradient
-
-    return normalised(x, scale, shift)
+    return activation(x), back
 
 
-def _packing(mask: Any, multiple: int) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """Return what drops padding from (rows * tokens, width), and what puts zeros back in its place.
+def _normalised(x: Any, scale: Any, shift: Any, epsilon: float) -> tuple[Any, _Back]:
+    """Layer normalisation over the last axis of (tokens, width)."""
+    centred = x - ops.mean(x, axis=-1, keepdims=True)
+    inverse = ops.rsqrt(ops.mean(ops.square(centred), axis=-1, keepdims=True) + epsilon)
+    unit = centred * inverse
 
-    As much padding stays as makes the tokens a multiple, if there is that much.
+    def back(upstream: Any) -> tuple[Any, Any, Any]:
+        along, scaled = upstream * unit, upstream * scale
+        mean = ops.mean(scaled, axis=-1, keepdims=True)
+        mean_along = ops.matmul(along, scale[:, None]) / float(unit.shape[-1])
+        down = (scaled - mean - unit * mean_along) * inverse
+        return down, ops.sum(along, axis=0), ops.sum(upstream, axis=0)
+
+    return unit * scale + shift, back
+
+
+def _product(x: Any, kernel: Any, bias: Any) -> tuple[Any, _Back]:
+    """`x @ kernel + bias`, (tokens, width), float32, multiplied in the type of the kernel."""
+    x = ops.cast(x, kernel.dtype)
+
+    def back(upstream: Any) -> tuple[Any, Any, Any]:
+        narrow = ops.cast(upstream, kernel.dtype)
+        down = ops.matmul(narrow, ops.transpose(kernel))
+        # `sum` adds bfloat16 in float32. That of TensorFlow's `bias_add` adds in bfloat16, and its sums are
+        # wrong by most of their size (2.21).
+        of_bias = ops.cast(ops.sum(upstream, axis=0), "float32")
+        return down, ops.matmul(ops.transpose(x), narrow), of_bias
+
+    return ops.cast(ops.matmul(x, kernel), "float32") + bias, back
+
+
+def _attended(
+    joined: Any, hidden: Any, drop: Any, heads: int, pack: _Back, unpack: _Back
+) -> tuple[Any, _Back]:
+    """Mix values by the softmax of queries and keys: (tokens, 3 * width) -> (tokens, width)."""
+    whole = unpack(joined)
+    rows, tokens = ops.shape(whole)[:2]
+    size = whole.shape[-1] // (3 * heads)
+    whole = ops.transpose(ops.reshape(whole, (rows, tokens, 3, heads, size)), (2, 0, 3, 1, 4))
+    query, key, value = ops.unstack(whole, axis=0)
+    scores = ops.cast(ops.matmul(query, _turned(key)), "float32")
+    shares = ops.softmax(scores if hidden is None else scores + hidden, axis=-1)
+    dropped, back_dropped = drop(shares)
+    dropped = ops.cast(dropped, value.dtype)
+    mixed = ops.transpose(ops.matmul(dropped, value), (0, 2, 1, 3))
+
+    def back(upstream: Any) -> Any:
+        upstream = ops.reshape(unpack(upstream), (rows, tokens, heads, size))
+        upstream = ops.transpose(upstream, (0, 2, 1, 3))
+        down = back_dropped(ops.cast(ops.matmul(upstream, _turned(value)), "float32"))
+        down = shares * (down - ops.sum(down * shares, axis=-1, keepdims=True))
+        down = ops.cast(down, value.dtype)
+        parts = [
+            ops.matmul(down, key), ops.matmul(_turned(down), query), ops.matmul(_turned(dropped), upstream)
+        ]  # fmt: skip
+        parts = ops.transpose(ops.stack(parts, axis=0), (1, 3, 0, 2, 4))
+        return pack(ops.reshape(parts, (rows, tokens, 3 * heads * size)))
+
+    return pack(ops.reshape(mixed, (rows, tokens, heads * size))), back
+
+
+def _turned(matrices: Any) -> Any:
+    return ops.transpose(matrices, (0, 1, 3, 2))
+
+
+def _dropping(rate: float, seed: Any) -> Callable[[Any], tuple[Any, _Back]]:
+    """Dropout on TensorFlow. To draw is most of its work: 32 random bits serve two numbers.
+
+    The rate is good to 2**-17, and what is kept grows by what that rate asks for.
     """
     import tensorflow as tf
 
+    if not rate:
+        return lambda x: (x, lambda upstream: upstream)
+    least = round(rate * 2**16)
+
+    def drop(x: Any) -> tuple[Any, _Back]:
+        bits = tf.random.stateless_uniform((tf.size(x) // 2 + 1,), seed, None, None, "uint32")
+        bits = tf.reshape(tf.reshape(tf.bitcast(bits, "uint16"), (-1,))[: tf.size(x)], tf.shape(x))
+        kept = bits >= tf.constant(least, "uint16")
+
+        def apply(x: Any) -> Any:
+            return x * (tf.cast(kept, x.dtype) * (1 / (1 - least / 2**16)))
+
+        return apply(x), apply
+
+    return drop
+
+
+def _with_no_back(drop: Callable[[Any], Any]) -> Callable[[Any], tuple[Any, _Back]]:
+    """For a backend that derives by itself."""
+    return lambda x: (drop(x), lambda upstream: upstream)
+
+
+def _packing(mask: Any, multiple: int) -> tuple[_Back, _Back]:
+    """Return what drops padding from (rows, tokens, width), and what puts zeros back in its place.
+
+    What comes between is (tokens of all rows, width). As much padding stays as makes its tokens a multiple,
+    if there is that much. Either is the other's derivative.
+    """
+    import tensorflow as tf
+
+    rows, tokens = tf.unstack(tf.shape(mask))
     mask = tf.reshape(tf.cast(mask, "bool"), (-1,))
-    kept, size = tf.where(mask), tf.size(mask, out_type="int64")
+    kept = tf.where(mask)
     if multiple > 1:
         kept = tf.concat([kept, tf.where(~mask)[: -tf.shape(kept)[0] % multiple]], axis=0)
-    # With the indices of `scatter_nd` and not of `gather` either's gradient is the other, and dense.
+    size = tf.cast(rows * tokens, kept.dtype)
+
+    def unpack(part: Any) -> Any:
+        return tf.reshape(tf.scatter_nd(kept, part, (size, part.shape[-1])), (rows, tokens, part.shape[-1]))
+
+    return lambda whole: tf.gather_nd(tf.reshape(whole, (-1, whole.shape[-1])), kept), unpack
+
+
+def _all_tokens(x: Any) -> tuple[_Back, _Back]:
+    """Return what `_packing` does, for batches like (rows, tokens, width) that keep their padding."""
+    rows, tokens = ops.shape(x)[:2]
     return (
-        lambda whole: tf.gather_nd(whole, kept),
-        lambda part: tf.scatter_nd(kept, part, (size, part.shape[-1])),
+        lambda whole: ops.reshape(whole, (-1, whole.shape[-1])),
+        lambda part: ops.reshape(part, (rows, tokens, part.shape[-1])),
     )
 
 
@@ -119,66 +212,55 @@ def _layer(
     x: Any,
     mask: Any,
     weights: Sequence[Any],
-    drops: Sequence[Callable[[Any], Any]],
+    drops: Sequence[Callable[[Any], tuple[Any, _Back]]],
     *,
     heads: int,
     epsilon: float,
     activation: Callable[[Any], Any],
     packed: bool = False,
-) -> Any:
-    """One post-norm encoder layer, in as few and as large matrix products as there can be.
+) -> tuple[Any, _Back]:
+    """One post-norm encoder layer, and what takes a gradient back through it to x and the weights.
 
-    Query, key and value are one product over all tokens of the batch; only the attention tells rows apart.
-    Where it is `packed`, nothing but the attention sees padding, or hardly. Matrices are multiplied in
-    the type of the kernels; all else is float32.
+    In as few and as large matrix products as there can be: query, key and value are one product over all
+    tokens of the batch, and only the attention tells rows apart. Where it is `packed`, nothing but the
+    attention sees padding, or hardly. Matrices are multiplied in the type of the kernels; all else is
+    float32.
     """
     joined_kernel, joined_bias, mix_kernel, mix_bias, up_kernel, up_bias, down_kernel, down_bias = weights[:8]
     scale_1, shift_1, scale_2, shift_2 = weights[8:]
-    drop_scores, drop_attended, drop_output = drops
-
-    def product(x: Any, kernel: Any, bias: Any) -> Any:
-        # Not `bias_add`: in bfloat16 the sum of its gradient is wrong by most of it (TensorFlow 2.21).
-        return ops.matmul(ops.cast(x, kernel.dtype), kernel) + bias
+    drop_shares, drop_attended, drop_output = drops
+    # As Keras masks a softmax in float32.
+    hidden = None if mask is None else (1.0 - ops.cast(mask, "float32"))[:, None, None, :] * -1e9
+    # oneDNN makes, and keeps, programs of bfloat16 products for each number of tokens: let there be few.
+    few = joined_kernel.dtype == "bfloat16"
+    pack, unpack = _packing(mask, 16 if few else 1) if packed else _all_tokens(x)
 
     def float32(x: Any) -> Any:
         return ops.cast(x, "float32")
 
-    rows, tokens, width = ops.shape(x)[0], ops.shape(x)[1], x.shape[-1]
-    pack = unpack = lambda part: part  # noqa: E731
-    if packed:
-        # oneDNN makes, and keeps, programs of bfloat16 products for each number of tokens.
-        pack, unpack = _packing(mask, multiple=16 if joined_kernel.dtype == "bfloat16" else 1)
-    x = pack(ops.reshape(x, (-1, width)))
-    joined = unpack(product(x, joined_kernel, joined_bias))
-    joined = ops.reshape(joined, (rows, tokens, 3, heads, width // heads))
-    query, key, value = ops.unstack(ops.transpose(joined, (2, 0, 3, 1, 4)), axis=0)
-    scores = float32(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2))))
-    if mask is not None:
-        # As Keras masks a softmax in float32.
-        scores += (1.0 - ops.cast(mask, scores.dtype))[:, None, None, :] * -1e9
-    shares = drop_scores(ops.softmax(scores, axis=-1))
-    mixed = ops.matmul(ops.cast(shares, value.dtype), value)
-    mixed = pack(ops.reshape(ops.transpose(mixed, (0, 2, 1, 3)), (-1, width)))
-    attended = float32(product(mixed, mix_kernel, mix_bias))
-    x = _normalised(x + drop_attended(attended), scale_1, shift_1, epsilon)
-    hidden = activation(float32(product(x, up_kernel, up_bias)))
-    output = float32(product(hidden, down_kernel, down_bias))
-    x = _normalised(x + drop_output(output), scale_2, shift_2, epsilon)
-    return ops.reshape(unpack(x), (rows, tokens, width))
+    x = pack(x)
+    joined, back_joined = _product(x, joined_kernel, joined_bias)
+    joined = ops.cast(joined, joined_kernel.dtype)
+    mixed, back_mixed = _attended(joined, hidden, drop_shares, heads, pack, unpack)
+    attended, back_attended = _product(mixed, mix_kernel, mix_bias)
+    attended, back_drop_attended = drop_attended(attended)
+    x, back_norm_1 = _normalised(x + attended, scale_1, shift_1, epsilon)
+    up, back_up = _product(x, up_kernel, up_bias)
+    active, back_active = _activated(activation, up)
+    output, back_output = _product(active, down_kernel, down_bias)
+    output, back_drop_output = drop_output(output)
+    x, back_norm_2 = _normalised(x + output, scale_2, shift_2, epsilon)
 
+    def back(upstream: Any) -> tuple[Any, ...]:
+        down, *norm_2 = back_norm_2(pack(upstream))
+        inner, *of_down = back_output(back_drop_output(down))
+        inner, *of_up = back_up(back_active(float32(inner)))
+        down, *norm_1 = back_norm_1(down + float32(inner))
+        inner, *of_mix = back_attended(back_drop_attended(down))
+        inner, *of_joined = back_joined(back_mixed(inner))
+        return unpack(down + float32(inner)), *of_joined, *of_mix, *of_up, *of_down, *norm_1, *norm_2
 
-def _dropped(x: Any, rate: float, seed: Any) -> Any:
-    """Dropout on TensorFlow. To draw is most of its work: 32 random bits serve two numbers.
-
-    The rate is good to 2**-17, and what is kept grows by what that rate asks for.
-    """
-    import tensorflow as tf
-
-    size, least = tf.size(x), round(rate * 2**16)
-    bits = tf.random.stateless_uniform((size // 2 + 1,), seed, None, None, "uint32")
-    bits = tf.reshape(tf.reshape(tf.bitcast(bits, "uint16"), (-1,))[:size], tf.shape(x))
-    kept = tf.cast(bits >= tf.constant(least, "uint16"), x.dtype)
-    return x * (kept * (1 / (1 - least / 2**16)))
+    return unpack(x), back
 
 
 @functools.cache
@@ -189,17 +271,22 @@ def _layer_graph(
     rates: tuple[float, ...],
     packed: bool,
 ) -> Any:
-    """`_layer` as a TensorFlow function: traced, and differentiated, once for all layers of a kind."""
+    """`_layer` as a TensorFlow function: traced once for all layers of a kind.
+
+    With its own derivative memory is gone over fewer times, and kept for no more than is needed: TensorFlow's
+    would keep half as much again, in part for its shape alone.
+    """
     import tensorflow as tf
 
     def run(x: Any, mask: Any, weights: Any, seeds: Any) -> Any:
-        drops = [
-            functools.partial(_dropped, rate=rate, seed=seed) if rate else (lambda x: x)
-            for rate, seed in zip(rates, seeds, strict=True)
-        ]
-        return _layer(
-            x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation, packed=packed
-        )
+        @tf.custom_gradient
+        def layer(x: Any, *weights: Any) -> tuple[Any, _Back]:
+            drops = [_dropping(rate, seed) for rate, seed in zip(rates, seeds, strict=True)]
+            return _layer(
+                x, mask, weights, drops, heads=heads, epsilon=epsilon, activation=activation, packed=packed
+            )
+
+        return layer(x, *weights)
 
     # Kept as one function it is optimised once, not once a layer.
     return tf.function(run, autograph=False, experimental_attributes={"_noinline": True})
@@ -228,8 +315,9 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         }
         weights = once(self, lambda: self._weights(PRODUCTS.get() if training else "float32"))
         if keras.backend.backend() != "tensorflow":
-            apply = [functools.partial(drop, training=training) for drop in drops]
-            return _layer(inputs, padding_mask, weights, apply, **settings)
+            apply = [_with_no_back(functools.partial(drop, training=training)) for drop in drops]
+            output, _ = _layer(inputs, padding_mask, weights, apply, **settings)
+            return output
         rates = tuple(drop.rate if training else 0.0 for drop in drops)
         import tensorflow as tf
 
@@ -257,10 +345,10 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         query = tuple(part / float(np.sqrt(width // self.num_heads)) for part in query)
         joined = (ops.concatenate(parts, axis=-1) for parts in zip(query, key, value, strict=True))
         up, down = self._feedforward_intermediate_dense, self._feedforward_output_dense
-        multiplied = [*joined, *mix, up.kernel, up.bias, down.kernel, down.bias]
+        products_of = (joined, mix, (up.kernel, up.bias), (down.kernel, down.bias))
         norms = (self._self_attention_layer_norm, self._feedforward_layer_norm)
         return [
-            *(ops.cast(part, products) for part in multiplied),
+            *(part for kernel, bias in products_of for part in (ops.cast(kernel, products), bias)),
             *(part for norm in norms for part in (norm.gamma, norm.beta)),
         ]
 

@@ -35,10 +35,11 @@ def outputs_and_gradients(model, batch, gradient):
     return np.asarray(outputs(values)), gradients
 
 
-def test_layer_equals_keras_hubs_layer(batch, tiny):
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
+def test_layer_equals_keras_hubs_layer(batch, tiny, activation):
     sizes = {"vocabulary_size": 30, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
-    ours = backbones.BertBackbone(**sizes, max_sequence_length=9, dropout=0.0, hidden_act="relu")
-    stock = backbones.BertBackbone(**sizes, max_sequence_length=9, dropout=0.0, hidden_act="relu")
+    ours = backbones.BertBackbone(**sizes, max_sequence_length=9, dropout=0.0, hidden_act=activation)
+    stock = backbones.BertBackbone(**sizes, max_sequence_length=9, dropout=0.0, hidden_act=activation)
     for layer in stock.transformer_layers:
         layer.__class__ = keras_hub.layers.TransformerEncoder
     random = np.random.default_rng(1)
@@ -100,6 +101,39 @@ def test_in_bfloat16_outputs_and_gradients_are_those_of_float32_to_its_rounding(
             assert off(one, other) < 0.05, variable.path
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends derive by themselves")
+def test_the_derivative_with_dropout_is_the_slope():
+    """Of a layer that drops the same every time, as it does with the same seeds."""
+    random = np.random.default_rng(4)
+    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2, dropout=0.0)
+    layer.build((None, None, 8))
+    layer.__class__ = backbones._EncoderLayer
+    mask = (np.arange(9) < np.array([[9], [3], [1], [6]])).astype("int32")
+    weights = [
+        float(index in (8, 10)) + 0.3 * random.normal(size=weight.shape)  # the scales around 1
+        for index, weight in enumerate(layer._weights("float32"))
+    ]
+    point = [tf.constant(part, "float32") for part in (random.normal(size=(4, 9, 8)), *weights)]
+    graph = backbones._layer_graph(2, 1e-6, backbones._gelu, (0.3, 0.4, 0.5), True)
+    seeds = [(1, 2), (3, 4), (5, 6)]
+
+    def loss(x, *weights):
+        return tf.reduce_sum(graph(x, tf.constant(mask), list(weights), seeds) ** 3)
+
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        value = loss(*point)
+    for index, gradient in enumerate(tape.gradient(value, point)):
+        way = tf.constant(random.normal(size=gradient.shape), "float32")
+        way *= 0.01 / tf.norm(way)
+        ahead, behind = (
+            loss(*[part + sign * way if place == index else part for place, part in enumerate(point)])
+            for sign in (1, -1)
+        )
+        slope = float(tf.reduce_sum(gradient * way))
+        assert float(ahead - behind) / 2 == pytest.approx(slope, rel=0.02, abs=2e-3), index
+
+
 def off(found, expected):
     """Return |found - expected| / |expected|."""
     found, expected = np.asarray(found), np.asarray(expected)
@@ -110,7 +144,8 @@ def off(found, expected):
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_dropout_drops_its_share_and_keeps_the_mean(rate):
     x = tf.ones((301, 333))
-    found = np.asarray(backbones._dropped(x, rate, (1, 2)))
+    dropped, back = backbones._dropping(rate, (1, 2))(x)
+    found = np.asarray(dropped)
     error = np.sqrt(rate * (1 - rate) / found.size)
     assert np.mean(found == 0) == pytest.approx(rate, abs=4 * error)
     np.testing.assert_allclose(found[found > 0], 1 / (1 - rate), rtol=1e-4)
@@ -118,8 +153,9 @@ def test_dropout_drops_its_share_and_keeps_the_mean(rate):
     for one, other in ((found[:, :-1], found[:, 1:]), (found[:-1], found[1:])):
         both = np.mean((one == 0) & (other == 0))
         assert both == pytest.approx(rate**2, abs=4 * np.sqrt(rate**2 * (1 - rate**2) / one.size))
-    assert np.array_equal(found, np.asarray(backbones._dropped(x, rate, (1, 2))))
-    assert not np.array_equal(found, np.asarray(backbones._dropped(x, rate, (1, 3))))
+    assert np.array_equal(found, np.asarray(back(x)))  # the derivative drops the same
+    assert np.array_equal(found, np.asarray(backbones._dropping(rate, (1, 2))(x)[0]))
+    assert not np.array_equal(found, np.asarray(backbones._dropping(rate, (1, 3))(x)[0]))
 
 
 def test_gelu_and_its_derivative_equal_the_definition(tiny):
