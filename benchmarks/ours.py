@@ -32,7 +32,7 @@ def without(lever):
         optimizers.AdamW.update_step = keras.optimizers.AdamW.update_step
         optimizers.AdamW._backend_update_step = keras.optimizers.AdamW._backend_update_step
         optimizers.AdamW._apply_weight_decay = keras.optimizers.AdamW._apply_weight_decay
-    elif lever == "one_layer_graph":
+    elif lever == "own_layer":
         backbones._EncoderLayer.call = keras_hub.layers.TransformerEncoder.call
     elif lever == "frozen_once":
         frozen._MOST = 0
@@ -46,6 +46,8 @@ def ours(job, *, precision="auto", lever=None):
 
     if lever is not None:
         without(lever)
+    if lever == "bfloat16":
+        precision = "float32"
     model = fe.build_model(
         "all_minilm_l6_v2", ["negative", "positive"], seed=job["seed"],
         sequence_length=job["length"], freeze=job.get("freeze", False),
