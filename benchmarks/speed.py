@@ -31,7 +31,8 @@ SECONDS_A_TURN = 1200
 # forward, and 4 more going back.
 PARAMETERS = 10_650_000
 LEVERS = (
-    "bucketing", "packing", "onednn", "bfloat16", "kept_memory", "fused_adamw", "used_rows", "own_layer", "halves",
+    "bucketing", "packing", "onednn", "bfloat16", "kept_memory", "fused_adamw", "used_rows", "own_layer",
+    "halves",
 )  # fmt: skip
 
 
