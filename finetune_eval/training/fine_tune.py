@@ -107,8 +107,8 @@ def fine_tune(
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
             "recall>=0.9", ...), and ship it with the model; two classes.
-        precision: "float32", "bfloat16" (of matrix multiplications), or "auto": bfloat16 where the processor
-            has it.
+        precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
+            or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
         callbacks: More Keras callbacks; they see `val_f1` and the rest in their logs.
         run_dir: A new folder to write the run to; None writes nothing.

@@ -1,5 +1,6 @@
 """Two halves of a batch side by side give what the whole batch gives."""
 
+import gc
 import os
 import runpy
 import sys
@@ -125,3 +126,17 @@ def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(
     monkeypatch.delitem(sys.modules, "tensorflow")
     runpy.run_path(models.__file__)
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
+
+
+@pytest.mark.parametrize("collects", [True, False])
+def test_what_the_import_made_is_not_searched_for_garbage_and_what_comes_after_is(monkeypatch, collects):
+    before, frozen = gc.isenabled(), gc.get_freeze_count()
+    monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", os.environ.get("TF_NUM_INTRAOP_THREADS", "1"))
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    gc.enable() if collects else gc.disable()
+    try:
+        runpy.run_path(models.__file__)
+        assert gc.isenabled() is collects
+        assert gc.get_freeze_count() > frozen
+    finally:
+        gc.enable() if before else gc.disable()
