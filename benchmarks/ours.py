@@ -41,13 +41,12 @@ def without(lever):
     # "onednn" and "halves" are environment variables, set by speed.py
 
 
-def ours(job, *, precision="auto", lever=None):
+def ours(job, *, lever=None):
     import finetune_eval as fe
 
     if lever is not None:
         without(lever)
-    if lever == "bfloat16":
-        precision = "float32"
+    precision = "float32" if lever == "bfloat16" else "auto"
     model = fe.build_model(
         "all_minilm_l6_v2", ["negative", "positive"], seed=job["seed"],
         sequence_length=job["length"], freeze=job.get("freeze", False),

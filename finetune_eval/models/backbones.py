@@ -12,11 +12,10 @@ import keras_hub
 import numpy as np
 from keras import ops
 
-from finetune_eval.models.halves import once
+from finetune_eval.models.halves import on_gpu, once
 
 # What encoder layers multiply in where they are trained. A graph keeps what it was made with.
 PRODUCTS = ContextVar("products", default="float32")
-
 
 # What a function below returns beside its result: from the loss's gradient by the result, that by its inputs.
 _Back = Callable[[Any], Any]
@@ -323,8 +322,7 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
 
         # Rows to be predicted come sorted by length, with next to no padding. On a GPU, to know how many
         # tokens are real means waiting for it.
-        on_cpu = not tf.config.list_physical_devices("GPU")
-        packed = bool(training) and padding_mask is not None and on_cpu
+        packed = bool(training) and padding_mask is not None and not on_gpu()
         seeds = [
             drop.seed_generator.next() if rate else None for drop, rate in zip(drops, rates, strict=True)
         ]

@@ -14,6 +14,13 @@ from keras import ops
 _SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 
 
+def on_gpu() -> bool:
+    """Whether TensorFlow sees a GPU."""
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
 def side_by_side() -> bool:
     """Whether a graph made now should compute halves: on a CPU where an operation has half the cores or less.
 
@@ -24,7 +31,7 @@ def side_by_side() -> bool:
         return False
     import tensorflow as tf
 
-    if tf.executing_eagerly() or tf.distribute.has_strategy() or tf.config.list_physical_devices("GPU"):
+    if tf.executing_eagerly() or tf.distribute.has_strategy() or on_gpu():
         return False
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")

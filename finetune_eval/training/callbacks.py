@@ -342,9 +342,10 @@ class BestEpoch(keras.callbacks.Callback):
                 if not layer.trainable
                 for weight in layer.weights
             }
-            copied = keras.backend.backend() == "tensorflow"  # by `convert_to_numpy`
+            # What `convert_to_numpy` gives is a copy on TensorFlow, elsewhere it may be a view.
+            own = np.asarray if keras.backend.backend() == "tensorflow" else np.array
             self._weights = [
-                (weight, np.array(ops.convert_to_numpy(weight), copy=not copied or None))
+                (weight, own(ops.convert_to_numpy(weight)))
                 for weight in self.model.weights
                 if id(weight) not in frozen
             ]

@@ -11,6 +11,7 @@ import keras
 
 from finetune_eval import _checks
 from finetune_eval.models.backbones import PRODUCTS, BertBackbone
+from finetune_eval.models.halves import on_gpu
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 
@@ -26,6 +27,7 @@ def resolve(precision: str, backbone: Any) -> str:
         isinstance(backbone, BertBackbone)
         and keras.backend.backend() == "tensorflow"
         and _processor_has_bfloat16()
+        and not on_gpu()
     )
     if precision == "auto":
         return "bfloat16" if able else "float32"
@@ -55,11 +57,8 @@ def matmul_precision(precision: str) -> Iterator[None]:
 
 
 def _processor_has_bfloat16() -> bool:
-    import tensorflow as tf
-
     try:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:
         return False
-    able = "avx512_bf16" in flags or "amx_bf16" in flags
-    return able and not tf.config.list_physical_devices("GPU")
+    return "avx512_bf16" in flags or "amx_bf16" in flags

@@ -35,6 +35,13 @@ def outputs_and_gradients(model, batch, gradient):
     return np.asarray(outputs(values)), gradients
 
 
+def encoder_layer(width, intermediate_dim):
+    layer = keras_hub.layers.TransformerEncoder(intermediate_dim, num_heads=2, dropout=0.0)
+    layer.build((None, None, width))
+    layer.__class__ = backbones._EncoderLayer
+    return layer
+
+
 @pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_layer_equals_keras_hubs_layer(batch, tiny, activation):
     sizes = {"vocabulary_size": 30, "num_layers": 2, "num_heads": 2, "hidden_dim": 8, "intermediate_dim": 12}
@@ -57,9 +64,7 @@ def test_layer_equals_keras_hubs_layer(batch, tiny, activation):
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone drops padding")
 def test_in_training_padding_is_dropped_and_tokens_are_what_they_were(batch):
     random = np.random.default_rng(2)
-    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2, dropout=0.0)
-    layer.build((None, None, 8))
-    layer.__class__ = backbones._EncoderLayer
+    layer = encoder_layer(8, 12)
     x, mask = random.normal(size=(4, 9, 8)).astype("float32"), batch["padding_mask"]
     trained = np.asarray(layer(x, padding_mask=mask, training=True))
     predicted = np.asarray(layer(x, padding_mask=mask, training=False))
@@ -74,9 +79,7 @@ def test_in_training_padding_is_dropped_and_tokens_are_what_they_were(batch):
 def test_in_bfloat16_outputs_and_gradients_are_those_of_float32_to_its_rounding():
     """With many tokens: a sum in bfloat16 stops growing at 256 times what is added."""
     random = np.random.default_rng(3)
-    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=24, num_heads=2, dropout=0.0)
-    layer.build((None, None, 16))
-    layer.__class__ = backbones._EncoderLayer
+    layer = encoder_layer(16, 24)
     layer.set_weights([
         float("gamma" in weight.path) + 0.3 * random.normal(size=weight.shape) for weight in layer.weights
     ])  # fmt: skip
@@ -105,9 +108,7 @@ def test_in_bfloat16_outputs_and_gradients_are_those_of_float32_to_its_rounding(
 def test_the_derivative_with_dropout_is_the_slope():
     """Of a layer that drops the same every time, as it does with the same seeds."""
     random = np.random.default_rng(4)
-    layer = keras_hub.layers.TransformerEncoder(intermediate_dim=12, num_heads=2, dropout=0.0)
-    layer.build((None, None, 8))
-    layer.__class__ = backbones._EncoderLayer
+    layer = encoder_layer(8, 12)
     mask = (np.arange(9) < np.array([[9], [3], [1], [6]])).astype("int32")
     weights = [
         float(index in (8, 10)) + 0.3 * random.normal(size=weight.shape)  # the scales around 1

@@ -24,8 +24,8 @@ def tuned(model, tiny, **kwargs):
         epochs=3,
         batch_size=4,
         learning_rate=1e-2,
-        precision="float32",
-        **kwargs,  # bfloat16 makes steps of what rounding leaves
+        precision="float32",  # Adam makes steps of what rounding to bfloat16 leaves
+        **kwargs,
     )
 
 

@@ -499,6 +499,16 @@ def test_fine_tune_trains_in_bfloat16_judges_in_float32_and_puts_it_back(tiny, m
     assert best["val_loss"] == pytest.approx(found["loss"], abs=1e-6)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="bfloat16 products are TensorFlow's")
+def test_fine_tune_puts_the_precision_back_when_interrupted(tiny, monkeypatch):
+    monkeypatch.setattr(precision, "_processor_has_bfloat16", lambda: True)
+    seen, rows = [], (list(tiny.texts), list(tiny.sentiments))
+    look = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: seen.append(products()))
+    with pytest.raises(KeyboardInterrupt):
+        quick(tiny.text_classifier(), *rows, precision="bfloat16", callbacks=[look, Interrupt(0)])
+    assert seen == ["bfloat16"] and products() == "float32"
+
+
 @pytest.mark.parametrize(
     "backend, able, backbone",
     [("tensorflow", False, "bert"), ("jax", True, "bert"), ("tensorflow", True, "numbers")],
