@@ -12,11 +12,17 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from finetune_eval.models.halves import on_gpu
+
 # Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
 _WINDOW = 50
 # Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
 # feature).
 _CHUNK = 2048
+# Tokens predicted in a batch: what a layer makes of them stays near the core that computes it, and its
+# products are still large (docs/performance.md). A GPU has more to fill.
+_TOKENS = 640
+_TOKENS_GPU = 16 * _TOKENS
 # Batches predicted at a time: what one cannot spread over the cores, the other fills.
 _STREAMS = 2
 
@@ -55,9 +61,7 @@ class Encoded:
         if self.offsets is None:
             return {name: values[rows] for name, values in self.features.items()}
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        width = lengths.max()
-        if few_widths:
-            width = next(wider for wider in widths(max(self.limit, width)) if wider >= width)
+        width = self.widened(lengths.max()) if few_widths else lengths.max()
         inside = np.arange(width) < lengths[:, np.newaxis]
         source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         batch = {}
@@ -66,6 +70,10 @@ class Encoded:
             padded[inside] = values[source]
             batch[name] = padded
         return batch
+
+    def widened(self, width: int) -> int:
+        """Return the next of `widths`."""
+        return next(wider for wider in widths(max(self.limit, width)) if wider >= width)
 
 
 def widths(limit: int) -> list[int]:
@@ -121,7 +129,8 @@ class Batches(keras.utils.PyDataset):
     Args:
         rows: The encoded rows.
         y: (rows,) class indices, or None.
-        batch_size: Rows in a batch.
+        batch_size: Rows in a batch; None for as many as make about 640 tokens, longest rows first, for
+            rows that are only predicted.
         sample_weight: (rows,) weights, or None.
         seed: Shuffles every epoch with it; None does not shuffle.
         sort: Without a seed: rows sorted by length, the longest first, for evaluation; False keeps them as
@@ -132,7 +141,7 @@ class Batches(keras.utils.PyDataset):
         self,
         rows: Encoded,
         y: np.ndarray | None,
-        batch_size: int,
+        batch_size: int | None,
         *,
         sample_weight: np.ndarray | None = None,
         seed: int | None = None,
@@ -149,6 +158,8 @@ class Batches(keras.utils.PyDataset):
 
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.lengths, self.batch_size
+        if size is None:
+            return list(self._of_like_tokens())
         if self.seed is None:
             # Longest first: of two batches predicted at a time the last runs alone, and should be short.
             order = np.argsort(-lengths, kind="stable") if self.sort else np.arange(len(lengths))
@@ -165,6 +176,16 @@ class Batches(keras.utils.PyDataset):
                 for i in range(0, len(window), size)
             ]
         return [batches[i] for i in random.permutation(len(batches))]
+
+    def _of_like_tokens(self) -> Iterator[np.ndarray]:
+        tokens = _TOKENS_GPU if on_gpu() else _TOKENS
+        order = np.argsort(-self.lengths, kind="stable")
+        start = 0
+        while start < len(order):
+            # By the next of `widths`: rows of one width then come in one number, for which JAX compiles once.
+            size = max(1, tokens // self.rows.widened(int(self.lengths[order[start]])))
+            yield order[start : start + size]
+            start += size
 
     def __len__(self) -> int:
         return len(self.order)

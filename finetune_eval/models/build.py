@@ -15,8 +15,6 @@ from finetune_eval.models import pretrained
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.classifier import _POOLINGS, Classifier
 
-_FEATURE_BATCH = 32
-
 
 def build_model(
     backbone: Any = pretrained.EMBEDDED,
@@ -160,7 +158,7 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
 
     def features(x: Any) -> np.ndarray:
         nonlocal run
-        batches = original.batches(x, batch_size=_FEATURE_BATCH)
+        batches = original.batches(x, batch_size=None)
         run = run or forward(backbone, batches.spec)  # one graph for all calls
         return by_row(run, batches)
 

@@ -35,7 +35,6 @@ from finetune_eval.models.tokenizers import preprocessing
 _TINY = float(np.finfo("float32").tiny)
 _POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
-_PREDICTION_BATCH = 16  # two at a time; on two cores 3 % faster than 32, and 8 % than 64
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -314,14 +313,15 @@ class Classifier(keras_hub.models.Task):
         y: Any = None,
         sample_weight: Any = None,
         *,
-        batch_size: int,
+        batch_size: int | None,
         seed: int | None = None,
         sort: bool = True,
         name: str = "x",
     ) -> Batches:
         """Check rows, labels and weights, and return them in batches; see `Batches` for `seed` and `sort`."""
         _rows(name, x)
-        _checks.positive_int("batch_size", batch_size)
+        if batch_size is not None:
+            _checks.positive_int("batch_size", batch_size)
         indices = weights = None
         if y is not None:
             _checks.same_length(name, x, name.replace("x", "y"), y)
@@ -529,7 +529,7 @@ class Classifier(keras_hub.models.Task):
                     lambda: keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
                 )
             )
-        batches = self.batches(x, batch_size=_PREDICTION_BATCH if batch_size is None else batch_size)
+        batches = self.batches(x, batch_size=batch_size)
         if keras.backend.backend() == "tensorflow" and not kwargs:
             # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
             if self._forward is None:

@@ -13,7 +13,6 @@ from finetune_eval.models.batching import Batches, Encoded, by_row, forward, in_
 
 # Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
 _MOST = 2 << 30
-_BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -97,7 +96,7 @@ def compute(batches: Batches, where: Cut) -> int:
     rows = batches.rows
     if size(rows, where) > _MOST:
         return 0
-    in_turn = Batches(rows, None, _BATCH)
+    in_turn = Batches(rows, None, None)
     run = forward(where.below, in_turn.spec)
     if not where.a_vector_a_token:
         batches.rows = Encoded({"frozen": by_row(run, in_turn)}, None)

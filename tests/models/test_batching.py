@@ -50,6 +50,26 @@ def test_every_row_comes_exactly_once_an_epoch_with_its_own_label(lengths, batch
         batches.on_epoch_end()
 
 
+@given(lengths=st.lists(st.integers(1, 700), min_size=1, max_size=200))
+@settings(max_examples=30, deadline=None)
+def test_rows_to_be_predicted_come_once_in_batches_of_like_tokens(lengths):
+    batches = Batches(encoded(lengths), np.arange(len(lengths)), None)
+    sizes = {}
+    seen = []
+    for x, rows in epoch(batches):
+        count, width = x["token_ids"].shape
+        assert width == max(lengths[row] for row in rows)
+        assert count * width <= 640 or count == 1
+        sizes.setdefault(batches.rows.widened(width), []).append(count)
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(len(lengths)))
+    assert [lengths[row] for row in seen] == sorted(lengths, reverse=True)
+    # JAX compiles for every number of rows: one a width, but for what is left at the very end.
+    counts = [set(found) for found in sizes.values()]
+    counts[-1] -= {len(rows)}
+    assert all(len(found) <= 1 for found in counts)
+
+
 def orders(seed, epochs=4, n=120):
     batches = Batches(encoded(np.random.default_rng(0).integers(3, 30, n)), np.arange(n), 8, seed=seed)
     found = []
