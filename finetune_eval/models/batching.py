@@ -238,17 +238,28 @@ class Batches(keras.utils.PyDataset):
         if keras.backend.backend() != "tensorflow":
             return _FewWidths(self)
 
-        def epoch() -> Iterator[tuple[Any, ...]]:
-            # The next order is drawn where an epoch begins: Keras leaves one after its last batch without
-            # asking for the end, so code after the loop would run too late, or not at all.
-            if self._begun:
-                self.on_epoch_end()
-            self._begun = True
-            for rows in self.order:
-                yield self._batch(rows)
+        specs = self._specs()
+        flat = tf.nest.flatten(specs)
 
-        data = tf.data.Dataset.from_generator(epoch, output_signature=self._specs())
-        return without_autotune(data.apply(tf.data.experimental.assert_cardinality(len(self))).prefetch(2))
+        def arrays(index: int) -> list[np.ndarray]:
+            # The next order is drawn where an epoch begins: Keras leaves one after its last batch without
+            # asking for the end.
+            if index == 0:
+                if self._begun:
+                    self.on_epoch_end()
+                self._begun = True
+            found: list[np.ndarray] = tf.nest.flatten(self._batch(self.order[index]))
+            return found
+
+        @tf.autograph.experimental.do_not_convert
+        def batch(index: Any) -> Any:
+            # A fifth of the time that `Dataset.from_generator` takes.
+            tensors = tf.numpy_function(arrays, [index], [spec.dtype for spec in flat])
+            for tensor, spec in zip(tensors, flat, strict=True):
+                tensor.set_shape(spec.shape)
+            return tf.nest.pack_sequence_as(specs, tensors)
+
+        return without_autotune(tf.data.Dataset.range(len(self)).map(batch).prefetch(2))
 
 
 class _FewWidths(keras.utils.PyDataset):

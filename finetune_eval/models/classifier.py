@@ -501,7 +501,9 @@ class Classifier(keras_hub.models.Task):
         **kwargs: Any,
     ) -> Any:
         """Return `[loss, accuracy]` on raw rows, as `keras.Model.evaluate` does."""
-        if isinstance(x, tf.data.Dataset):
+        if kwargs.get("_use_cached_eval_dataset"):
+            pass  # within `fit`, whose validation rows are ready
+        elif isinstance(x, tf.data.Dataset):
             x = self._fed(x, labelled=True)
         elif not _is_pipeline(x):
             if y is None:

@@ -1,5 +1,7 @@
 """Frozen layers are computed once: what computing them in every batch gives, and nothing else moves."""
 
+import sys
+
 import keras
 import numpy as np
 import pytest
@@ -110,6 +112,22 @@ def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
     assert model.cut is None
     best = seen[result.trace.best_epoch - 1]
     np.testing.assert_allclose(model.predict(list(tiny.texts)), best, atol=1e-6)
+
+
+def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, monkeypatch):
+    module = sys.modules["finetune_eval.training.fine_tune"]
+    monkeypatch.setattr(module, "_WORTH_IT", 1)
+    calls = []
+    monkeypatch.setattr(
+        module.StopOnDivergence, "on_train_batch_end", lambda self, batch, logs=None: calls.append(batch)
+    )
+    many = tuned(three_layers(tiny, True), tiny, verbose=False)
+    assert len(calls) == 3  # one an epoch
+    seen = tuned(three_layers(tiny, True), tiny, verbose=False, callbacks=[keras.callbacks.Callback()])
+    assert len(calls) == 3 + 3 * 4  # a callback is called for every step
+    for a, b in zip(many.trace.epochs, seen.trace.epochs, strict=True):
+        assert a.metrics == b.metrics
+    assert many.model.steps_per_execution == 1  # as it was
 
 
 def test_rows_of_numbers_too(tiny):
