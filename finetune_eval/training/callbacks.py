@@ -65,16 +65,13 @@ class _Counts(keras.metrics.Metric):
             hits, support, predicted = hits[1:], support[1:], predicted[1:]
         if self.average == "micro":
             hits, support, predicted = (ops.sum(part, keepdims=True) for part in (hits, support, predicted))
-        precision = hits / ops.maximum(predicted, 1)
-        recall = hits / ops.maximum(support, 1)
-        f1 = 2 * hits / ops.maximum(support + predicted, 1)
-        if self.average == "weighted":
-            share = support / ops.maximum(ops.sum(support), 1)
-        else:  # a class that is neither in the labels nor in the answers does not count
-            there = ops.cast(support + predicted > 0, "float32")
-            share = there / ops.maximum(ops.sum(there), 1)
-        parts = {"precision": precision, "recall": recall, "f1": f1}
-        return {name: ops.sum(part * share) for name, part in parts.items()}
+        # What hits are a share of, (3, classes): in precision, recall and F1. Where it is below 1 there are none.
+        out_of = ops.stack([predicted, support, (support + predicted) / 2])
+        # Averaged over classes, a class that is neither in the labels nor in the answers does not count.
+        weight = support if self.average == "weighted" else ops.cast(out_of[2] > 0, "float32")
+        share = weight / ops.maximum(ops.sum(weight), 1)
+        averages = ops.unstack(ops.sum(hits / ops.maximum(out_of, 1) * share, axis=1))
+        return dict(zip(("precision", "recall", "f1"), averages, strict=True))
 
 
 class ClassificationMetrics(keras.callbacks.Callback):
