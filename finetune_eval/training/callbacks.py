@@ -65,8 +65,7 @@ class _Counts(keras.metrics.Metric):
             hits, support, predicted = hits[1:], support[1:], predicted[1:]
         if self.average == "micro":
             hits, support, predicted = (ops.sum(part, keepdims=True) for part in (hits, support, predicted))
-        # What hits are a share of, (3, classes): in precision, recall and F1. Where that is below 1, there are
-        # no hits.
+        # What hits are a share of in precision, recall and F1: (3, classes). Where it is below 1, none are.
         out_of = ops.stack([predicted, support, (support + predicted) / 2])
         # Averaged over classes, a class that is neither in the labels nor in the answers does not count.
         weight = support if self.average == "weighted" else ops.cast(out_of[2] > 0, "float32")
