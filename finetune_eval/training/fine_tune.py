@@ -237,7 +237,7 @@ def fine_tune(
                 callbacks=[counts, guard, tracer, *([best] if best else []), *callbacks],
             )  # fmt: skip
         # The last step's loss was computed before its update: look at what that left.
-        finite = all(np.isfinite(weight).all() for weight in model.get_weights())
+        finite = all(np.isfinite(weight.numpy()).all() for weight in model.weights)
         status = "complete" if finite and not guard.diverged else "diverged"
     finally:
         counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
@@ -319,8 +319,9 @@ def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
     for layer in model.backbone.layers:
         squares = np.zeros(2)
         for variable in layer.weights:
-            was = old[id(variable)]
-            squares += [np.square(variable.numpy() - was).sum(), np.square(was).sum()]
+            was = old[id(variable)].ravel()
+            step = variable.numpy().ravel() - was
+            squares += [np.vdot(step, step), np.vdot(was, was)]
         if squares[1] > 0:
             moved[layer.name] = float(np.sqrt(squares[0] / squares[1]))
     return moved
