@@ -17,6 +17,7 @@ from keras import ops
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
+from finetune_eval.models import micro_batches
 from finetune_eval.models.batching import (
     Batches,
     Encoded,
@@ -189,6 +190,7 @@ class Classifier(keras_hub.models.Task):
         self.seed = seed
         self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
         self.cut: Cut | None = None
+        self.micro_batches = 1
         self._encoder: Any = None
         self._forward: Any = None
         self._refused: Exception | None = None
@@ -223,6 +225,12 @@ class Classifier(keras_hub.models.Task):
         if row_wise and side_by_side():
             return in_halves(lambda rows: self._whole(rows, training), inputs)
         return self._whole(inputs, training, mask)
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Train on one batch, as Keras does, or on its `micro_batches` one by one."""
+        if self.micro_batches == 1:
+            return super().train_step(*arguments)
+        return micro_batches.train_step(self, arguments[0], self.micro_batches)
 
     def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if self.cut is None:

@@ -14,7 +14,7 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.models import frozen
+from finetune_eval.models import frozen, micro_batches
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import (
     Classifier,
@@ -228,6 +228,7 @@ def fine_tune(
     try:
         with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
             _compute_frozen(model, train, validation, show=print if verbose else None)
+            model.micro_batches = micro_batches.how_many(model, train)
             head_alone = model.cut is not None and not model.cut.a_vector_a_token
             if head_alone and not callbacks and len(train) * epochs >= _WORTH_IT:
                 model.steps_per_execution = _STEPS_A_CALL
@@ -244,7 +245,7 @@ def fine_tune(
         # The graphs were made for this precision, and the rate has run down to 0: the next user starts
         # afresh, `evaluate` tells the plain loss without label smoothing, and no optimizer state is saved.
         model.compile()
-        model.cut = model._forward = None
+        model.cut, model._forward, model.micro_batches = None, None, 1
         if status == "diverged":
             model.set_weights(before)
         elif status == "interrupted" and best is not None:

@@ -1,0 +1,81 @@
+"""A training batch of many tokens as micro-batches, one after the other: the same step in less memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import keras_hub
+import numpy as np
+
+from finetune_eval.models.batching import Batches
+from finetune_eval.models.halves import on_gpu
+
+# Tokens of a micro-batch, in a batch of mean size. What is more leaves the processor's caches; what is less
+# costs more to begin than it spares (docs/performance.md). The largest batch may have twice that.
+_TOKENS = 1024
+
+
+def how_many(model: Any, batches: Batches) -> int:
+    """Return as how many micro-batches, a power of 2, a batch should be computed.
+
+    1 for short texts, on a GPU and on JAX, and for backbones that are not KerasHub's: others may look at all
+    rows of a batch.
+    """
+    rows_apart = isinstance(model.backbone, keras_hub.models.Backbone)
+    if not rows_apart or batches.rows.offsets is None or keras.backend.backend() != "tensorflow" or on_gpu():
+        return 1
+    tokens = np.array([len(rows) * batches.lengths[rows].max() for rows in batches.order])
+    needed = max(tokens.mean(), tokens.max() / 2) / _TOKENS
+    count = 1
+    while count < needed and max(map(len, batches.order)) >= 4 * count:  # 2 rows in each: a row for each half
+        count *= 2
+    return count
+
+
+def train_step(model: Any, data: Any, count: int) -> Any:
+    """Do Keras' training step on one batch, on TensorFlow, where the loss is a mean over rows.
+
+    What is kept of a micro-batch for its gradient is free before the next begins. The gradients are those of
+    the whole batch but for rounding; dropout draws other masks.
+    """
+    import tensorflow as tf
+
+    weights = model.trainable_weights
+    all_rows = tf.shape(tf.nest.flatten(data)[0])[0]
+
+    def gradients(data: Any) -> list[Any]:
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        rows = tf.shape(y)[0]
+        with tf.GradientTape() as tape:
+            y_pred = model(x, training=True)
+            loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            part_of_all = loss * tf.cast(rows / all_rows, loss.dtype)
+        model._loss_tracker.update_state(loss, sample_weight=rows)
+        model.compute_metrics(x, y, y_pred, sample_weight)
+        found: list[Any] = tape.gradient(part_of_all, weights)
+        return found
+
+    # Kept as one function its graph is made once. Calls of it follow each other, for each counts its rows.
+    run = tf.function(gradients, autograph=False, experimental_attributes={"_noinline": True})
+    summed: list[Any] = []
+    for first in range(count):
+        # Not neighbours: each micro-batch has short and long rows, and as many tokens in each half.
+        found = run(tf.nest.map_structure(lambda array, first=first: array[first::count], data))
+        summed = [_sum(*pair) for pair in zip(summed, found, strict=True)] if summed else found
+    model.optimizer.apply_gradients(zip(summed, weights, strict=True))
+    return model.get_metrics_result()
+
+
+def _sum(gradient: Any, other: Any) -> Any:
+    import tensorflow as tf
+
+    if gradient is None:
+        return None
+    if not isinstance(gradient, tf.IndexedSlices):
+        return gradient + other
+    values, indices = (
+        tf.concat(parts, axis=0)
+        for parts in ((gradient.values, other.values), (gradient.indices, other.indices))
+    )
+    return tf.IndexedSlices(values, indices, gradient.dense_shape)
