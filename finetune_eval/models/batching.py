@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,8 @@ _WINDOW = 50
 # Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
 # feature).
 _CHUNK = 2048
-# Tokens predicted in a batch: what a layer makes of them stays near the core that computes it, and its
-# products are still large (docs/performance.md). A GPU has more to fill.
+# Tokens predicted in a batch, for each core it is computed by: what a layer makes of them stays near the core,
+# and its products are still large (docs/performance.md). A GPU has more to fill.
 _TOKENS = 640
 _TOKENS_GPU = 16 * _TOKENS
 # Batches predicted at a time: what one cannot spread over the cores, the other fills.
@@ -129,8 +130,8 @@ class Batches(keras.utils.PyDataset):
     Args:
         rows: The encoded rows.
         y: (rows,) class indices, or None.
-        batch_size: Rows in a batch; None for as many as make about 640 tokens, longest rows first, for
-            rows that are only predicted.
+        batch_size: Rows in a batch; None for as many as make about 640 tokens a core, longest rows
+            first, for rows that are only predicted.
         sample_weight: (rows,) weights, or None.
         seed: Shuffles every epoch with it; None does not shuffle.
         sort: Without a seed: rows sorted by length, the longest first, for evaluation; False keeps them as
@@ -178,7 +179,7 @@ class Batches(keras.utils.PyDataset):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _of_like_tokens(self) -> Iterator[np.ndarray]:
-        tokens = _TOKENS_GPU if on_gpu() else _TOKENS
+        tokens = _TOKENS_GPU if on_gpu() else _TOKENS * max(1, (os.cpu_count() or 1) // _STREAMS)
         order = np.argsort(-self.lengths, kind="stable")
         start = 0
         while start < len(order):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import keras
@@ -11,9 +12,9 @@ import numpy as np
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.halves import on_gpu
 
-# Tokens of a micro-batch, in a batch of mean size. What is more leaves the processor's caches; what is less
-# costs more to begin than it spares (docs/performance.md). The largest batch may have twice that.
-_TOKENS = 1024
+# Tokens of a micro-batch for each core, in a batch of mean size. What is more leaves the processor's caches;
+# what is less costs more to begin than it spares (docs/performance.md). The largest batch may have twice that.
+_TOKENS = 512
 
 
 def how_many(model: Any, batches: Batches) -> int:
@@ -26,7 +27,7 @@ def how_many(model: Any, batches: Batches) -> int:
     if not rows_apart or batches.rows.offsets is None or keras.backend.backend() != "tensorflow" or on_gpu():
         return 1
     tokens = np.array([len(rows) * batches.lengths[rows].max() for rows in batches.order])
-    needed = max(tokens.mean(), tokens.max() / 2) / _TOKENS
+    needed = max(tokens.mean(), tokens.max() / 2) / (_TOKENS * max(2, os.cpu_count() or 1))
     count = 1
     while count < needed and max(map(len, batches.order)) >= 4 * count:  # 2 rows in each: a row for each half
         count *= 2

@@ -1,5 +1,7 @@
 """Batches: every row once an epoch, like lengths together, another order every time."""
 
+import os
+
 import keras
 import numpy as np
 import pytest
@@ -59,7 +61,7 @@ def test_rows_to_be_predicted_come_once_in_batches_of_like_tokens(lengths):
     for x, rows in epoch(batches):
         count, width = x["token_ids"].shape
         assert width == max(lengths[row] for row in rows)
-        assert count * width <= 640 or count == 1
+        assert count * width <= 640 * max(1, os.cpu_count() // 2) or count == 1
         sizes.setdefault(batches.rows.widened(width), []).append(count)
         seen += rows.tolist()
     assert sorted(seen) == list(range(len(lengths)))
