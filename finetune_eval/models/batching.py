@@ -20,8 +20,8 @@ _WINDOW = 50
 # Rows tokenised at a time: bounds the memory of the padded intermediate (rows x sequence_length x 4 bytes a
 # feature).
 _CHUNK = 2048
-# Tokens predicted in a batch, for each core it is computed by: what a layer makes of them stays near the core,
-# and its products are still large (docs/performance.md). A GPU has more to fill.
+# Tokens predicted in a batch, for each core it is computed by: what a layer makes of them stays near the
+# core, and its products are still large (docs/performance.md). A GPU has more to fill.
 _TOKENS = 640
 _TOKENS_GPU = 16 * _TOKENS
 # Batches predicted at a time: what one cannot spread over the cores, the other fills.

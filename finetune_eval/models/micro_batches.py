@@ -12,8 +12,9 @@ import numpy as np
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.halves import on_gpu
 
-# Tokens of a micro-batch for each core, in a batch of mean size. What is more leaves the processor's caches;
-# what is less costs more to begin than it spares (docs/performance.md). The largest batch may have twice that.
+# Tokens of a micro-batch for each core, in a batch of mean size. What is more leaves the processor's caches,
+# what is less costs more to begin than it spares (docs/performance.md). The largest batch may have twice
+# that.
 _TOKENS = 512
 
 
