@@ -500,6 +500,8 @@ def _evaluation(path: Path, order: Sequence[str] = (), **options: Any) -> Evalua
     from finetune_eval.evaluation.evaluate import Evaluation, load_predictions
 
     options = {name: value for name, value in options.items() if value is not None}
+    if not path.exists():
+        raise FileNotFoundError(f"{str(path)!r} does not exist; pass a run folder or a file of predictions.")
     if path.is_dir():
         defaults = {"task": "classification", "encoding": "utf-8"}
         asked = next((name for name, value in options.items() if value != defaults.get(name)), None)

@@ -49,6 +49,8 @@ def test_every_command_has_help_with_an_example(capsys, command):
             "'nowhere' does not exist; pass a run folder or a .keras file.",
         ),
         (["trace", "nowhere", "a"], 1, "'nowhere' does not exist; pass a run folder or a .keras file."),
+        (["evaluate", "nowhere"], 1, "'nowhere' does not exist; pass a run folder or a file of predictions."),
+        (["report", "nowhere"], 1, "'nowhere' does not exist; pass a run folder or a file of predictions."),
     ],
 )
 def test_a_wrong_argument_is_one_line(capsys, arguments, code, line):

@@ -98,7 +98,7 @@ def fine_tune(
         y: (n,) class indices or class names, or (n, K) one-hot rows.
         validation_data: `(x, y)` that chooses the best epoch. Not the test set: what has chosen cannot judge.
         epochs: How often to go through the rows.
-        batch_size: Rows a step.
+        batch_size: Rows a step. Long texts are computed in parts, so that memory grows little with it.
         learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
             whole backbone is frozen.
         weight_decay: Decoupled decay, of matrices only: not of biases, normalisations and embeddings.
