@@ -13,9 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 def without(lever):
     """Take one lever away, so that its part can be told."""
-    import contextlib
-
-    from finetune_eval.models import backbones, batching, frozen  # first: it sets how TensorFlow computes
+    from finetune_eval.models import backbones, batching, frozen, micro_batches  # first: sets how to compute
 
     import keras  # isort: skip
     import keras_hub  # isort: skip
@@ -26,14 +24,14 @@ def without(lever):
         batching._WINDOW = 1  # rows are sorted within a batch: batches are as the rows were drawn
     elif lever == "packing":
         backbones._packing = lambda mask, multiple: backbones._all_tokens(mask)
-    elif lever == "kept_memory":
-        fine_tune.kept_memory = contextlib.nullcontext
     elif lever == "fused_adamw":
         optimizers.AdamW.update_step = keras.optimizers.AdamW.update_step
         optimizers.AdamW._backend_update_step = keras.optimizers.AdamW._backend_update_step
         optimizers.AdamW._apply_weight_decay = keras.optimizers.AdamW._apply_weight_decay
     elif lever == "own_layer":
         backbones._EncoderLayer.call = keras_hub.layers.TransformerEncoder.call
+    elif lever == "micro_batches":
+        micro_batches.how_many = lambda model, batches: 1
     elif lever == "frozen_once":
         frozen._MOST = 0
     if lever in ("used_rows", "fused_adamw"):  # Keras' own update knows of no used rows

@@ -31,8 +31,7 @@ SECONDS_A_TURN = 1200
 # forward, and 4 more going back.
 PARAMETERS = 10_650_000
 LEVERS = (
-    "bucketing", "packing", "onednn", "bfloat16", "kept_memory", "fused_adamw", "used_rows", "own_layer",
-    "halves",
+    "bucketing", "packing", "onednn", "bfloat16", "fused_adamw", "used_rows", "own_layer", "halves",
 )  # fmt: skip
 
 
@@ -89,7 +88,7 @@ def tasks():
             {**sentence, "batch": 32}, ("finetune_eval", "hf_tuned", "hf_default"), rate, operations=short
         ),
         "training, IMDB at 256 tokens, batch 16 (rows/s)": Task(
-            imdb, ("finetune_eval", "hf_tuned"), rate, operations=long
+            imdb, ("finetune_eval", "without_micro_batches", "hf_tuned"), rate, operations=long
         ),
         "evaluation, 600 sentences (rows/s)": Task(
             judge,

@@ -29,7 +29,6 @@ from finetune_eval.models.batching import (
 )
 from finetune_eval.models.frozen import Cut
 from finetune_eval.models.halves import in_halves, side_by_side
-from finetune_eval.models.memory import kept_memory
 from finetune_eval.models.tokenizers import preprocessing
 
 # The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
@@ -415,7 +414,7 @@ class Classifier(keras_hub.models.Task):
     def _plainly(self, run: Any) -> Any:
         """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
         try:
-            with variables_kept(self), kept_memory():
+            with variables_kept(self):
                 return run()
         except tf.errors.OpError:
             if self._refused is None:

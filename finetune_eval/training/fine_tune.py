@@ -24,7 +24,6 @@ from finetune_eval.models.classifier import (
     lost,
     variables_kept,
 )
-from finetune_eval.models.memory import kept_memory
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
@@ -226,7 +225,7 @@ def fine_tune(
     began = time.perf_counter()
     status = "interrupted"
     try:
-        with precisions.matmul_precision(used_precision), variables_kept(model), kept_memory():
+        with precisions.matmul_precision(used_precision), variables_kept(model):
             _compute_frozen(model, train, validation, show=print if verbose else None)
             model.micro_batches = micro_batches.how_many(model, train)
             head_alone = model.cut is not None and not model.cut.a_vector_a_token
