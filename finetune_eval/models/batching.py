@@ -254,8 +254,8 @@ class Batches(keras.utils.PyDataset):
 
         @tf.autograph.experimental.do_not_convert
         def batch(index: Any) -> Any:
-            # A fifth of the time that `Dataset.from_generator` takes, which besides has the C library give
-            # freed memory back to the system at every step (docs/performance.md).
+            # Half of the time that `Dataset.from_generator` takes, which besides has the C library give freed
+            # memory back to the system at every step (docs/performance.md).
             tensors = tf.numpy_function(arrays, [index], [spec.dtype for spec in flat])
             for tensor, spec in zip(tensors, flat, strict=True):
                 tensor.set_shape(spec.shape)
