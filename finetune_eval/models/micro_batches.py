@@ -21,11 +21,15 @@ _TOKENS = 512
 def how_many(model: Any, batches: Batches) -> int:
     """Return as how many micro-batches, a power of 2, a batch should be computed.
 
-    1 for short texts, on a GPU and on JAX, and for backbones that are not KerasHub's: others may look at all
-    rows of a batch.
+    1 for short texts, on a GPU, with a `tf.distribute` strategy, on JAX, and for backbones that are not
+    KerasHub's: others may look at all rows of a batch.
     """
-    rows_apart = isinstance(model.backbone, keras_hub.models.Backbone)
-    if not rows_apart or batches.rows.offsets is None or keras.backend.backend() != "tensorflow" or on_gpu():
+    rows_apart = isinstance(model.backbone, keras_hub.models.Backbone) and batches.rows.offsets is not None
+    if not rows_apart or keras.backend.backend() != "tensorflow" or on_gpu():
+        return 1
+    import tensorflow as tf
+
+    if tf.distribute.has_strategy():
         return 1
     tokens = np.array([len(rows) * batches.lengths[rows].max() for rows in batches.order])
     needed = max(tokens.mean(), tokens.max() / 2) / (_TOKENS * max(2, os.cpu_count() or 1))
@@ -52,7 +56,7 @@ def train_step(model: Any, data: Any, count: int) -> Any:
         with tf.GradientTape() as tape:
             y_pred = model(x, training=True)
             loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
-            part_of_all = loss * tf.cast(rows / all_rows, loss.dtype)
+            part_of_all = model.optimizer.scale_loss(loss * tf.cast(rows / all_rows, loss.dtype))
         model._loss_tracker.update_state(loss, sample_weight=rows)
         model.compute_metrics(x, y, y_pred, sample_weight)
         found: list[Any] = tape.gradient(part_of_all, weights)
