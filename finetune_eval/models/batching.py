@@ -24,6 +24,8 @@ _CHUNK = 2048
 # core, and its products are still large (docs/performance.md). A GPU has more to fill.
 _TOKENS = 640
 _TOKENS_GPU = 16 * _TOKENS
+# Rows of numbers predicted in a batch, which may be as large as pictures.
+_ROWS = 32
 # Batches predicted at a time: what one cannot spread over the cores, the other fills.
 _STREAMS = 2
 
@@ -130,8 +132,8 @@ class Batches(keras.utils.PyDataset):
     Args:
         rows: The encoded rows.
         y: (rows,) class indices, or None.
-        batch_size: Rows in a batch; None for as many as make about 640 tokens a core, longest rows
-            first, for rows that are only predicted.
+        batch_size: Rows in a batch; None, for rows that are only predicted: as many as make about 640 tokens
+            a core, longest rows first, and 32 rows of numbers.
         sample_weight: (rows,) weights, or None.
         seed: Shuffles every epoch with it; None does not shuffle.
         sort: Without a seed: rows sorted by length, the longest first, for evaluation; False keeps them as
@@ -159,8 +161,9 @@ class Batches(keras.utils.PyDataset):
 
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.lengths, self.batch_size
-        if size is None:
+        if size is None and self.rows.offsets is not None:
             return list(self._of_like_tokens())
+        size = size or _ROWS
         if self.seed is None:
             # Longest first: of two batches predicted at a time the last runs alone, and should be short.
             order = np.argsort(-lengths, kind="stable") if self.sort else np.arange(len(lengths))

@@ -14,6 +14,7 @@ from finetune_eval import _checks
 from finetune_eval.models import pretrained
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.classifier import _POOLINGS, Classifier
+from finetune_eval.models.frozen import numbered_layers
 
 
 def build_model(
@@ -99,7 +100,7 @@ def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     if freeze is True or freeze is False:
         model.backbone.trainable = not freeze
         return
-    layers = getattr(model.backbone, "transformer_layers", None)
+    layers = numbered_layers(model.backbone)
     if layers is None:
         raise ValueError(
             f"`freeze` must be True or False for {type(model.backbone).__name__}, which has no numbered "

@@ -208,6 +208,16 @@ class Classifier(keras_hub.models.Task):
         return self.preprocessor is not None
 
     @property
+    def rows_apart(self) -> bool:
+        """Whether a batch can be computed in parts: in training, too, no row depends on another.
+
+        Backbones that are not KerasHub's may have layers that look at all rows of a batch, as batch
+        normalisation does; an activity regulariser adds up what it finds in each part.
+        """
+        regular = (getattr(layer, "activity_regularizer", None) for layer in self._flatten_layers())
+        return isinstance(self.backbone, keras_hub.models.Backbone) and not any(regular)
+
+    @property
     def temperature(self) -> float:
         """What logits are divided by; 1 until calibrated."""
         return float(ops.convert_to_numpy(self.get_layer("probabilities").temperature))
@@ -219,9 +229,7 @@ class Classifier(keras_hub.models.Task):
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Return probabilities; with a `cut`, also of what its frozen layers gave."""
         masked = any(part is not None for part in keras.tree.flatten(mask))
-        # Other backbones may have layers that look at all rows of a batch, as batch normalisation does.
-        row_wise = isinstance(self.backbone, keras_hub.models.Backbone) and not masked
-        if row_wise and side_by_side():
+        if self.rows_apart and not masked and side_by_side():
             return in_halves(lambda rows: self._whole(rows, training), inputs)
         return self._whole(inputs, training, mask)
 

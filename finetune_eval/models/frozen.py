@@ -45,6 +45,16 @@ class Cut:
         return self.above(inputs, training=training)
 
 
+def numbered_layers(backbone: Any) -> list[Any] | None:
+    """Return a backbone's layers from the bottom up; None where it has none, or groups that share weights."""
+    layers = getattr(backbone, "transformer_layers", None)
+    if layers is None or not all(
+        isinstance(layer, keras.layers.Layer) for layer in layers
+    ):  # ALBERT's groups
+        return None
+    return list(layers)
+
+
 def cut(model: Any) -> Cut | None:
     """Cut a `Classifier` above its frozen layers; None where none are, or the graph cannot be cut there."""
     backbone = model.backbone
@@ -60,7 +70,7 @@ def cut(model: Any) -> Cut | None:
         frozen = keras.Input(features.shape[1:], name="frozen")
         above = keras.Model({"frozen": frozen}, through(frozen))
         return Cut(keras.Model(model.input, features), above)
-    layers = getattr(backbone, "transformer_layers", None)
+    layers = numbered_layers(backbone)
     if not layers or model.pooling is None:
         return None
     depth = next(i for i, layer in enumerate([*layers, None]) if layer is None or layer.trainable_variables)

@@ -6,7 +6,6 @@ import os
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
 
 from finetune_eval.models.batching import Batches
@@ -21,11 +20,11 @@ _TOKENS = 512
 def how_many(model: Any, batches: Batches) -> int:
     """Return as how many micro-batches, a power of 2, a batch should be computed.
 
-    1 for short texts, on a GPU, with a `tf.distribute` strategy, on JAX, and for backbones that are not
-    KerasHub's: others may look at all rows of a batch.
+    1 for short texts, on a GPU, with a `tf.distribute` strategy, on JAX, and where rows may depend on each
+    other.
     """
-    rows_apart = isinstance(model.backbone, keras_hub.models.Backbone) and batches.rows.offsets is not None
-    if not rows_apart or keras.backend.backend() != "tensorflow" or on_gpu():
+    text = batches.rows.offsets is not None
+    if not text or not model.rows_apart or keras.backend.backend() != "tensorflow" or on_gpu():
         return 1
     import tensorflow as tf
 

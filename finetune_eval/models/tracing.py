@@ -9,6 +9,7 @@ import keras
 import numpy as np
 
 from finetune_eval.models.classifier import Classifier
+from finetune_eval.models.frozen import numbered_layers
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace
 
 _POOLING_WORDS = {
@@ -85,7 +86,7 @@ def trace_prediction(
 
 def _sequence_outputs(backbone: Any, batch: dict[str, np.ndarray]) -> tuple[list[Any], list[np.ndarray]]:
     """Return the embedding and the layers that give a vector a token, in order, and what they give."""
-    layers = getattr(backbone, "transformer_layers", None)
+    layers = numbered_layers(backbone)
     if layers:
         first = backbone.layers.index(layers[0])
         embedding = next(layer for layer in reversed(backbone.layers[:first]) if len(layer.output.shape) == 3)

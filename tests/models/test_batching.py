@@ -72,6 +72,11 @@ def test_rows_to_be_predicted_come_once_in_batches_of_like_tokens(lengths):
     assert all(len(found) <= 1 for found in counts)
 
 
+def test_rows_of_numbers_are_predicted_few_at_a_time():
+    pictures = Encoded({"x": np.zeros((100, 4, 4, 3), dtype="float32")}, None)
+    assert [len(x) for (x,) in epoch(Batches(pictures, None, None))] == [32, 32, 32, 4]
+
+
 def orders(seed, epochs=4, n=120):
     batches = Batches(encoded(np.random.default_rng(0).integers(3, 30, n)), np.arange(n), 8, seed=seed)
     found = []

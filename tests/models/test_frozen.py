@@ -3,6 +3,7 @@
 import sys
 
 import keras
+import keras_hub
 import numpy as np
 import pytest
 
@@ -128,6 +129,30 @@ def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, monkeypatch):
     for a, b in zip(many.trace.epochs, seen.trace.epochs, strict=True):
         assert a.metrics == b.metrics
     assert many.model.steps_per_execution == 1  # as it was
+
+
+def test_a_step_that_computes_the_backbone_is_called_alone(tiny, monkeypatch):
+    module = sys.modules["finetune_eval.training.fine_tune"]
+    monkeypatch.setattr(module, "_WORTH_IT", 1)
+    monkeypatch.setattr(frozen, "_MOST", 0)  # what is frozen is not kept
+    calls = []
+    monkeypatch.setattr(
+        module.StopOnDivergence, "on_train_batch_end", lambda self, batch, logs=None: calls.append(batch)
+    )
+    tuned(three_layers(tiny, True), tiny, verbose=False)
+    assert len(calls) == 3 * 4
+
+
+def test_layers_in_groups_that_share_weights_are_not_cut(tiny):
+    _, preprocessor = tiny.bert(layers=1)
+    backbone = keras_hub.models.AlbertBackbone(
+        vocabulary_size=preprocessor.tokenizer.vocabulary_size(), num_layers=2, num_heads=2, hidden_dim=8,
+        intermediate_dim=16, embedding_dim=4, max_sequence_length=16,
+    )  # fmt: skip
+    model = build_model(backbone, tiny.labels, preprocessor=preprocessor)
+    assert tuned(model, tiny, verbose=False).trace.epochs[2].metrics["loss"] > 0
+    with pytest.raises(ValueError, match="has no numbered layers"):
+        build_model(backbone, tiny.labels, preprocessor=preprocessor, freeze=1)
 
 
 def test_rows_of_numbers_too(tiny):

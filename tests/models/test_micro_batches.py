@@ -79,3 +79,11 @@ def test_how_many_there_are_follows_from_the_tokens_of_a_batch(
 def test_a_backbone_that_may_look_at_all_rows_is_given_all(tiny):
     model = tiny.numeric_classifier()
     assert micro_batches.how_many(model, batches_of([512] * 64, 16)) == 1
+
+
+def test_what_is_added_up_over_a_batch_is_not_added_up_in_parts(tiny):
+    backbone, preprocessor = tiny.bert(layers=1, dropout=0.0)
+    backbone.transformer_layers[0]._feedforward_layer_norm.activity_regularizer = keras.regularizers.L2(1e-3)
+    model = build_model(backbone, tiny.labels, preprocessor=preprocessor)
+    assert not model.rows_apart
+    assert micro_batches.how_many(model, batches_of([512] * 64, 16)) == 1
