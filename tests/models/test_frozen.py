@@ -131,6 +131,28 @@ def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, monkeypatch):
     assert many.model.steps_per_execution == 1  # as it was
 
 
+def test_divergence_is_seen_after_many_steps_at_a_call(tiny, monkeypatch):
+    module = sys.modules["finetune_eval.training.fine_tune"]
+    monkeypatch.setattr(module, "_WORTH_IT", 1)
+    begun = []
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch + 1
+        begun.append(epoch)
+        if epoch == 1:
+            kernel = self.model.get_layer("logits").kernel
+            kernel.assign(kernel * np.nan)
+
+    monkeypatch.setattr(module.StopOnDivergence, "on_epoch_begin", on_epoch_begin)
+    model = three_layers(tiny, True)
+    before = model.get_weights()
+    with pytest.raises(FloatingPointError, match="^The loss became NaN in epoch 2: training diverged"):
+        tuned(model, tiny, verbose=False)
+    assert begun == [0, 1]  # there are three
+    for weight, value in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
 def test_a_step_that_computes_the_backbone_is_called_alone(tiny, monkeypatch):
     module = sys.modules["finetune_eval.training.fine_tune"]
     monkeypatch.setattr(module, "_WORTH_IT", 1)
