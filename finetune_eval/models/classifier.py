@@ -229,7 +229,7 @@ class Classifier(keras_hub.models.Task):
     def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         """Return probabilities; with a `cut`, also of what its frozen layers gave."""
         masked = any(part is not None for part in keras.tree.flatten(mask))
-        if self.rows_apart and not masked and side_by_side():
+        if side_by_side() and self.rows_apart and not masked:
             return in_halves(lambda rows: self._whole(rows, training), inputs)
         return self._whole(inputs, training, mask)
 
@@ -516,10 +516,9 @@ class Classifier(keras_hub.models.Task):
         **kwargs: Any,
     ) -> Any:
         """Return `[loss, accuracy]` on raw rows, as `keras.Model.evaluate` does."""
-        if kwargs.get("_use_cached_eval_dataset"):
-            pass  # within `fit`, whose validation rows are ready
-        elif isinstance(x, tf.data.Dataset):
-            x = self._fed(x, labelled=True)
+        if isinstance(x, tf.data.Dataset):
+            if not kwargs.get("_use_cached_eval_dataset"):  # within `fit` its validation rows are ready
+                x = self._fed(x, labelled=True)
         elif not _is_pipeline(x):
             if y is None:
                 raise ValueError(

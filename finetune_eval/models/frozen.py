@@ -46,11 +46,9 @@ class Cut:
 
 
 def numbered_layers(backbone: Any) -> list[Any] | None:
-    """Return a backbone's layers from the bottom up; None where it has none, or groups that share weights."""
+    """Return a backbone's layers from the bottom up; None where it has none, or lists of them, as ALBERT."""
     layers = getattr(backbone, "transformer_layers", None)
-    if layers is None or not all(
-        isinstance(layer, keras.layers.Layer) for layer in layers
-    ):  # ALBERT's groups
+    if layers is None or any(isinstance(layer, list) for layer in layers):
         return None
     return list(layers)
 

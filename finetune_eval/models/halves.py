@@ -21,17 +21,26 @@ def on_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def on_one_cpu() -> bool:
+    """Whether TensorFlow computes, on this machine's cores: no GPU, no `tf.distribute` strategy."""
+    if keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    return not (tf.distribute.has_strategy() or on_gpu())
+
+
 def side_by_side() -> bool:
     """Whether a graph made now should compute halves: on a CPU where an operation has half the cores or less.
 
     An operation that all cores share makes them wait for each other at its end, thousands of times a step.
     Two halves of a batch, each computed by its own cores, wait only where their gradients meet.
     """
-    if keras.backend.backend() != "tensorflow":
+    if not on_one_cpu():
         return False
     import tensorflow as tf
 
-    if tf.executing_eagerly() or tf.distribute.has_strategy() or on_gpu():
+    if tf.executing_eagerly():
         return False
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")

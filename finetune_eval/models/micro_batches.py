@@ -9,7 +9,7 @@ import keras
 import numpy as np
 
 from finetune_eval.models.batching import Batches
-from finetune_eval.models.halves import on_gpu
+from finetune_eval.models.halves import on_one_cpu
 
 # Tokens of a micro-batch for each core, in a batch of mean size. What is more leaves the processor's caches,
 # what is less costs more to begin than it spares (docs/performance.md). The largest batch may have twice
@@ -24,16 +24,13 @@ def how_many(model: Any, batches: Batches) -> int:
     other.
     """
     text = batches.rows.offsets is not None
-    if not text or not model.rows_apart or keras.backend.backend() != "tensorflow" or on_gpu():
+    if not (text and model.rows_apart and on_one_cpu()):
         return 1
-    import tensorflow as tf
-
-    if tf.distribute.has_strategy():
-        return 1
+    rows = max(map(len, batches.order))
     tokens = np.array([len(rows) * batches.lengths[rows].max() for rows in batches.order])
     needed = max(tokens.mean(), tokens.max() / 2) / (_TOKENS * max(2, os.cpu_count() or 1))
     count = 1
-    while count < needed and max(map(len, batches.order)) >= 4 * count:  # 2 rows in each: a row for each half
+    while count < needed and rows >= 4 * count:  # 2 rows in each: a row for each half
         count *= 2
     return count
 

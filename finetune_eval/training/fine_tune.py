@@ -228,8 +228,7 @@ def fine_tune(
         with precisions.matmul_precision(used_precision), variables_kept(model):
             _compute_frozen(model, train, validation, show=print if verbose else None)
             model.micro_batches = micro_batches.how_many(model, train)
-            head_alone = model.cut is not None and not model.cut.a_vector_a_token
-            head_alone &= "frozen" in train.rows.features  # else the backbone is computed in every step
+            head_alone = train.rows.features.keys() == {"frozen"}  # what the whole backbone gave, kept
             if head_alone and not callbacks and len(train) * epochs >= _WORTH_IT:
                 model.steps_per_execution = _STEPS_A_CALL
             keras.Model.fit(

@@ -9,6 +9,7 @@ import pytest
 
 from finetune_eval import build_model, fine_tune
 from finetune_eval.models import frozen
+from finetune_eval.training.callbacks import StopOnDivergence
 
 
 def three_layers(tiny, freeze, dropout=0.0):
@@ -115,13 +116,23 @@ def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
     np.testing.assert_allclose(model.predict(list(tiny.texts)), best, atol=1e-6)
 
 
-def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, monkeypatch):
-    module = sys.modules["finetune_eval.training.fine_tune"]
-    monkeypatch.setattr(module, "_WORTH_IT", 1)
-    calls = []
+@pytest.fixture()
+def many_steps_a_call(monkeypatch):
+    """Many steps of a head at a call, however few there are."""
+    monkeypatch.setattr(sys.modules["finetune_eval.training.fine_tune"], "_WORTH_IT", 1)
+
+
+@pytest.fixture()
+def calls(monkeypatch):
+    """The calls for steps, as Keras' callbacks hear of them."""
+    heard = []
     monkeypatch.setattr(
-        module.StopOnDivergence, "on_train_batch_end", lambda self, batch, logs=None: calls.append(batch)
+        StopOnDivergence, "on_train_batch_end", lambda self, batch, logs=None: heard.append(batch)
     )
+    return heard
+
+
+def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, many_steps_a_call, calls):
     many = tuned(three_layers(tiny, True), tiny, verbose=False)
     assert len(calls) == 3  # one an epoch
     seen = tuned(three_layers(tiny, True), tiny, verbose=False, callbacks=[keras.callbacks.Callback()])
@@ -131,9 +142,7 @@ def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, monkeypatch):
     assert many.model.steps_per_execution == 1  # as it was
 
 
-def test_divergence_is_seen_after_many_steps_at_a_call(tiny, monkeypatch):
-    module = sys.modules["finetune_eval.training.fine_tune"]
-    monkeypatch.setattr(module, "_WORTH_IT", 1)
+def test_divergence_is_seen_after_many_steps_at_a_call(tiny, many_steps_a_call, monkeypatch):
     begun = []
 
     def on_epoch_begin(self, epoch, logs=None):
@@ -143,7 +152,7 @@ def test_divergence_is_seen_after_many_steps_at_a_call(tiny, monkeypatch):
             kernel = self.model.get_layer("logits").kernel
             kernel.assign(kernel * np.nan)
 
-    monkeypatch.setattr(module.StopOnDivergence, "on_epoch_begin", on_epoch_begin)
+    monkeypatch.setattr(StopOnDivergence, "on_epoch_begin", on_epoch_begin)
     model = three_layers(tiny, True)
     before = model.get_weights()
     with pytest.raises(FloatingPointError, match="^The loss became NaN in epoch 2: training diverged"):
@@ -153,14 +162,8 @@ def test_divergence_is_seen_after_many_steps_at_a_call(tiny, monkeypatch):
         np.testing.assert_array_equal(weight, value)
 
 
-def test_a_step_that_computes_the_backbone_is_called_alone(tiny, monkeypatch):
-    module = sys.modules["finetune_eval.training.fine_tune"]
-    monkeypatch.setattr(module, "_WORTH_IT", 1)
+def test_a_step_that_computes_the_backbone_is_called_alone(tiny, many_steps_a_call, calls, monkeypatch):
     monkeypatch.setattr(frozen, "_MOST", 0)  # what is frozen is not kept
-    calls = []
-    monkeypatch.setattr(
-        module.StopOnDivergence, "on_train_batch_end", lambda self, batch, logs=None: calls.append(batch)
-    )
     tuned(three_layers(tiny, True), tiny, verbose=False)
     assert len(calls) == 3 * 4
 
