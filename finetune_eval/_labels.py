@@ -1,0 +1,486 @@
+"""The one reading of labels: which class a row is of, whatever the label looks like.
+
+A class has a name (a text) and a place (0, 1, ...). A text is a name. A number may be either: it is read as
+the only one
+of the two that fits, and refused where both fit and say different things. The dtype decides nothing: 1, 1.0,
+"1" and
+True as `int64`, `float32` or `object` are read alike wherever they come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval import _checks, _rows
+
+_EXACT = 2**53  # from here on a float does not hold every whole number
+_TRUTH = {"false": False, "true": True}
+
+
+class ClassIndices(np.ndarray):
+    """Places of classes that know of which names: (n,) int64, with `labels`.
+
+    `Rows.y` is one, so that labels of a data set with the classes "1", "2", "3", or with its classes in
+    another
+    order than the model's, cannot be misread. Slices keep the names; results of arithmetic are plain arrays.
+    """
+
+    labels: tuple[str, ...] | None
+
+    def __new__(cls, indices: Any, labels: Sequence[str]) -> ClassIndices:
+        """Return a view of `indices` that knows its `labels`."""
+        array = np.asarray(indices, dtype=np.int64).view(cls)
+        array.labels = tuple(labels)
+        return array
+
+    def __array_finalize__(self, source: Any) -> None:
+        self.labels = getattr(source, "labels", None)
+
+    def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
+        return array[()] if return_scalar else np.asarray(array)
+
+
+def default_names(classes: int) -> tuple[str, ...]:
+    """Return the names of classes that were given none: "0", "1", ..."""
+    return tuple(str(place) for place in range(classes))
+
+
+def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
+    """Return the names of the classes, in the order of their places.
+
+    Args:
+        labels: A list, tuple, array or Series of names (texts, whole numbers or booleans); or a dictionary
+        from place to
+            name (`id2label`) or from name to place (`label2id`).
+        name: What the caller's argument is called, for the error.
+
+    Raises:
+        TypeError: It is one text, a set (which has no order), or no collection at all.
+        ValueError: A name is missing, empty or there twice, or there are fewer than two.
+
+    Example:
+        >>> class_names([1, 2, 3]), class_names({1: "good", 0: "bad"}), class_names({"bad": 0, "good": 1})
+        (('1', '2', '3'), ('bad', 'good'), ('bad', 'good'))
+    """
+    if isinstance(labels, (str, bytes)):
+        raise TypeError(f"`{name}` must be a list of class names; got the single text {labels!r}.")
+    if isinstance(labels, (set, frozenset)):
+        raise TypeError(
+            f"`{name}` must be in the order of the classes; a set has no order (it changes from process to "
+            "process): "
+            "pass a list."
+        )
+    if isinstance(labels, Mapping):
+        labels = _in_order(name, labels)
+    elif not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
+        raise TypeError(f"`{name}` must be a list of class names; got {labels!r}.")
+    names = tuple(_name(name, place, value) for place, value in enumerate(_plain(labels)))
+    if len(names) < 2:
+        raise ValueError(f"`{name}` must name at least two classes; got {list(names)}.")
+    twice = (
+        next((each for each in names if names.count(each) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if twice is not None:
+        raise ValueError(f"`{name}` must differ from each other; {twice!r} is there twice.")
+    return names
+
+
+def _plain(labels: Iterable[Any]) -> list[Any]:
+    return list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+
+
+def _in_order(name: str, labels: Mapping[Any, Any]) -> list[Any]:
+    """Return the names of a dictionary {place: name} or {name: place} in the order of the places."""
+    for places, names in ((labels.keys(), labels.values()), (labels.values(), labels.keys())):
+        at = {_number(place): each for place, each in zip(places, names, strict=True)}
+        if at and set(at) == set(range(len(labels))):
+            return [at[place] for place in range(len(labels))]
+    raise ValueError(
+        f"`{name}` as a dictionary must give each class one of the places 0 to {len(labels) - 1} "
+        f"({{0: 'negative', 1: 'positive'}}); got {dict(labels)!r}."
+    )
+
+
+def _name(name: str, row: int, value: Any) -> str:
+    """Return a class's name as text: 1 and 1.0 are "1", True is "True"."""
+    if isinstance(value, bytes):
+        value = value.decode("utf-8", "replace")
+    if isinstance(value, str):
+        text = str(value)  # np.str_ is a str of its own
+        if not text.strip():
+            raise ValueError(f"`{name}` has an empty class name at place {row}; every class needs a name.")
+        return text
+    if _rows.is_missing(value):
+        raise ValueError(f"`{name}` has no class name at place {row} ({value!r}); every class needs one.")
+    if isinstance(value, (list, tuple, dict, set, np.ndarray)):
+        raise TypeError(f"`{name}` must be texts or numbers; place {row} is {value!r}.")
+    return _word(value)
+
+
+def _word(value: Any) -> str:
+    """Return how a value that is no text is written as a name."""
+    if isinstance(value, (bool, np.bool_)):
+        return str(bool(value))
+    if isinstance(value, (float, np.floating)) and float(value).is_integer():
+        return str(int(value))
+    return str(value)
+
+
+def _number(value: Any) -> float | int | bool | None:
+    """Return the number that a label or a name is or spells, or None."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    if isinstance(value, (int, np.integer)):
+        return int(value)
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    if not isinstance(value, str):
+        return None
+    word = value.strip()
+    if word.lower() in _TRUTH:
+        return _TRUTH[word.lower()]
+    digits = word.removeprefix("-").removeprefix("+")
+    if digits.isascii() and digits.isdigit():
+        return int(word)
+    try:
+        number = float(word) if word.isascii() and "_" not in word else math.nan
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def plain_number(word: str) -> str:
+    """Return "1" for "1.0" and the like, as whole numbers are written once one of their column was missing.
+
+    Example:
+        >>> plain_number("1.0"), plain_number("-3."), plain_number("1.5"), plain_number("01")
+        ('1', '-3', '1.5', '01')
+    """
+    whole, point, rest = word.partition(".")
+    return whole if point and not rest.strip("0") and whole.removeprefix("-").isdecimal() else word
+
+
+# ------------------------------------------------------------------------------------------
+# Labels of rows
+# ------------------------------------------------------------------------------------------
+
+
+def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return the place of each row's class.
+
+    Args:
+        name: What the caller's argument is called, for the error.
+        y: (n,) or (n, 1) class names or places; or (n, K) one-hot rows. A DataFrame whose K columns are the
+        class
+            names may have them in any order.
+        labels: The K class names in the order of their places.
+
+    Returns:
+        (n,) int64, each in [0, K).
+
+    Raises:
+        TypeError: It is no column of labels: a single text, a set, dates, complex numbers.
+        ValueError: A label is missing, unknown, fractional or out of range, or numbers may be read as names
+        and as
+            places. The sentence gives the first such row.
+
+    Example:
+        >>> read("y", [1, 5, 5], ["1", "2", "3", "4", "5"]).tolist()
+        [0, 4, 4]
+        >>> read("y", ["good", "bad"], ["bad", "good"]).tolist(), read("y", [1, 0], ["bad", "good"]).tolist()
+        ([1, 0], [1, 0])
+    """
+    names = tuple(labels)
+    if y is None:
+        raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
+    known = _known_names(y)
+    if known is not None and known != names:
+        return _renamed(name, np.asarray(y), known, names)
+    array = _rows.column(name, _columns_in_order(name, y, names))
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim == 2 and array.shape[1] == len(names):
+        return _of_one_hot(name, array)
+    if array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {len(names)}); got {array.shape}."
+        )
+    certain = (
+        known == names or names == default_names(len(names)) or all(_number(each) is None for each in names)
+    )
+    if (
+        certain and array.dtype.kind in "iu"
+    ):  # no name can be meant, and nothing is missing: millions of rows are quick
+        if array.size and not (0 <= array.min() and array.max() < len(names)):
+            row = int(((array < 0) | (array >= len(names))).argmax())
+            _refuse(name, row, array[row].item(), names)
+        return array.astype(np.int64)
+    values, first, codes = _distinct(name, array)
+    return np.array(_places(name, values, first, names), dtype=np.int64)[codes]
+
+
+def read_many(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
+    """Return (n, K) zeros and ones of rows with several labels each; DataFrame columns in any order."""
+    names = tuple(labels)
+    if y is None:
+        raise ValueError(f"`{name}` is None; zeros and ones of shape (rows, {len(names)}) are needed.")
+    array = _rows.column(name, _columns_in_order(name, y, names))
+    if array.ndim != 2 or array.shape[1] != len(names) or array.dtype.kind not in "biuf":
+        raise ValueError(
+            f"`{name}` must be zeros and ones of shape (rows, {len(names)}) where task='multilabel'; "
+            f"got shape {array.shape}, dtype {array.dtype}."
+        )
+    bad = np.flatnonzero(~((array == 0) | (array == 1)).all(axis=1))
+    if bad.size:
+        raise ValueError(f"`{name}` must be zeros and ones; row {bad[0]} is {array[bad[0]].tolist()}.")
+    return array.astype(np.int64)
+
+
+def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return places and names of classes that nobody listed: the distinct labels, sorted (numbers by value).
+
+    Texts are named as they are written; but where "1" is a label, "1.0" is it too (a column of whole numbers
+    in which
+    some were missing comes back as "1.0" here and "1" there).
+
+    Raises:
+        ValueError: A label is missing, a measurement (0.25) rather than a class, or there are fewer than two
+        classes.
+
+    Example:
+        >>> find("y", [7, 10, 7])
+        (array([0, 1, 0]), ('7', '10'))
+    """
+    known = _known_names(y)
+    if known is not None:
+        return np.array(y, dtype=np.int64), known
+    array = _rows.column(name, y)
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    if array.ndim != 1:
+        raise ValueError(
+            f"`{name}` must have one label a row, shape (rows,); got {array.shape}. Pass `labels` to use "
+            "one-hot rows."
+        )
+    values, first, codes = _distinct(name, array)
+    for value, row in zip(values, first, strict=True):
+        if isinstance(value, float) and not (value.is_integer() and abs(value) < _EXACT):
+            what = (
+                "classes, not measurements"
+                if not value.is_integer()
+                else "numbers that a float holds exactly"
+            )
+            raise ValueError(
+                f"`{name}` must hold {what}; row {row} is {value!r}. Sort the values into named bins, or "
+                "read the "
+                "column as text."
+            )
+    words = [value if isinstance(value, str) else _word(value) for value in values]
+    words = [plain_number(word) if plain_number(word) in words else word for word in words]
+    if len(set(words)) < 2:
+        raise ValueError(
+            f"`{name}` has only one class, {next(iter(words), 'none')!r}; at least two are needed. "
+            "If these rows are only to be tested on, pass all the class names in `labels`."
+        )
+    names = tuple(sorted(set(words), key=_sort_key(words)))
+    index = {each: place for place, each in enumerate(names)}
+    return np.array([index[word] for word in words], dtype=np.int64)[codes], names
+
+
+def _sort_key(words: Iterable[str]) -> Any:
+    if all(word.isascii() and word.removeprefix("-").isdigit() for word in words):
+        return lambda word: (int(word), word)
+    return str
+
+
+def _known_names(y: Any) -> tuple[str, ...] | None:
+    """Return the names that the places in `y` are of, where `y` knows them and still holds places."""
+    if isinstance(y, ClassIndices) and y.labels is not None and y.dtype == np.int64 and y.ndim == 1:
+        if not len(y) or (y.min() >= 0 and y.max() < len(y.labels)):
+            return y.labels
+    return None
+
+
+def _renamed(
+    name: str, places: NDArray[np.int64], theirs: tuple[str, ...], names: tuple[str, ...]
+) -> NDArray[np.int64]:
+    """Return places in `names` of places in `theirs`."""
+    if (
+        len(theirs) == len(names)
+        and set(theirs) != set(names)
+        and default_names(len(names)) in (theirs, names)
+    ):
+        return places  # one side was never given names
+    index = {each: place for place, each in enumerate(names)}
+    new = np.array([index.get(each, -1) for each in theirs], dtype=np.int64)[places]
+    if (new < 0).any():
+        row = int((new < 0).argmax())
+        _refuse(name, row, theirs[places[row]], names)
+    return new
+
+
+def _columns_in_order(name: str, y: Any, names: tuple[str, ...]) -> Any:
+    """Put the columns of a DataFrame into the order of the classes, by their names."""
+    columns = getattr(y, "columns", None)
+    if columns is None or getattr(y, "ndim", 2) != 2 or len(columns) != len(names):
+        return y
+    words = [column if isinstance(column, str) else _word(column) for column in columns]
+    if words in (list(names), list(default_names(len(names)))):
+        return y
+    if set(words) != set(names):
+        raise ValueError(
+            f"`{name}` must have one column for each class, named {_listed(names)}; its columns are "
+            f"{_listed(words)}."
+        )
+    return y[[columns[words.index(each)] for each in names]]
+
+
+def _of_one_hot(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
+    bad = np.flatnonzero(~(((array == 0) | (array == 1)).all(axis=1) & ((array == 1).sum(axis=1) == 1)))
+    if bad.size:
+        raise ValueError(
+            f"`{name}` looks one-hot with {array.shape[1]} columns, but row {bad[0]} is "
+            f"{array[bad[0]].tolist()}: exactly one 1 is needed, the rest 0."
+        )
+    return np.asarray((array == 1).argmax(axis=1), dtype=np.int64)
+
+
+def _distinct(name: str, array: NDArray[Any]) -> tuple[list[Any], list[int], NDArray[np.int64]]:
+    """Return the distinct labels, the first row of each, and (n,) which of them each row has."""
+    if array.dtype.kind not in "biufOUST":
+        raise TypeError(f"`{name}` must hold class indices or class names; got dtype {array.dtype}.")
+    absent = _rows.missing(array)
+    if absent.any():
+        raise ValueError(
+            f"`{name}` has no label in row {int(absent.argmax())}; drop the row or give it a label."
+        )
+    if array.dtype.kind in "biuf":
+        numbers, rows, codes = np.unique(array, return_index=True, return_inverse=True)
+        return numbers.tolist(), rows.tolist(), codes.astype(np.int64)
+    seen: dict[tuple[bool, Any], int] = {}  # True and 1 are one key to Python and two labels to a person
+    first: list[int] = []
+    places = np.empty(len(array), dtype=np.int64)
+    for row, value in enumerate(array.tolist()):
+        if isinstance(value, bytes):
+            value = value.decode("utf-8", "replace")
+        if isinstance(value, str) and not value.strip():
+            raise ValueError(
+                f"`{name}` has no label in row {row} ({value!r}); drop the row or give it a label."
+            )
+        if isinstance(value, (list, tuple, dict, set, np.ndarray, complex)):
+            raise TypeError(
+                f"`{name}` must hold one class index or class name a row; row {row} is {value!r} "
+                f"({type(value).__name__})."
+            )
+        key = (isinstance(value, (bool, np.bool_)), value)
+        if key not in seen:
+            first.append(row)
+        places[row] = seen.setdefault(key, len(seen))
+    return [value for _, value in seen], first, places
+
+
+def _places(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:
+    """Return the place of each distinct label."""
+    are_texts = [isinstance(value, str) for value in values]
+    if all(are_texts):
+        return _places_of_texts(name, values, first, names)
+    if not any(are_texts):
+        return _places_of_numbers(name, values, first, names)
+    places = _named(values, names)
+    if None in places:
+        at = places.index(None)
+        raise ValueError(
+            f"`{name}` holds texts and numbers, which are then all read as class names; {values[at]!r} in "
+            "row "
+            f"{first[at]} is none of {_listed(names)}."
+        )
+    return [place for place in places if place is not None]
+
+
+def _places_of_texts(name: str, words: list[str], first: list[int], names: tuple[str, ...]) -> list[int]:
+    """Read texts as names; or as places, where they are numbers or truth values and no name is."""
+    numbers = [_number(word) for word in words]
+    if None not in numbers and not any(place is not None for place in _named(words, names)):
+        if names == default_names(len(names)) or all(_number(each) is None for each in names):
+            return _places_of_numbers(name, numbers, first, names)
+    places = _named(words, names)
+    if None in places:
+        _refuse(name, first[places.index(None)], words[places.index(None)], names)
+    return [place for place in places if place is not None]
+
+
+def _named(values: Iterable[Any], names: tuple[str, ...]) -> list[int | None]:
+    """Return the class that each label names, or None: 1, 1.0 and "1.0" (if no class itself) name "1"."""
+    index = {each: place for place, each in enumerate(names)}
+    plain: dict[str, int | None] = {}
+    for each, place in index.items():
+        plain[plain_number(each)] = None if plain_number(each) in plain else place
+    words = [value if isinstance(value, str) else _word(value) for value in values]
+    return [index[word] if word in index else plain.get(plain_number(word)) for word in words]
+
+
+def _places_of_numbers(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:
+    """Read numbers as places or as names: as what fits; where both do, they must agree."""
+    classes = len(names)
+    as_places = [int(value) if value in range(classes) else None for value in values]
+    numbers = [_number(each) for each in names]
+    if names == default_names(classes) or all(number is None for number in numbers):
+        as_names: list[int | None] = as_places
+    else:
+        as_names = _named(values, names)
+        if all(isinstance(value, bool) for value in values) and None not in as_names:
+            as_places = as_names  # True is the class "True", wherever that stands
+        elif None in as_names and None not in as_places:
+            # 1 does not name "01", but whoever wrote it may have meant that.
+            as_names = [numbers.index(value) if numbers.count(value) == 1 else None for value in values]
+    clash = _first(place != named for place, named in zip(as_places, as_names, strict=True))
+    if None not in as_places and None not in as_names and clash is not None:
+        raise ValueError(
+            f"`{name}` holds numbers that may be names or places of the classes {_listed(names)}: "
+            f"{values[clash]!r} "
+            f"in row {first[clash]} is the name of one class and the place of another. Pass the names as "
+            "text, or "
+            "arrange the classes so that names and places agree."
+        )
+    places = as_names if None in as_places else as_places
+    unread = _first(place is None for place in places)
+    if unread is None:
+        return [place for place in places if place is not None]
+    no_place = as_places.index(None)
+    if as_places[unread] is not None:  # a place, but another number is a name
+        raise ValueError(
+            f"`{name}` holds numbers that are neither all names nor all places of the classes "
+            f"{_listed(names)}: "
+            f"{values[unread]!r} in row {first[unread]} is no name, {values[no_place]!r} in row "
+            f"{first[no_place]} "
+            f"is no place (0 to {classes - 1})."
+        )
+    _refuse(name, first[unread], values[unread], names)
+
+
+def _first(flags: Iterable[bool]) -> int | None:
+    return next((at for at, flag in enumerate(flags) if flag), None)
+
+
+def _refuse(name: str, row: int, value: Any, names: tuple[str, ...]) -> NoReturn:
+    """Raise for a label that no class has."""
+    if isinstance(value, str):
+        raise ValueError(
+            f"`{name}` has an unknown label {value!r} in row {row}; the labels are {_listed(names)}."
+            f"{_checks.nearest(value, names)}"
+        )
+    raise ValueError(
+        f"`{name}` must be class indices from 0 to {len(names) - 1} or class names ({_listed(names)}); "
+        f"row {row} is {value!r}."
+    )
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(repr(each) for each in names[:8]) + (", ..." if len(names) > 8 else "")
