@@ -7,20 +7,23 @@ count as the same.
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import textwrap
-import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from finetune_eval import _files
+from finetune_eval._text import counted as counted
+from finetune_eval._text import shorten
+
 _HASH_CHARACTERS = 16  # 64 bits: two of a million different rows collide with probability 3e-8
 _WIDTH = 80
+_FORMAT = 1  # of data.json; the first with a checksum
 
 
 def text_hash(text: str) -> str:
@@ -82,34 +85,6 @@ def normalise(text: str) -> str:
     return " ".join(text.casefold().split())
 
 
-def counted(n: int, noun: str) -> str:
-    """Return "1 row", "2 rows", "2 rows of values".
-
-    Example:
-        >>> counted(1_200, "row of values"), counted(1, "test row")
-        ('1,200 rows of values', '1 test row')
-    """
-    head, of, rest = noun.partition(" of ")
-    return f"{n:,} {head}{'' if n == 1 else 's'}{of}{rest}"
-
-
-def write_atomically(path: Path, write: Callable[[Path], Any]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: nobody sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Not `tempfile`: its files are readable by their owner only, and so would be the one that it becomes.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
-    try:
-        write(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_text_atomically(path: Path, text: str) -> None:
-    """Write a text so that a reader sees the old file or the new one, never half of one."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-
 @dataclass(frozen=True)
 class Step:
     """One thing that happened to the rows.
@@ -165,7 +140,7 @@ class DataTrace:
         """Write the trace to a JSON file, whole or not at all, and return its path."""
         target = Path(path)
         record = {"steps": [asdict(step) for step in self.steps]}
-        write_text_atomically(target, json.dumps(record, indent=1, ensure_ascii=False) + "\n")
+        _files.write_json(target, record, format=_FORMAT)
         return target
 
     @classmethod
@@ -182,12 +157,12 @@ class DataTrace:
                 f"`path` must be a data trace written by DataTrace.save; {target} does not exist."
             )
         known = {field.name for field in fields(Step)}
+        record = _files.read_json(target, newest_format=_FORMAT, checked_from=_FORMAT)
         try:
-            record = json.loads(target.read_text(encoding="utf-8"))
             return cls(
                 tuple(Step(**{k: v for k, v in step.items() if k in known}) for step in record["steps"])
             )
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"`path` must be a data trace written by DataTrace.save; {target} is not one ({error})."
             ) from None
@@ -199,7 +174,7 @@ class DataTrace:
 def _table(steps: Iterable[Step]) -> list[str]:
     rows = [
         (
-            _shorten(step.stage, 10),
+            shorten(step.stage, 10, middle=True),
             step.name,
             f"{step.rows_in:,} x {step.columns_in}",
             f"{step.rows_out:,} x {step.columns_out}",
@@ -216,16 +191,10 @@ def _table(steps: Iterable[Step]) -> list[str]:
     lines = [f"{'stage':<{stage}}  {'what':<{what}} {'rows x columns in -> out':>{shape}} {'hash':>16}"]
     for name, label, rows_in, rows_out, digest, note in rows:
         flow = f"{rows_in:>{shape - after - 4}} -> {rows_out:<{after}}"
-        lines.append(f"{name:<{stage}}  {_shorten(label, what):<{what}} {flow} {digest:>16}".rstrip())
+        lines.append(
+            f"{name:<{stage}}  {shorten(label, what, middle=True):<{what}} {flow} {digest:>16}".rstrip()
+        )
         lines += textwrap.wrap(
             note, _WIDTH, initial_indent=" " * (stage + 4), subsequent_indent=" " * (stage + 4)
         )
     return lines
-
-
-def _shorten(text: str, width: int) -> str:
-    """Cut in the middle: the end of a path says more than its middle."""
-    if len(text) <= width:
-        return text
-    keep = width - 3
-    return f"{text[: keep // 2]}...{text[len(text) - (keep - keep // 2) :]}"

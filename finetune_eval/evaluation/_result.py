@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
-from finetune_eval.data.ledger import write_atomically
-from finetune_eval.evaluation import _records, _summary
+from finetune_eval import _checks, _files
+from finetune_eval.evaluation import _summary
 from finetune_eval.evaluation._trust import LeakScores
 from finetune_eval.evaluation.baselines import Baseline
 from finetune_eval.evaluation.calibration import Calibration
@@ -21,7 +20,8 @@ from finetune_eval.evaluation.slices import Slice, worst_rows
 if TYPE_CHECKING:
     import pandas as pd
 
-_FORMAT = 1  # of evaluation.json
+_RECORD, _ROWS = "evaluation.json", "predictions.parquet"
+_FORMAT = 2  # of evaluation.json; the first with checksums
 
 
 @dataclass(frozen=True)
@@ -152,12 +152,11 @@ class Evaluation:
 
     def _record(self) -> dict[str, Any]:
         """Everything but the rows, as JSON data."""
-        record = {
-            name: _records.to_json(getattr(self, name))
+        return {
+            name: _files.to_json(getattr(self, name))
             for name in self.__dataclass_fields__
             if name != "predictions"
         }
-        return {"format": _FORMAT, **record}
 
     def to_frame(self) -> pd.DataFrame:
         """Return the estimates as a table: metric, value, low, high, method; one row for each.
@@ -184,7 +183,7 @@ class Evaluation:
         )
 
     def save(self, folder: str | Path) -> Path:
-        """Write evaluation.json and predictions.parquet into `folder`, each atomically.
+        """Write evaluation.json and predictions.parquet into `folder`: both or, where that fails, neither.
 
         Args:
             folder: The folder; made if it is not there.
@@ -193,11 +192,17 @@ class Evaluation:
             The folder.
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(
-            folder / "predictions.parquet", lambda path: self.predictions.to_parquet(path, index=False)
-        )
-        _records.write_json(folder / "evaluation.json", self._record())
+        checksums: dict[str, str] = {}
+
+        def rows(path: Path) -> None:
+            self.predictions.to_parquet(path, index=False)
+            checksums["predictions_sha256"] = _files.sha256(path)
+
+        def record(path: Path) -> None:
+            text = _files.json_text({**self._record(), **checksums}, format=_FORMAT)
+            path.write_text(text, encoding="utf-8")
+
+        _files.write_together(folder, {_ROWS: rows, _RECORD: record})
         return folder
 
     @classmethod
@@ -212,16 +217,34 @@ class Evaluation:
 
         Raises:
             FileNotFoundError: A file is missing.
-            ValueError: The file was written by a newer version.
+            ValueError: A file is damaged, the two are of different evaluations, or a newer version wrote
+            them.
         """
         import pandas as pd
 
         folder = Path(folder)
-        for name in ("evaluation.json", "predictions.parquet"):
-            if not (folder / name).is_file():
-                raise FileNotFoundError(
-                    f"`folder` {str(folder)!r} has no {name}; pass a folder that Evaluation.save wrote."
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"`folder` {str(folder)!r} is no folder; pass one that Evaluation.save wrote."
+            )
+        with _files.together(folder) as path:
+            for name in (_RECORD, _ROWS):
+                if not path(name).is_file():
+                    raise FileNotFoundError(
+                        f"`folder` {str(folder)!r} has no {name}; pass a folder that Evaluation.save wrote."
+                    )
+            data = _files.read_json(path(_RECORD), newest_format=_FORMAT, checked_from=2)
+            expected = data.pop("predictions_sha256", None)
+            if expected is not None and expected != _files.sha256(path(_ROWS)):
+                raise ValueError(
+                    f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is "
+                    "damaged, or it is "
+                    "of another evaluation. Restore both from one copy, or evaluate again."
                 )
-        data = _records.read_json(folder / "evaluation.json", newest_format=_FORMAT)
-        predictions = pd.read_parquet(folder / "predictions.parquet")
-        return _records.from_json(cls, data, predictions=predictions)  # type: ignore[no-any-return]
+            predictions = pd.read_parquet(path(_ROWS))
+        try:
+            return _files.from_json(cls, data, predictions=predictions)  # type: ignore[no-any-return]
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ValueError(
+                f"{str(folder / _RECORD)!r} is no evaluation of this library ({error})."
+            ) from None

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune_eval.data.ledger import counted, write_text_atomically
+from finetune_eval._files import write_text
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _findings, _words
 from finetune_eval.traces.prediction import clip, printable
@@ -86,7 +87,7 @@ def write_card(
         *(["## Training", _training(training)] if training and training.epochs else []),
         *(["## One prediction", _prediction(prediction)] if prediction else []),
     ]
-    write_text_atomically(path, "\n\n".join(sections) + "\n")
+    write_text(path, "\n\n".join(sections) + "\n")
     return path
 
 

@@ -11,7 +11,8 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
-from finetune_eval.data.ledger import counted, write_text_atomically
+from finetune_eval._files import write_text
+from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
@@ -57,7 +58,7 @@ def report(
         The path.
     """
     path = Path(path)
-    write_text_atomically(path, _render(evaluation, training, data, prediction, comparison, seeds))
+    write_text(path, _render(evaluation, training, data, prediction, comparison, seeds))
     return path
 
 

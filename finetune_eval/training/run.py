@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from finetune_eval.data.ledger import write_atomically, write_text_atomically
+from finetune_eval._files import write, write_text
 from finetune_eval.models.classifier import Classifier
 
 _PACKAGES = ("finetune-eval", "tensorflow", "jax", "keras", "keras-hub", "numpy", "scikit-learn")
@@ -47,7 +47,7 @@ class RunFolder:
 
     def write_manifest(self, manifest: dict[str, Any]) -> None:
         """Write `manifest.json`."""
-        write_text_atomically(
+        write_text(
             self.path / "manifest.json",
             json.dumps(manifest, indent=2, ensure_ascii=False, default=str) + "\n",
         )
@@ -57,7 +57,7 @@ class RunFolder:
         import pandas as pd
 
         rows = pd.DataFrame({"text": list(texts), "label": list(labels)})
-        write_atomically(self.path / "train.parquet", lambda file: rows.to_parquet(file, index=False))
+        write(self.path / "train.parquet", lambda file: rows.to_parquet(file, index=False))
 
     def save_model(self, model: Classifier) -> None:
         """Write the model to `model/model.keras`."""

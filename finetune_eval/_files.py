@@ -1,0 +1,313 @@
+"""Files that are whole or absent, and say so when they are damaged.
+
+A file is written under a temporary name, flushed to the disk and renamed: a reader sees the old file or the
+new one. Files that belong together appear together. Records become JSON that carries a format number and a
+checksum.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+import os
+import shutil
+import threading
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_WRITING = ".writing"  # how the names of unfinished files and folders end
+_PENDING = ".pending"  # a folder of finished files that only wait to be moved beside it
+_ONE_BY_ONE = itertools.count()
+
+
+# ------------------------------------------------------------------------------------------
+# Whole files
+# ------------------------------------------------------------------------------------------
+
+
+def write(path: Path, fill: Callable[[Path], Any]) -> None:
+    """Let `fill` write a temporary file beside `path`, then put it in its place.
+
+    Raises:
+        OSError: The disk is full or the folder cannot be written; nothing is left behind, an older file is as
+        it was.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / _temporary_name()
+    try:
+        fill(temporary)
+        _flush(temporary)
+        os.replace(temporary, path)
+        _flush(path.parent)
+    except OSError as error:
+        raise _named(error, path) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all."""
+    write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
+    """Write several files of a folder so that a reader sees all of the old ones or all of the new ones.
+
+    The files are written in a folder of their own; renaming that is the moment at which they exist. A process
+    that
+    is killed afterwards leaves them there, and the next reader or writer moves them (`settle`).
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder):
+        settle(folder)
+        new = folder / _temporary_name()
+        try:
+            new.mkdir()
+            for name, fill in files.items():
+                fill(new / name)
+                _flush(new / name)
+            _flush(new)
+            os.rename(new, folder / _PENDING)
+        except OSError as error:
+            raise _named(error, folder) from error
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
+        settle(folder)
+
+
+def settle(folder: Path) -> None:
+    """Finish what a killed `write_together` had begun to put into the folder."""
+    pending = folder / _PENDING
+    if not pending.is_dir():
+        return
+    for file in sorted(pending.iterdir()):
+        os.replace(file, folder / file.name)
+    _flush(folder)
+    pending.rmdir()
+
+
+@contextlib.contextmanager
+def together(folder: Path) -> Iterator[Callable[[str], Path]]:
+    """Give the paths of files that `write_together` wrote, while no other process changes them.
+
+    In a folder that this process may not write, finished files are read from where they wait.
+    """
+    with locked(folder, shared=True):
+        pending = folder / _PENDING
+        yield lambda name: pending / name if (pending / name).is_file() else folder / name
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the unfinished files of killed writers; only for a folder that no other process writes to."""
+    for path in folder.glob(f".*{_WRITING}"):
+        shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold the lock of a file or folder; it is free again when the process ends, however that ends.
+
+    Args:
+        path: What to lock; it must exist. The lock is advisory: `locked` respects it, other programs do not.
+        shared: Whether others may hold a shared lock at the same time.
+        wait: False: raise BlockingIOError at once where another process holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows: there a rename over an open file fails, which keeps readers whole
+        yield
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _temporary_name() -> str:
+    # Not `tempfile`: its files are readable by their owner only, and so would be the ones that they become.
+    return f".{os.getpid()}-{threading.get_ident()}-{next(_ONE_BY_ONE)}{_WRITING}"
+
+
+def _flush(path: Path) -> None:
+    """Have the disk hold what was written, so that a power cut after the rename loses nothing."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _named(error: OSError, path: Path) -> OSError:
+    """Return an error that says which file could not be written."""
+    if error.filename is not None and Path(str(error.filename)) == path:
+        return error
+    return type(error)(error.errno, f"could not write it whole ({error.strerror or error})", str(path))
+
+
+# ------------------------------------------------------------------------------------------
+# Records
+# ------------------------------------------------------------------------------------------
+
+
+def write_json(path: Path, data: Mapping[str, Any], *, format: int) -> None:
+    """Write JSON data, indented for people, with its format number and a checksum."""
+    write_text(path, json_text(data, format=format))
+
+
+def json_text(data: Mapping[str, Any], *, format: int) -> str:
+    """Return what `write_json` writes."""
+    whole = {"format": format, **data}
+    whole["checksum"] = _checksum(whole)
+    return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def read_json(path: Path, *, newest_format: int, checked_from: int = 0) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Args:
+        path: The file.
+        newest_format: The newest format that this version knows.
+        checked_from: The first format whose files carry a checksum.
+
+    Raises:
+        ValueError: It is cut, changed, of another kind, or of a newer version; the sentence names the file.
+    """
+    shown = repr(str(path))
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(
+            f"{shown} is damaged or was cut: it is not whole JSON ({error}). Restore it from a copy, or "
+            "make it again."
+        ) from None
+    if not isinstance(data, dict):
+        raise ValueError(
+            f"{shown} is no record of this library: its JSON is a {type(data).__name__}, not an object."
+        )
+    format, checksum = data.get("format", 0), data.pop("checksum", None)
+    if not isinstance(format, int) or (
+        format <= newest_format and checksum is None and format >= checked_from > 0
+    ):
+        raise ValueError(f"{shown} is damaged: its format number or its checksum is gone.")
+    if format > newest_format:
+        raise ValueError(f"{shown} was written by a newer finetune-eval; upgrade to read it.")
+    if checksum is not None and checksum != _checksum(data):
+        raise ValueError(
+            f"{shown} is damaged or was changed: its contents do not fit its checksum. Restore it from a "
+            "copy, or make it "
+            "again."
+        )
+    data.pop("format", None)
+    return data
+
+
+def _checksum(data: Any) -> str:
+    plain = json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(plain.encode()).hexdigest()[:32]
+
+
+def append_line(path: Path, record: Mapping[str, Any]) -> None:
+    """Append a record to a file of JSON lines, each with its checksum, and have the disk hold it.
+
+    Raises:
+        OSError: The path is a symbolic link, or the line could not be written whole.
+    """
+    line = {**record, "checksum": _checksum(record)}
+    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
+    try:
+        text = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        if os.write(handle, text) != len(text):
+            raise OSError(f"{str(path)!r} could not be written whole: is the disk full?")
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Read what `append_line` wrote; a last line that a killed process left unfinished is left out.
+
+    Raises:
+        ValueError: A line is damaged; the sentence names the file and the line.
+    """
+    lines = path.read_bytes().split(b"\n")
+    records = []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+            whole = isinstance(record, dict) and record.pop("checksum", None) in (None, _checksum(record))
+        except (ValueError, RecursionError):
+            if number == len(lines):  # without a line break at its end: never finished
+                break
+            whole = False
+        if not whole:
+            raise ValueError(
+                f"{str(path)!r} is damaged in line {number}: it is no record, or does not fit its checksum."
+            )
+        records.append(record)
+    return records
+
+
+def to_json(value: Any) -> Any:
+    """Return records, tuples, dicts, numbers and arrays as JSON data that `from_json` rebuilds exactly."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: to_json(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, np.ndarray):
+        return {"dtype": str(value.dtype), "values": to_json(value.tolist())}
+    if isinstance(value, Mapping):
+        return {str(key): to_json(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        return to_json(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)  # strict JSON has no NaN and no infinity; float("nan") reads them back
+    return value
+
+
+def from_json(kind: Any, data: Any, **others: Any) -> Any:
+    """Rebuild a value of type `kind` from what `to_json` made of it; `others` are fields of its own."""
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (typing.Union, types.UnionType):
+        if data is None:
+            return None
+        choices = [choice for choice in arguments if choice is not type(None)]
+        if len(choices) == 1:
+            return from_json(choices[0], data)
+        if float in choices and isinstance(data, str) and str not in choices:
+            return float(data)
+        return data
+    if origin is tuple:
+        if len(arguments) == 2 and arguments[1] is Ellipsis:
+            return tuple(from_json(arguments[0], item) for item in data)
+        return tuple(from_json(part, item) for part, item in zip(arguments, data, strict=True))
+    if origin is dict:
+        return {key: from_json(arguments[1], item) for key, item in data.items()}
+    if kind is float:
+        return float(data)
+    if np.ndarray in (kind, origin):
+        return np.array(data["values"], dtype=data["dtype"])
+    if dataclasses.is_dataclass(kind) and isinstance(kind, type):
+        # Tables are not in the JSON; pandas need not be loaded to read the hints of what is.
+        hints = typing.get_type_hints(kind, localns={"pd": types.SimpleNamespace(DataFrame=object)})
+        names = [field.name for field in dataclasses.fields(kind) if field.name in data]
+        return kind(**{name: from_json(hints[name], data[name]) for name in names}, **others)
+    return data
