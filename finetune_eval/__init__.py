@@ -26,7 +26,7 @@ _HOME = {
     "evaluate": "evaluation.evaluate",
     "evaluate_predictions": "evaluation.evaluate",
     "Evaluation": "evaluation.evaluate",
-    "load_predictions": "evaluation.evaluate",
+    "load_predictions": "evaluation.saved",
     "compare": "evaluation.comparison",
     "compare_totals": "evaluation.comparison",
     "evaluate_seeds": "evaluation.seeds",

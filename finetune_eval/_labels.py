@@ -70,16 +70,15 @@ def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
     if isinstance(labels, (str, bytes)):
         raise TypeError(f"`{name}` must be a list of class names; got the single text {labels!r}.")
     if isinstance(labels, (set, frozenset)):
-        raise TypeError(
-            f"`{name}` must be in the order of the classes; a set has no order (it changes from process to "
-            "process): "
-            "pass a list."
-        )
+        raise TypeError(f"`{name}` must be in the order of the classes; a set has no order: pass a list.")
     if isinstance(labels, Mapping):
         labels = _in_order(name, labels)
     elif not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
         raise TypeError(f"`{name}` must be a list of class names; got {labels!r}.")
-    names = tuple(_name(name, place, value) for place, value in enumerate(_plain(labels)))
+    names = tuple(
+        _name(name, place, value)
+        for place, value in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels)
+    )
     if len(names) < 2:
         raise ValueError(f"`{name}` must name at least two classes; got {list(names)}.")
     twice = (
@@ -90,10 +89,6 @@ def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
     if twice is not None:
         raise ValueError(f"`{name}` must differ from each other; {twice!r} is there twice.")
     return names
-
-
-def _plain(labels: Iterable[Any]) -> list[Any]:
-    return list(labels.tolist() if isinstance(labels, np.ndarray) else labels)
 
 
 def _in_order(name: str, labels: Mapping[Any, Any]) -> list[Any]:
@@ -156,6 +151,16 @@ def _number(value: Any) -> float | int | bool | None:
     return number if math.isfinite(number) else None
 
 
+def are_numbers(y: Any) -> bool:
+    """Return whether every label is or spells a number or a truth value, so that it needs no list of names.
+
+    Example:
+        >>> are_numbers(["0", "1"]), are_numbers([True]), are_numbers(["0", "neg"])
+        (True, True, False)
+    """
+    return all(_number(value) is not None for value in set(np.asarray(y, dtype=object).ravel().tolist()))
+
+
 def plain_number(word: str) -> str:
     """Return "1" for "1.0" and the like, as whole numbers are written once one of their column was missing.
 
@@ -165,6 +170,11 @@ def plain_number(word: str) -> str:
     """
     whole, point, rest = word.partition(".")
     return whole if point and not rest.strip("0") and whole.removeprefix("-").isdecimal() else word
+
+
+def _plain(word: str) -> str:
+    """Return a word as it is compared: 1.0 as 1, and "TRUE" as True."""
+    return word.lower() if word.lower() in _TRUTH else plain_number(word)
 
 
 # ------------------------------------------------------------------------------------------
@@ -421,9 +431,9 @@ def _named(values: Iterable[Any], names: tuple[str, ...]) -> list[int | None]:
     index = {each: place for place, each in enumerate(names)}
     plain: dict[str, int | None] = {}
     for each, place in index.items():
-        plain[plain_number(each)] = None if plain_number(each) in plain else place
+        plain[_plain(each)] = None if _plain(each) in plain else place
     words = [value if isinstance(value, str) else _word(value) for value in values]
-    return [index[word] if word in index else plain.get(plain_number(word)) for word in words]
+    return [index[word] if word in index else plain.get(_plain(word)) for word in words]
 
 
 def _places_of_numbers(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:

@@ -296,7 +296,7 @@ def same_order(**named: Any) -> None:
     """Raise ValueError where two pandas objects name their rows differently.
 
     Rows are paired by their order. A Series or DataFrame whose index says otherwise (the same names in
-    another order, or other names) would be paired wrongly in silence. An index that just counts from 0 names
+    another order, or some of them) would be paired wrongly in silence. An index that just counts from 0 names
     nothing, unless another one holds the same numbers in another order.
     """
     indexes = {name: value.index for name, value in named.items() if hasattr(value, "iloc")}
@@ -305,6 +305,8 @@ def same_order(**named: Any) -> None:
             continue
         counting = [_counts_from_zero(part) for part in (index, other)]
         if any(counting) and not _counts_from_zero((other if counting[0] else index).sort_values()):
+            continue
+        if not index.isin(other).any():  # names of different kinds
             continue
         row = next(i for i, (a, b) in enumerate(zip(index, other, strict=True)) if a != b)
         named_so, otherwise = index.tolist()[row], other.tolist()[row]

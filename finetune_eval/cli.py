@@ -162,7 +162,7 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
     ] = None,
-    task: Annotated[str, typer.Option("--task", help="classification or multilabel.")] = "classification",
+    task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
     frozen: Annotated[
         bool, typer.Option("--frozen", help="With --data: compare with the backbone before fine-tuning.")
     ] = False,
@@ -182,7 +182,7 @@ def evaluate(
             path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding
         )
     else:
-        if names is not None or task != "classification":
+        if names is not None or task is not None:
             raise typer.BadParameter(
                 "the model knows its labels and its task; leave out --labels and --task."
             )
@@ -497,13 +497,14 @@ def _print_result(result: Evaluation, as_json: bool) -> None:
 
 def _evaluation(path: Path, order: Sequence[str] = (), **options: Any) -> Evaluation:
     """Load an evaluation from a run folder, or score a file of predictions, its classes in this order."""
-    from finetune_eval.evaluation.evaluate import Evaluation, load_predictions
+    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.saved import load_predictions
 
     options = {name: value for name, value in options.items() if value is not None}
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist; pass a run folder or a file of predictions.")
     if path.is_dir():
-        defaults = {"task": "classification", "encoding": "utf-8"}
+        defaults = {"encoding": "utf-8"}
         asked = next((name for name, value in options.items() if value != defaults.get(name)), None)
         if asked is not None:
             raise typer.BadParameter(

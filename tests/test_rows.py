@@ -139,6 +139,11 @@ def test_an_index_that_only_counts_names_nothing():
     part = pd.Series([1, 0, 1], index=[7, 2, 9])  # some rows of a larger table
     _rows.same_order(y_true=part, probabilities=pd.DataFrame({"p": [0.1, 0.2, 0.3]}))
     _rows.same_order(y_true=part, probabilities=np.zeros(3), texts=["a", "b", "c"])
+    _rows.same_order(
+        y_true=part, groups=pd.Series(["x", "y", "y"], index=["a", "b", "c"])
+    )  # other names altogether
+    with pytest.raises(ValueError, match="row 1 is 2 in one index and 3 in the other"):
+        _rows.same_order(y_true=part, groups=pd.Series(["x", "y", "y"], index=[7, 3, 9]))
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

@@ -183,15 +183,11 @@ def compare_with_baseline(
     Raises:
         ValueError: The probabilities do not fit the rows.
     """
-    import pandas as pd
-
     from finetune_eval.evaluation.comparison import compare
-    from finetune_eval.evaluation.evaluate import score_only
+    from finetune_eval.evaluation.evaluate import Asked, score_only
 
     frame = evaluation.predictions
-    simple = score_only(
-        pd.Categorical(frame["label"], categories=evaluation.labels).codes,
-        probabilities,
+    asked = Asked(
         labels=evaluation.labels,
         ids=frame["id"],
         groups=groups,
@@ -201,6 +197,7 @@ def compare_with_baseline(
         n_resamples=n_resamples,
         seed=seed,
     )
+    simple = score_only(frame["label"], probabilities, asked)
     found = compare(
         evaluation,
         simple,

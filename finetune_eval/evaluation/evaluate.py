@@ -15,19 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
-from finetune_eval.data.ledger import counted
+from finetune_eval import _checks, _labels, _rows
+from finetune_eval._text import counted
+from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation import _outputs
-from finetune_eval.evaluation._inputs import (
-    by_names,
-    default_labels,
-    holds_names,
-    label_names,
-    labels_of_file,
-    read_probabilities,
-    row_weights,
-    true_labels,
-)
+from finetune_eval.evaluation._inputs import names_of, read_probabilities
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._scorer import Options, Scorer
 from finetune_eval.evaluation._trust import LeakScores, pair_of_rows
@@ -45,13 +37,34 @@ from finetune_eval.evaluation.lockbox import look
 from finetune_eval.evaluation.metrics import resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 
-__all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions", "load_predictions"]
+__all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
 
 TASKS = ("classification", "multilabel")
-_TRUTH = ("label", "y_true", "target")  # what a file may call its column of labels
 
 
-def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
+def evaluate(
+    model: Any,
+    x: Any,
+    y: Any = None,
+    *,
+    batch_size: int | None = None,
+    labels: Sequence[str] | None = None,
+    ids: Any = None,
+    texts: Any = None,
+    groups: Any = None,
+    metadata: Any = None,
+    sample_weight: Any = None,
+    average: str = "auto",
+    confidence: float = 0.95,
+    threshold: float | Threshold | None = None,
+    task: str | None = None,
+    train: Any = None,
+    features: Any = None,
+    baselines: bool = True,
+    lockbox: bool | str | Path | None = None,
+    n_resamples: int = 2000,
+    seed: int = 0,
+) -> Evaluation:
     """Score a model on rows it has not seen: one forward pass, nothing trained, nothing changed.
 
     Everything is checked before the pass. The loss is the mean log-loss: `model.evaluate`'s, where the model
@@ -61,18 +74,34 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
         model: A model of this library, or any Keras classifier: softmax or sigmoid outputs, or logits where
             its loss says `from_logits=True`. Anything with a `predict` that returns probabilities and with
             `labels` will do.
-        x: The rows: texts, or what else the model's `predict` takes.
-        y: (n,) class indices or class names, or (n, K) one-hot.
-        **options: `batch_size` (rows in a batch of `predict`) and any keyword of `evaluate_predictions`
-            (`labels`, `threshold` and `task` are the model's own where it has them; `texts` is `x` where
-            that is texts).
+        x: The rows: texts, or what else the model's `predict` takes; or a `tf.data` or `PyDataset` pipeline
+        of
+            batches `(x, y)` or `(x, y, weights)`, which is read once.
+        y: (n,) class indices or class names, or (n, K) one-hot; None for a pipeline.
+        batch_size: Rows in a batch of `predict`.
+        labels: The class names; None: the model's own.
+        ids: As for `evaluate_predictions`.
+        texts: As for `evaluate_predictions`; None: `x`, where that is texts.
+        groups: As for `evaluate_predictions`.
+        metadata: As for `evaluate_predictions`.
+        sample_weight: As for `evaluate_predictions`.
+        average: As for `evaluate_predictions`.
+        confidence: As for `evaluate_predictions`.
+        threshold: As for `evaluate_predictions`; None: the model's own.
+        task: "classification" or "multilabel"; None: the model's own.
+        train: As for `evaluate_predictions`.
+        features: As for `evaluate_predictions`.
+        baselines: As for `evaluate_predictions`.
+        lockbox: As for `evaluate_predictions`.
+        n_resamples: As for `evaluate_predictions`.
+        seed: As for `evaluate_predictions`.
 
     Returns:
         The evaluation.
 
     Raises:
         ValueError: `y` is missing or does not fit, or the model's outputs cannot be read as probabilities.
-        TypeError: A keyword is unknown, or `x` is a dataset that cannot be paired with `y`.
+        TypeError: `x` is no collection of rows.
 
     Example:
         >>> class Coin:
@@ -82,48 +111,101 @@ def evaluate(model: Any, x: Any, y: Any = None, **options: Any) -> Evaluation:
         >>> evaluate(Coin(), ["a", "b", "c", "d"], [0, 0, 1, 1]).accuracy
         0.5
     """
-    batch_size = options.pop("batch_size", None)
-    known = [name for name in inspect.signature(evaluate_predictions).parameters][2:]
-    for name in options:
-        if name not in known:
-            raise TypeError(f"evaluate has no keyword {name!r}.{_checks.nearest(name, known)}")
-    if y is None:
-        raise ValueError("`y` is missing: evaluate needs the true label of each row of `x`.")
-    if hasattr(x, "element_spec"):
-        raise TypeError(
-            "`x` is a tf.data.Dataset, which may come in another order each time; "
-            "pass the rows and their labels as arrays."
-        )
     if batch_size is not None:
         batch_size = _checks.positive_int("batch_size", batch_size)
-    task = options.setdefault("task", getattr(model, "task", None) or "classification")
-    options.setdefault("threshold", getattr(model, "threshold", None))
-    labels = options.get("labels") or getattr(model, "labels", None)
-    columns = _outputs.output_columns(model)
-    if labels is None and columns is not None:
-        labels = default_labels(2 if columns == 1 and task == "classification" else columns)
-    rows = _rows(x)
+    if hasattr(x, "element_spec") or hasattr(x, "num_batches"):
+        x, y, sample_weight = _collected(x, y, sample_weight)
+    if y is None:
+        raise ValueError("`y` is missing: evaluate needs the true label of each row of `x`.")
+    task = task or getattr(model, "task", None) or "classification"
+    _checks.one_of("task", task, TASKS)
+    names = _labels_of_model(model, labels, task)
+    rows = _rows_of(x)
     _checks.not_empty("x", rows)
     _checks.same_length("x", rows, "y", y)
-    if labels is not None:
-        options["labels"] = labels = label_names(labels)
-        true_labels("y", y, labels, task)
-    texts = _texts(x)
-    if texts is not None:
-        options.setdefault("texts", texts)
-    elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f" and not np.isfinite(rows).all():
-        row = int(np.flatnonzero(~np.isfinite(rows.reshape(len(rows), -1)).all(axis=1))[0])
-        raise ValueError(f"`x` has a NaN or an infinity in row {row}; drop the row or fill it.")
-    _check_options(len(rows), labels, options)
+    _rows.same_order(x=x, y=y)
+    if names is not None:
+        (_labels.read_many if task == "multilabel" else _labels.read)("y", y, names)
+    if texts is None and _rows.are_texts(x):
+        texts = x
+    elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f":
+        _rows.numbers("x", rows)
+    asked = Asked(
+        labels=names,
+        ids=ids,
+        texts=texts,
+        groups=groups,
+        metadata=metadata,
+        sample_weight=sample_weight,
+        average=average,
+        confidence=confidence,
+        threshold=getattr(model, "threshold", None) if threshold is None else threshold,
+        task=task,
+        train=train,
+        features=features,
+        baselines=baselines,
+        lockbox=lockbox,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    contents = rows if texts is None and not isinstance(x, dict) else None
+    _checked_options(len(rows), names, asked, contents=contents)
     output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
     if isinstance(output, np.ndarray) and len(output) != len(rows):
         raise ValueError(
             f"`model.predict` gave {counted(len(output), 'row')} for {counted(len(rows), 'row')} of `x`."
         )
     probabilities = _outputs.probabilities_of(model, output, task=task)
-    contents = rows if texts is None and not isinstance(x, dict) else None
     note = _outputs.loss_note(model)
-    return _evaluate(y, probabilities, options, contents=contents, note=note)
+    return _evaluate(y, probabilities, asked, contents=contents, notes=() if note is None else (note,))
+
+
+def _labels_of_model(model: Any, labels: Any, task: str) -> tuple[str, ...] | None:
+    """Return the class names that the caller or the model gives; of a model without any, "0", "1", ..."""
+    if labels is None:
+        labels = getattr(model, "labels", None)
+    if labels is not None:
+        return _labels.class_names(labels)
+    columns = _outputs.output_columns(model)
+    if columns is None:
+        return None
+    return _labels.default_names(2 if columns == 1 and task == "classification" else columns)
+
+
+def _collected(pipeline: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
+    """Read a pipeline of batches once: in another pass it might come in another order."""
+    what = type(pipeline).__name__
+    if y is not None or sample_weight is not None:
+        raise ValueError(
+            f"`x` is a pipeline ({what}), which gives the labels and weights; pass neither beside it."
+        )
+    if hasattr(pipeline, "element_spec"):
+        if int(pipeline.cardinality()) == -1:
+            raise ValueError(
+                f"`x` is a pipeline ({what}) that never ends; take a number of batches: `x.take(100)`."
+            )
+        batches = list(pipeline.as_numpy_iterator())
+    else:
+        if pipeline.num_batches is None:
+            raise ValueError(f"`x` is a pipeline ({what}) that does not tell how many batches it has.")
+        batches = [pipeline[i] for i in range(pipeline.num_batches)]
+    if not batches:
+        raise ValueError(f"`x` is a pipeline ({what}) without a batch; at least one row is needed.")
+    if not all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in batches):
+        raise ValueError(
+            f"`x` is a pipeline ({what}) without labels; each batch must be (x, y) or (x, y, weights)."
+        )
+    if any(np.ndim(batch[1]) == 0 for batch in batches):
+        raise ValueError(f"`x` is a pipeline ({what}) of single rows; batch it first: `x.batch(32)`.")
+    if isinstance(batches[0][0], dict):
+        rows: Any = {key: np.concatenate([batch[0][key] for batch in batches]) for key in batches[0][0]}
+    else:
+        rows = np.concatenate([np.asarray(batch[0]) for batch in batches])
+        if rows.dtype.kind == "O" and rows.ndim == 1:
+            rows = _rows.texts("x", rows)
+    labels = np.concatenate([np.asarray(batch[1]) for batch in batches])
+    weights = np.concatenate([np.asarray(batch[2]) for batch in batches]) if len(batches[0]) == 3 else None
+    return rows, labels, weights
 
 
 def _predict(model: Any, x: Any, batch_size: int | None) -> Any:
@@ -134,23 +216,16 @@ def _predict(model: Any, x: Any, batch_size: int | None) -> Any:
     return model.predict(x, **keywords)
 
 
-def _rows(x: Any) -> Any:
+def _rows_of(x: Any) -> Any:
     """Return something whose length is the number of rows."""
     if isinstance(x, dict):
         if not x:
             raise ValueError("`x` is an empty dictionary; pass one array for each input of the model.")
+        lengths = {key: len(values) for key, values in x.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"`x` must have as many rows for each input of the model; got {lengths}.")
         return next(iter(x.values()))
-    if hasattr(x, "__len__"):
-        return np.asarray(x) if type(x).__module__.startswith("tensorflow") else x
-    raise TypeError(f"`x` must be rows with a length (list, array, Series); got {type(x).__name__}.")
-
-
-def _texts(x: Any) -> Any:
-    """Return `x` where it is one text a row, else None."""
-    if isinstance(x, dict) or getattr(x, "ndim", 1) != 1:
-        return None
-    first = x.iloc[0] if hasattr(x, "iloc") else x[0]
-    return x if isinstance(first, (str, bytes)) else None
+    return _rows.column("x", x)
 
 
 def _keras_input(x: Any) -> Any:
@@ -230,18 +305,56 @@ def evaluate_predictions(
         >>> result.accuracy, round(result.loss, 4), result["recall"].value
         (0.75, 0.4004, 0.5)
     """
-    options = dict(locals())
-    del options["y_true"], options["probabilities"]
-    return _evaluate(y_true, probabilities, options)
+    asked = Asked(
+        labels=labels,
+        ids=ids,
+        texts=texts,
+        groups=groups,
+        metadata=metadata,
+        sample_weight=sample_weight,
+        average=average,
+        confidence=confidence,
+        threshold=threshold,
+        task=task,
+        train=train,
+        features=features,
+        baselines=baselines,
+        lockbox=lockbox,
+        n_resamples=n_resamples,
+        seed=seed,
+    )
+    return _evaluate(y_true, probabilities, asked)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The keywords of `evaluate_predictions` as they came."""
+
+    labels: Any = None
+    ids: Any = None
+    texts: Any = None
+    groups: Any = None
+    metadata: Any = None
+    sample_weight: Any = None
+    average: str = "auto"
+    confidence: float = 0.95
+    threshold: float | Threshold | None = None
+    task: str = "classification"
+    train: Any = None
+    features: Any = None
+    baselines: bool = True
+    lockbox: bool | str | Path | None = None
+    n_resamples: int = 2000
+    seed: int = 0
 
 
 def _evaluate(
     y_true: Any,
     probabilities: Any,
-    options: dict[str, Any],
+    asked: Asked,
     *,
     contents: Any = None,
-    note: str | None = None,
+    notes: tuple[str, ...] = (),
     scores_only: bool = False,
 ) -> Evaluation:
     """Check everything, score, and add what needs more than the probabilities.
@@ -249,66 +362,71 @@ def _evaluate(
     Args:
         y_true: As in `evaluate_predictions`.
         probabilities: As in `evaluate_predictions`.
-        options: Its keywords.
+        asked: Its keywords.
         contents: (n, ...) the rows as numbers, where they are no texts; they are hashed and looked for in the
             training rows.
-        note: One more warning.
+        notes: More warnings.
         scores_only: The main metrics only; no calibration, slices, baselines or anything else.
     """
-    p, named = read_probabilities(probabilities, options.get("task", "classification"))
-    labels = options.get("labels")
-    if labels is None:
-        if named is None and holds_names(y_true):
-            raise ValueError(
-                "`labels` is needed when `y_true` holds class names: which column of `probabilities` is "
-                "which class? Pass labels=[...] in the order of the columns."
-            )
-        labels = named or default_labels(p.shape[1])
-    names = label_names(labels)
-    if len(names) != p.shape[1]:
-        raise ValueError(
-            f"`probabilities` must have one column for each of the {len(names)} labels "
-            f"({', '.join(names[:5])}{', ...' if len(names) > 5 else ''}); got shape {p.shape}."
-        )
-    _checks.not_empty("y_true", y_true if y_true is not None else [0])
-    if named is not None and set(named) == set(names):
-        p = p if named == names else p[:, [named.index(name) for name in names]]
-        if options.get("task", "classification") == "classification":
-            y_true = by_names(y_true, names)
-    y = true_labels("y_true", y_true, names, options.get("task", "classification"))
+    _checks.one_of("task", asked.task, TASKS)
+    _rows.same_order(
+        y_true=y_true,
+        probabilities=probabilities,
+        ids=asked.ids,
+        texts=asked.texts,
+        groups=asked.groups,
+        metadata=asked.metadata,
+        sample_weight=asked.sample_weight,
+    )
+    given = None if asked.labels is None else _labels.class_names(asked.labels)
+    p, named, rounded = read_probabilities(probabilities, asked.task, given)
+    names = names_of(given, named, y_true, p.shape[1])
+    read = _labels.read_many if asked.task == "multilabel" else _labels.read
+    y = read("y_true", y_true, names)
+    _checks.not_empty("y_true", y)
     _checks.same_length("y_true", y, "probabilities", p)
-    checked = _check_options(len(p), names, options)
-    content = checked.texts if contents is None else contents
-    if callable(checked.features) and content is None:
-        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
+    checked = _checked_options(len(p), names, asked, contents=contents)
     scorer = Scorer(y, p, names, checked)
     result = scorer.evaluation(full=not scores_only)
     if scores_only:
         return result
-    result = dataclasses.replace(result, calibration=scorer.calibration(), slices=scorer.slices())
-    changes: dict[str, Any] = {}
+    warnings = (*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes)
+    result = dataclasses.replace(
+        result, calibration=scorer.calibration(), slices=scorer.slices(), warnings=warnings
+    )
     if contents is not None:
-        from finetune_eval.data.ledger import rows_hash
-
-        changes["rows_hash"] = rows_hash(np.asarray(contents), y)
-        changes["identified"] = True
-    if note is not None:
-        changes["warnings"] = (*result.warnings, note)
-    result = dataclasses.replace(result, **changes)
-    changes = {}
+        result = dataclasses.replace(result, rows_hash=rows_hash(np.asarray(contents), y), identified=True)
+    content = checked.texts if contents is None else contents
+    changes: dict[str, Any] = {}
     if checked.train is not None:
         changes["leaks"] = _leaks(scorer, content)
-    if options.get("baselines", True) and checked.task == "classification":
+    if asked.baselines and checked.task == "classification":
         changes["baselines"] = tuple(_baselines(result, scorer, content))
-    lockbox = options.get("lockbox")
-    if lockbox is not None and lockbox is not False:
-        changes["looks"] = look(result, None if lockbox is True else lockbox)
+    if asked.lockbox is not None and asked.lockbox is not False:
+        changes["looks"] = look(result, None if asked.lockbox is True else asked.lockbox)
     return dataclasses.replace(result, **changes)
 
 
-def score_only(y_true: Any, probabilities: Any, **options: Any) -> Evaluation:
+def _repeated_ids(ids: Any, y: NDArray[np.int64]) -> list[str]:
+    """Say how many rows repeat another's id, as those do that pad a distributed sampler's last batch."""
+    if ids is None:
+        return []
+    labels_of: dict[Any, set[bytes]] = {}
+    for name, label in zip(ids.tolist(), y, strict=True):
+        labels_of.setdefault(name, set()).add(label.tobytes())
+    extra = len(y) - len(labels_of)
+    if not extra:
+        return []
+    verb = "repeats the id" if extra == 1 else "repeat the ids"
+    split = sum(len(labels) > 1 for labels in labels_of.values())
+    have = "has" if split == 1 else "have"
+    contradict = f"; {counted(split, 'id')} {have} more than one label" if split else ""
+    return [f"{extra:,} of {counted(len(y), 'row')} {verb} of other rows and count twice{contradict}."]
+
+
+def score_only(y_true: Any, probabilities: Any, asked: Asked) -> Evaluation:
     """Score predictions and nothing else, for the inside of the library: cheap."""
-    return _evaluate(y_true, probabilities, options, scores_only=True)
+    return _evaluate(y_true, probabilities, asked, scores_only=True)
 
 
 def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
@@ -356,92 +474,83 @@ def _baselines(result: Evaluation, scorer: Scorer, content: Any) -> Iterator[Bas
         yield compared(FROZEN, feature_probabilities(train_features, y_train, features, classes=classes))
 
 
-def _check_options(n: int, labels: tuple[str, ...] | None, options: dict[str, Any]) -> Options:
+def _checked_options(
+    n: int, labels: tuple[str, ...] | None, asked: Asked, *, contents: Any = None
+) -> Options:
     """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
-    task = options.get("task", "classification")
-    _checks.one_of("task", task, TASKS)
-    average = options.get("average", "auto")
+    average, threshold = asked.average, asked.threshold
     if labels is not None:
-        if task == "multilabel":
+        if asked.task == "multilabel":
             _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
             average = "macro" if average == "auto" else average
         else:
             average = resolve_average(average, len(labels))
-    threshold = options.get("threshold")
     chosen = threshold if isinstance(threshold, Threshold) else None
     if threshold is not None:
-        threshold = threshold.value if chosen else threshold
+        threshold = threshold.value if isinstance(threshold, Threshold) else threshold
         threshold = _checks.number("threshold", threshold, above=0, below=1)
-        if task == "classification" and labels is not None and len(labels) != 2:
+        if asked.task == "classification" and labels is not None and len(labels) != 2:
             raise ValueError(
                 f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
             )
-    per_row: dict[str, Any] = {}
-    for name in ("ids", "texts", "groups", "sample_weight"):
-        values = options.get(name)
-        if values is not None:
-            if isinstance(values, (str, bytes)):
-                raise TypeError(
-                    f"`{name}` must be one value for each row; got a single {type(values).__name__}."
-                )
-            if len(values) != n:
-                raise ValueError(f"`{name}` must have one value for each of the {n} rows; got {len(values)}.")
-        per_row[name] = values
-    train, features = _training_rows(options.get("train"), options.get("features"), labels, n)
-    groups = per_row["groups"]
-    if groups is not None:
-        import pandas as pd
-
-        array = np.asarray(groups)
-        groups = pd.factorize(array, sort=True)[0].astype(np.int64)
-        missing = np.flatnonzero((groups < 0) | (array.astype(object) == ""))
-        if missing.size:
-            raise ValueError(f"`groups` has no group in row {missing[0]}; give every row one.")
-        if groups.max() == 0:
-            raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
-    texts = per_row["texts"]
-    if texts is not None:
-        texts = [text.decode("utf-8", "replace") if isinstance(text, bytes) else text for text in texts]
-        for row, text in enumerate(texts):
-            if not isinstance(text, str):
-                raise ValueError(f"`texts` must be texts; row {row} is {text!r} ({type(text).__name__}).")
-            try:
-                text.encode()
-            except UnicodeEncodeError as error:  # as JSON with half of an emoji gives it
-                raise ValueError(
-                    f"`texts` must be whole characters; row {row} holds {text[error.start]!r}, half of one."
-                ) from None
+    groups = None if asked.groups is None else _rows.groups("groups", asked.groups, n)
+    if groups is not None and groups.max() == 0:
+        raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
+    weights = None if asked.sample_weight is None else _rows.weights("sample_weight", asked.sample_weight, n)
+    texts = None
+    if asked.texts is not None:
+        texts = _rows.texts("texts", asked.texts).tolist()
+        if len(texts) != n:
+            raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
+    train, features = _training_rows(asked.train, asked.features, labels, n)
+    if callable(features) and texts is None and contents is None:
+        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
+    ids = None if asked.ids is None else _ids(asked.ids, n)
+    if asked.lockbox not in (None, False) and texts is None and ids is None and contents is None:
+        raise ValueError(
+            "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."
+        )
     return Options(
         average=average,
         chosen=chosen,
         train=train,
         features=features,
-        confidence=_checks.number("confidence", options.get("confidence", 0.95), above=0, below=1),
+        confidence=_checks.number("confidence", asked.confidence, above=0, below=1),
         groups=groups,
-        ids=per_row["ids"],
-        metadata=_metadata(options.get("metadata"), n),
-        n_resamples=_checks.positive_int("n_resamples", options.get("n_resamples", 2000), minimum=100),
-        seed=_checks.positive_int("seed", options.get("seed", 0), minimum=0),
-        task=task,
+        ids=ids,
+        metadata=_metadata(asked.metadata, n),
+        n_resamples=_checks.positive_int("n_resamples", asked.n_resamples, minimum=100),
+        seed=_checks.positive_int("seed", asked.seed, minimum=0),
+        task=asked.task,
         texts=texts,
         threshold=threshold,
-        weights=None if per_row["sample_weight"] is None else row_weights(per_row["sample_weight"]),
+        weights=weights,
     )
+
+
+def _ids(values: Any, n: int) -> NDArray[Any]:
+    """Return (n,) whole numbers or texts: what names the rows."""
+    ids = _rows.one_a_row("ids", values, n)
+    absent = _rows.missing(ids) | (ids == "" if ids.dtype.kind in "OU" else False)
+    if absent.any():
+        raise ValueError(f"`ids` has no id in row {int(absent.argmax())}; give every row one.")
+    return ids if ids.dtype.kind in "iu" else np.array([str(value) for value in ids.tolist()], dtype=object)
 
 
 def _metadata(values: Any, n: int) -> Any:
     if values is None:
         return None
-    columns = values if isinstance(values, dict) or hasattr(values, "columns") else None
-    if columns is None:
+    if not isinstance(values, dict) and not hasattr(values, "columns"):
         raise TypeError(
             f"`metadata` must be a DataFrame or a dictionary of columns; got {type(values).__name__}."
         )
-    for name in columns:
-        if len(columns[name]) != n:
+    for name in values if isinstance(values, dict) else values.columns:
+        column = values[name]
+        if isinstance(column, (str, bytes, set, frozenset, dict)) or not hasattr(column, "__len__"):
+            raise TypeError(f"`metadata` must be columns of values; {name!r} is a {type(column).__name__}.")
+        if len(column) != n:
             raise ValueError(
-                f"`metadata` must have one value for each of the {n} rows; column {name!r} has "
-                f"{len(columns[name])}."
+                f"`metadata` must have one value for each of the {n} rows; column {name!r} has {len(column)}."
             )
     return values
 
@@ -454,7 +563,7 @@ def _training_rows(
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = pair_of_rows(train)
-    indices = np.empty(0, dtype=np.int64) if labels is None else _checks.label_indices("train", y, labels)
+    indices = np.empty(0, dtype=np.int64) if labels is None else _labels.read("train", y, labels)
     if features is not None and not callable(features):
         if not isinstance(features, (tuple, list)) or len(features) != 2:
             raise ValueError(
@@ -468,117 +577,3 @@ def _training_rows(
                 )
         features = (features[0], features[1])
     return (x, indices), features
-
-
-def load_predictions(
-    path: str | Path,
-    *,
-    encoding: str = "utf-8",
-    delimiter: str | None = None,
-    quoted: bool = True,
-    **options: Any,
-) -> Evaluation:
-    """Score a file of predictions, from any framework.
-
-    A row for each row that was predicted, in CSV, Parquet or JSON Lines. Columns: `label` (or `y_true`,
-    `target`), the truth as a class name, or as the class's place where no class has that name; a probability
-    for each class, `p_<class>`, or, for two classes, one column `probability` (or `score`, `p`) of the second
-    (`labels` is then needed where the truth is class names). Multilabel: a column `y_<class>` of zeros and
-    ones for each class, or (task="multilabel") `label` with the names of all that are true between " + ".
-    `id`, `text`, `group` and `weight` are used where they are there. `predictions.parquet` of a run is such a
-    file.
-
-    Args:
-        path: The file; its name ends in .csv, .tsv, .jsonl, .ndjson, .json or .parquet.
-        encoding: Of a text file, as in `load_dataset`.
-        delimiter: Of a CSV file; None is a tab for .tsv and a comma otherwise.
-        quoted: Whether quotes in a CSV file enclose fields.
-        **options: Keywords of `evaluate_predictions`; they go before what the file holds. `labels` puts the
-            classes into another order; other names than the file's are for columns `p_0`, `p_1`, ... only.
-
-    Returns:
-        The evaluation.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The ending is unknown, the file cannot be read, or a column is missing.
-    """
-    from finetune_eval.data.sources import read_table
-
-    path = Path(path)
-    texts = {*_TRUTH, "prediction", "text", "group"}
-    frame = read_table(path, texts, encoding=encoding, delimiter=delimiter, quoted=quoted)
-    truth = _first_column(frame, _TRUTH)
-    ones = [f"y_{str(name).removeprefix('p_')}" for name in frame.columns if str(name).startswith("p_")]
-    if truth is None and ones and set(ones) <= set(frame.columns):
-        options["task"] = "multilabel"
-    elif truth is None:
-        raise ValueError(
-            f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
-            f"{', '.join(map(repr, map(str, frame.columns)))}."
-        )
-    classes = [str(name) for name in frame.columns if str(name).startswith("p_")]
-    one = _first_column(frame, ("probability", "score", "p"))
-    if classes:
-        probabilities: Any = frame[classes]
-        names: Any = tuple(name.removeprefix("p_") for name in classes)
-    elif one is not None:
-        probabilities = frame[one].to_numpy()
-        names = None  # class names then need `labels`: which of them the column is of must not be guessed
-    else:
-        raise ValueError(
-            f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
-            f"of two; it has {', '.join(map(repr, map(str, frame.columns)))}."
-        )
-    y: Any = None
-    if truth is not None:
-        y = frame[truth].astype(object).where(frame[truth].notna(), None).to_numpy()
-    given = label_names(options.get("labels") or names or ())
-    if names and set(given) != set(names) and names != default_labels(len(names)):
-        raise ValueError(
-            f"`labels` must name the classes of {str(path)!r}, {', '.join(names)}; got {', '.join(given)}."
-        )
-    if options.get("task", "classification") == "classification":
-        y = labels_of_file(y, given)
-    elif truth is None:
-        y = frame[[f"y_{name}" for name in (given if set(given) == set(names) else names)]].to_numpy()
-    else:
-        y = _joined_labels(y, given, names)
-    found = {"labels": names, "texts": "text", "ids": "id", "groups": "group", "sample_weight": "weight"}
-    for keyword, column in found.items():
-        if keyword == "labels":
-            options.setdefault(keyword, column)
-        elif column in frame:
-            options.setdefault(keyword, frame[column].to_numpy())
-    result = evaluate_predictions(y, probabilities, **options)
-    if "prediction" in frame:
-        differ = int((frame["prediction"].astype(str).to_numpy() != result.predictions["prediction"]).sum())
-        if differ:
-            warning = (
-                f"In {differ:,} of {counted(result.n, 'row')} the file's column 'prediction' names "
-                "another class than "
-                "the probabilities do here: was there a threshold? The scores are of the probabilities."
-            )
-            result = dataclasses.replace(result, warnings=(*result.warnings, warning))
-    return result
-
-
-def _joined_labels(words: Any, given: tuple[str, ...], names: Any) -> NDArray[np.int64]:
-    """Return (n, K) zeros and ones of texts such as "angry + late", as `Evaluation.predictions` has them."""
-    if not names:
-        raise ValueError("task='multilabel' needs a column p_<class> for each class.")
-    index = {name: k for k, name in enumerate(given)}
-    out = np.zeros((len(words), len(given)), dtype=np.int64)
-    for row, word in enumerate(words):
-        for name in str(word or "").split(" + ") if word else ():
-            if name not in index:
-                raise ValueError(
-                    f"`label` has an unknown label {name!r} in row {row}; the labels are "
-                    f"{', '.join(map(repr, given))}.{_checks.nearest(name, given)}"
-                )
-            out[row, index[name]] = 1
-    return out
-
-
-def _first_column(frame: Any, names: Sequence[str]) -> str | None:
-    return next((name for name in names if name in frame), None)

@@ -162,7 +162,10 @@ def test_leaks_of_numbers():
             "run; got int.",
         ),
         ({"train": (["a"], [0, 1])}, "`train` must have as many labels as rows; got 1 row and 2 labels."),
-        ({"train": (["a"], [7])}, "`train` must be class indices from 0 to 1 (0, 1); row 0 is 7."),
+        (
+            {"train": (["a"], [7])},
+            "`train` must be class indices from 0 to 1 or class names ('0', '1'); row 0 is 7.",
+        ),
         (
             {"features": ([[1]], [[1]])},
             "`features` needs `train`, the labels of the training rows: pass train=(x, y).",

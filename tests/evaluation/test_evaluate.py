@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn import metrics as sk
 
-from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions, load_predictions
+from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
 from finetune_eval.evaluation.intervals import delong
+from finetune_eval.evaluation.saved import load_predictions
 
 
 def rows(n, classes, seed=0, skill=1.0):
@@ -314,7 +315,10 @@ def test_repeats_are_those_of_a_split_and_broken_characters_are_named():
     assert any(line.startswith("2 of the repeated texts stand there") for line in result.warnings)
     once = evaluate_predictions([0, 1, 0, 1], p, texts=["a", "a", "b", "c"])
     assert "1 of 4 rows repeats the text of another row: it counts twice." in once.warnings
-    with pytest.raises(ValueError, match=r"^`texts` must be whole characters; row 1 holds '.ud83d', half of"):
+    with pytest.raises(
+        ValueError,
+        match=r"^`texts` must hold valid Unicode; row 1 is 'b .*ud83d', with half a surrogate pair",
+    ):
         evaluate_predictions([0, 1, 0, 1], p, texts=["a", "b \ud83d", "c", "d"])
 
 
@@ -418,23 +422,26 @@ BAD = {
     "NaN": (
         ([0, 1], [0.1, math.nan]),
         {},
-        "`probabilities` must lie in [0, 1]; row 1 is [nan].",
+        "`probabilities` has NaN in row 1; drop the row or fill it.",
     ),
     "logits": (
         ([0, 1], [[3.0, -2.0], [0.0, 1.0]]),
         {},
-        "`probabilities` must lie in [0, 1]; row 0 is [3, -2]. Are these logits? Take their softmax first.",
+        "`probabilities` must lie in [0, 1]; row 0 is [3, -2]. If these are logits, take "
+        "their softmax (of one column: their sigmoid) first.",
     ),
     "sums": (
         ([0, 1], [[0.5, 0.5], [0.9, 0.3]]),
         {},
-        "`probabilities` must sum to 1 in each row; row 1, [0.9, 0.3], sums to 1.2. Take the softmax of "
-        "logits first, or pass task='multilabel' for labels that do not exclude each other.",
+        "`probabilities` must sum to 1 in each row; row 1, [0.9, 0.3], sums to 1.2. Pass "
+        "task='multilabel' for labels that do not exclude each other; divide each row by its sum where a "
+        "class or a "
+        "digit was left out.",
     ),
     "K": (
         ([0, 1], [[0.5, 0.5], [0.9, 0.1]]),
         {"labels": ["a", "b", "c"]},
-        "`probabilities` must have one column for each of the 3 labels (a, b, c); got shape (2, 2).",
+        "`probabilities` must have one column for each of the 3 labels (a, b, c); got 2 columns.",
     ),
     "no y": (
         (None, [0.5]),
@@ -516,14 +523,14 @@ def test_the_models_threshold_is_used():
             [2],
             {},
             ValueError,
-            "`y` must be class indices from 0 to 1 (negative, positive); row 0 is 2.",
+            "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 0 is 2.",
         ),
         (
             ["a"],
             [0],
             {"treshold": 1},
             TypeError,
-            "evaluate has no keyword 'treshold'. Did you mean 'threshold'?",
+            "evaluate() got an unexpected keyword argument 'treshold'",
         ),
         (
             ["a"],
@@ -537,7 +544,7 @@ def test_the_models_threshold_is_used():
             [0],
             {},
             ValueError,
-            "`x` has a NaN or an infinity in row 0; drop the row or fill it.",
+            "`x` has NaN in row 0, column 0; drop the row or fill it.",
         ),
     ],
 )
@@ -737,7 +744,7 @@ def test_scoring_and_comparing_files_imports_nothing_slow(tmp_path):
         frame = pd.DataFrame({"label": y, "text": [f"text {i}" for i in y], "p_0": 1 - second, "p_1": second})
         frame.to_csv(tmp_path / f"{name}.csv", index=False)
     code = (
-        "import sys; from finetune_eval.evaluation.evaluate import load_predictions; "
+        "import sys; from finetune_eval.evaluation.saved import load_predictions; "
         "from finetune_eval.evaluation.comparison import compare; "
         "a, b = map(load_predictions, sys.argv[1:]); text = str(a) + str(compare(a, b)); "
         "slow = ('tensorflow', 'keras', 'sklearn', 'scipy.stats', 'scipy.sparse', 'jinja2', 'matplotlib'); "

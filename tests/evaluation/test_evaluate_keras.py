@@ -66,3 +66,41 @@ def test_logits_that_the_loss_takes_for_probabilities_are_refused(outputs, loss,
 def test_label_smoothing_is_said():
     result = evaluate(model(3, "softmax", FULL(label_smoothing=0.1)), X, np.arange(len(X)) % 3)
     assert "label smoothing 0.1" in result.warnings[-1]
+
+
+def pipelines(y):
+    """The same 120 rows as a tf.data pipeline that shuffles at each pass, and as a PyDataset."""
+    import tensorflow as tf
+
+    class Batches(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return X[40 * i : 40 * i + 40], y[40 * i : 40 * i + 40]
+
+    data = tf.data.Dataset.from_tensor_slices((X, y))
+    return data.shuffle(120, reshuffle_each_iteration=True).batch(50), Batches()
+
+
+def test_a_pipeline_is_read_once_with_its_labels():
+    built, y = model(3, "softmax", "sparse_categorical_crossentropy"), np.arange(len(X)) % 3
+    expected = evaluate(built, X, y)
+    for pipeline in pipelines(y):
+        result = evaluate(built, pipeline)
+        assert result.n == 120 and result.accuracy == expected.accuracy
+        assert result.loss == pytest.approx(expected.loss, rel=1e-6)
+
+
+def test_a_pipeline_that_cannot_be_scored_is_refused():
+    built, y = model(3, "softmax", "sparse_categorical_crossentropy"), np.arange(len(X)) % 3
+    data = pipelines(y)[0]
+    for x, labels, sentence in [
+        (data, y, "which gives the labels and weights; pass neither beside it"),
+        (data.repeat(), None, "that never ends; take a number of batches"),
+        (data.take(0), None, "without a batch; at least one row is needed"),
+        (data.map(lambda x, y: x), None, r"without labels; each batch must be \(x, y\)"),
+        (data.unbatch(), None, "of single rows; batch it first"),
+    ]:
+        with pytest.raises(ValueError, match=sentence):
+            evaluate(built, x, labels)
