@@ -20,6 +20,7 @@ from finetune_eval import _checks, _rows
 
 _EXACT = 2**53  # from here on a float does not hold every whole number
 _TRUTH = {"false": False, "true": True}
+_NO_LABEL = (list, tuple, dict, set, np.ndarray, complex)
 
 
 class ClassIndices(np.ndarray):
@@ -40,6 +41,14 @@ class ClassIndices(np.ndarray):
 
     def __array_finalize__(self, source: Any) -> None:
         self.labels = getattr(source, "labels", None)
+
+    def __reduce__(self) -> Any:
+        reduced: Any = super().__reduce__()
+        return *reduced[:2], (reduced[2], self.labels)
+
+    def __setstate__(self, state: Any) -> None:
+        super().__setstate__(state[0])
+        self.labels = state[1]
 
     def __array_wrap__(self, array: Any, context: Any = None, return_scalar: bool = False) -> Any:
         return array[()] if return_scalar else np.asarray(array)
@@ -212,7 +221,7 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
         raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
     known = _known_names(y)
     if known is not None and known != names:
-        return _renamed(name, np.asarray(y), known, names)
+        return _renamed(name, np.asarray(y, dtype=np.int64).reshape(-1), known, names)
     array = _rows.column(name, _columns_in_order(name, y, names))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -270,7 +279,7 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """
     known = _known_names(y)
     if known is not None:
-        return np.array(y, dtype=np.int64), known
+        return np.array(y, dtype=np.int64).reshape(-1), known
     array = _rows.column(name, y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -312,10 +321,15 @@ def _sort_key(words: Iterable[str]) -> Any:
 
 def _known_names(y: Any) -> tuple[str, ...] | None:
     """Return the names that the places in `y` are of, where `y` knows them and still holds places."""
-    if isinstance(y, ClassIndices) and y.labels is not None and y.dtype == np.int64 and y.ndim == 1:
-        if not len(y) or (y.min() >= 0 and y.max() < len(y.labels)):
-            return y.labels
-    return None
+    if (
+        not isinstance(y, ClassIndices)
+        or y.labels is None
+        or y.dtype.kind not in "iuf"
+        or y.ndim not in (1, 2)
+    ):
+        return None
+    places = np.isin(np.asarray(y), np.arange(len(y.labels)))
+    return y.labels if y.size == len(y) and places.all() else None
 
 
 def _renamed(
@@ -374,26 +388,31 @@ def _distinct(name: str, array: NDArray[Any]) -> tuple[list[Any], list[int], NDA
     if array.dtype.kind in "biuf":
         numbers, rows, codes = np.unique(array, return_index=True, return_inverse=True)
         return numbers.tolist(), rows.tolist(), codes.astype(np.int64)
-    seen: dict[tuple[bool, Any], int] = {}  # True and 1 are one key to Python and two labels to a person
-    first: list[int] = []
-    places = np.empty(len(array), dtype=np.int64)
-    for row, value in enumerate(array.tolist()):
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
+    listed = [v.decode("utf-8", "replace") if isinstance(v, bytes) else v for v in array.tolist()]
+    kinds = set(map(type, listed))
+    if any(issubclass(kind, _NO_LABEL) for kind in kinds):
+        row = next(row for row, value in enumerate(listed) if isinstance(value, _NO_LABEL))
+        raise TypeError(
+            f"`{name}` must hold one class index or class name a row; row {row} is {listed[row]!r} "
+            f"({type(listed[row]).__name__})."
+        )
+    # True and 1 are one key to Python and two labels to a person.
+    keys: list[Any] = listed if kinds == {str} else [(isinstance(v, (bool, np.bool_)), v) for v in listed]
+    number = {key: place for place, key in enumerate(dict.fromkeys(keys))}
+    codes = np.fromiter(map(number.__getitem__, keys), np.int64, len(keys))
+    first = np.empty(len(number), dtype=np.int64)
+    first[codes[::-1]] = np.arange(len(codes))[::-1]
+    values = [listed[row] for row in first.tolist()]
+    for value, row in zip(values, first.tolist(), strict=True):
         if isinstance(value, str) and not value.strip():
             raise ValueError(
                 f"`{name}` has no label in row {row} ({value!r}); drop the row or give it a label."
             )
-        if isinstance(value, (list, tuple, dict, set, np.ndarray, complex)):
-            raise TypeError(
-                f"`{name}` must hold one class index or class name a row; row {row} is {value!r} "
-                f"({type(value).__name__})."
+        if isinstance(value, str) and _rows.has_half_a_pair(value):
+            raise ValueError(
+                f"`{name}` must hold valid Unicode; row {row} is {value!r}, with half a surrogate pair."
             )
-        key = (isinstance(value, (bool, np.bool_)), value)
-        if key not in seen:
-            first.append(row)
-        places[row] = seen.setdefault(key, len(seen))
-    return [value for _, value in seen], first, places
+    return values, first.tolist(), codes
 
 
 def _places(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:

@@ -1,5 +1,7 @@
 """One reading of labels: a number, a text or a truth value names a class or is its place, never both."""
 
+import copy
+import pickle
 import re
 
 import numpy as np
@@ -165,6 +167,23 @@ def test_what_is_computed_from_places_is_an_ordinary_array():
     assert type(y.sum()) is np.int64
     assert y[[2, 0]].labels == ("bad", "good")
     assert read("y", 1 - y, ("bad", "good")).tolist() == [1, 0, 0]
+
+
+def test_places_keep_their_names_on_the_way():
+    y = ClassIndices([0, 1, 1], ("bad", "good"))
+    copies = [pickle.loads(pickle.dumps(y)), copy.deepcopy(y), y.copy(), y.astype("int32"), y.reshape(-1, 1)]
+    for same in (*copies, y.astype("float32")):
+        assert same.labels == ("bad", "good")
+        assert read("y", same, ("good", "bad")).tolist() == [1, 0, 0]
+        assert find("y", same)[0].tolist() == [0, 1, 1] and find("y", same)[1] == ("bad", "good")
+    assert type(np.concatenate([y, ClassIndices([0], ("good", "bad"))])) is np.ndarray  # no one's names
+
+
+def test_half_a_surrogate_pair_is_no_label():
+    with pytest.raises(
+        ValueError, match="`y` must hold valid Unicode; row 1 is '.ud83d', with half a surrogate"
+    ):
+        find("y", ["a", "\ud83d"])
 
 
 def test_class_names():

@@ -66,6 +66,22 @@ def test_texts():
         _rows.texts("x", ["a", " "], blank=False)
 
 
+def test_texts_of_every_script_are_looked_at():
+    many = ["नहीं", "ascii", "café"] * 100
+    assert _rows.texts("x", many).tolist() == many
+    with pytest.raises(ValueError, match="`x` must hold valid Unicode; row 301 is"):
+        _rows.texts("x", [*many, "b", "\ud83d"])
+    with pytest.raises(ValueError, match=r"`x` has no text in row 1 \(None\); drop the row or fill it."):
+        _rows.texts("x", ["a", None], blank=False)
+
+
+@pytest.mark.parametrize("cell", [[1], {"a": 1}, {1}, np.array([1])])
+def test_a_group_is_a_single_value(cell):
+    cells = pd.Series(["a", cell])
+    with pytest.raises(TypeError, match="`groups` must hold a text or a number in every row; row 1 is "):
+        _rows.groups("groups", cells, 2)
+
+
 def test_numbers():
     for rows, error, sentence in [
         ([[1.0, np.nan]], ValueError, "`x` has NaN in row 0, column 1; drop the row or fill it."),
@@ -75,6 +91,7 @@ def test_numbers():
         ([1 + 2j], TypeError, "`x` must hold real numbers"),
         (np.array(["2020-01-01"], dtype="datetime64[D]"), TypeError, "`x` must hold real numbers"),
         (["1", "2"], TypeError, "`x` must hold real numbers; got '1'"),
+        ([[1, "2"]], TypeError, "`x` must hold real numbers; got '2'"),
         ([[1], [1, 2]], ValueError, "`x` has rows of different lengths"),
     ]:
         with pytest.raises(error, match=sentence):
