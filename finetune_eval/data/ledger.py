@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import textwrap
 import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, fields
@@ -16,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from rich.cells import cell_len
 
-from finetune_eval import _files
+from finetune_eval import _files, _text
 from finetune_eval._text import counted as counted
-from finetune_eval._text import shorten
 
 _HASH_CHARACTERS = 16  # 64 bits: two of a million different rows collide with probability 3e-8
-_WIDTH = 80
+_NARROWEST_NAME = 8  # cells for what a step is about; with fewer each step has lines of its own
 _FORMAT = 1  # of data.json; the first with a checksum
 
 
@@ -174,27 +173,42 @@ class DataTrace:
 def _table(steps: Iterable[Step]) -> list[str]:
     rows = [
         (
-            shorten(step.stage, 10, middle=True),
-            step.name,
+            _text.shorten(_line(step.stage), 10, middle=True),
+            _line(step.name),
             f"{step.rows_in:,} x {step.columns_in}",
             f"{step.rows_out:,} x {step.columns_out}",
             step.hash,
-            step.note,
+            _text.visible(step.note),
         )
         for step in steps
     ]
-    stage = max([5, *(len(row[0]) for row in rows)])
+    stage = max([5, *(cell_len(row[0]) for row in rows)])
     before = max([8, *(len(row[2]) for row in rows)])
     after = max([8, *(len(row[3]) for row in rows)])
     shape = max(before + 4 + after, len("rows x columns in -> out"))
-    what = min(max([15, *(len(row[1]) for row in rows)]), _WIDTH - stage - shape - _HASH_CHARACTERS - 4)
+    room = _text.width() - stage - shape - _HASH_CHARACTERS - 4
+    if room < _NARROWEST_NAME:
+        return [line for row in rows for line in _stacked(*row)]
+    what = min(max([15, *(cell_len(row[1]) for row in rows)]), room)
     lines = [f"{'stage':<{stage}}  {'what':<{what}} {'rows x columns in -> out':>{shape}} {'hash':>16}"]
     for name, label, rows_in, rows_out, digest, note in rows:
         flow = f"{rows_in:>{shape - after - 4}} -> {rows_out:<{after}}"
-        lines.append(
-            f"{name:<{stage}}  {shorten(label, what, middle=True):<{what}} {flow} {digest:>16}".rstrip()
-        )
-        lines += textwrap.wrap(
-            note, _WIDTH, initial_indent=" " * (stage + 4), subsequent_indent=" " * (stage + 4)
-        )
+        label = _text.pad(_text.shorten(label, what, middle=True), what)
+        lines.append(f"{_text.pad(name, stage)}  {label} {flow} {digest:>16}".rstrip())
+        lines += _text.wrap(note, indent=" " * (stage + 4))
     return lines
+
+
+def _stacked(stage: str, name: str, rows_in: str, rows_out: str, digest: str, note: str) -> list[str]:
+    """Return a step in lines of its own, for a narrow terminal."""
+    return [
+        _text.shorten(f"{stage} {name}", _text.width(), middle=True),
+        *_text.wrap(f"{rows_in} -> {rows_out}", indent="  "),
+        *([f"  hash {digest}"] if digest else []),
+        *_text.wrap(note, indent="    "),
+    ]
+
+
+def _line(text: str) -> str:
+    """Return a name from outside as it can be printed in a line."""
+    return " ".join(_text.visible(text).split())

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash, text_hash
 
@@ -76,21 +77,43 @@ def test_trace_prints_as_a_table():
     )
 
 
+def test_what_comes_from_outside_is_printed_as_escapes():
+    trace = DataTrace().add(Step("read", "a\x1b[2J\n\u202eb.csv", 3, 2, 3, 2, note="column '\x1b[31m'"))
+    printed = str(trace)
+    assert "\x1b" not in printed and "\u202e" not in printed and len(printed.splitlines()) == 3
+    assert r"a\x1b[2J \u202eb.csv" in printed
+
+
+def test_a_narrow_terminal_gets_lines_for_each_step(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "50")
+    assert str(DataTrace().add(*steps())) == (
+        "read reviews.csv\n"
+        "  33,530 x 3 -> 8,530 x 2\n"
+        "  hash 0123456789abcdef\n"
+        "split train\n"
+        "  8,530 x 2 -> 1,000 x 2\n"
+        "    three words here"
+    )
+
+
 @given(
     st.lists(
         st.builds(
             Step,
-            st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=40),
-            st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=200),
+            st.text(max_size=40),
+            st.text(max_size=200),
             *[st.integers(0, 10**9), st.integers(0, 10**4)] * 2,
-            st.text(st.characters(codec="ascii", exclude_categories=["Cc"]), max_size=200),
+            st.text(max_size=200),
             st.just("f" * 16),
         ),
         max_size=4,
     )
 )
-def test_no_line_of_the_table_is_wider_than_80_columns(made):
-    assert all(len(line) <= 80 for line in str(DataTrace(tuple(made))).splitlines())
+def test_no_line_of_the_table_is_wider_than_the_terminal(made):
+    for columns in (40, 80):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("COLUMNS", str(columns))
+            assert all(cell_len(line) <= columns for line in str(DataTrace(tuple(made))).splitlines())
 
 
 def test_trace_survives_saving(tmp_path):
