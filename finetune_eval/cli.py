@@ -568,8 +568,9 @@ def _free(name: str) -> Path:
 
 
 def _column(file: Path, text: str, delimiter: str | None = None, encoding: str = "utf-8") -> list[str]:
+    from finetune_eval import _rows
     from finetune_eval.data.ledger import counted
-    from finetune_eval.data.sources import read_table
+    from finetune_eval.data.readers import read_table
 
     frame = read_table(file, {text}, delimiter=delimiter, encoding=encoding)
     if text not in frame.columns:
@@ -583,7 +584,7 @@ def _column(file: Path, text: str, delimiter: str | None = None, encoding: str =
             f"{text!r} "
             f"(first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them out."
         )
-    return [str(value) for value in frame[text]]
+    return list(_rows.texts(f"{file.name}: {text}", frame[text]))
 
 
 if __name__ == "__main__":

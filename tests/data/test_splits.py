@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.cells import cell_len
 
 from finetune_eval._checks import label_indices
 from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import normalise
-from finetune_eval.data.splits import class_indices, label_warnings, split
+from finetune_eval.data.splits import label_warnings, split
 
 PARTS = ("train", "validation", "test")
 quick = settings(max_examples=60, deadline=None)
@@ -232,14 +233,14 @@ def test_the_trace_tells_rows_in_and_out():
         ({"test": 0.001}, "Not enough rows: `test`=0.001 of 100 rows is none. Ask for more, or pass 0."),
         ({"test": 1.5}, "`test` must be a finite number at least 0 and at most 1; got 1.5."),
         ({"test": -1}, "`test` must be at least 0; got -1."),
-        ({"groups": [1]}, "`groups` and `x` must have the same number of rows; got 1 and 100."),
-        ({"groups": [None] * 100}, "`groups` has no value in row 0; give every row a group."),
+        ({"groups": [1]}, "`groups` must have one value for each of the 100 rows; got 1."),
+        ({"groups": [None] * 100}, "`groups` has no group in row 0; give every row one."),
         (
             {"groups": [1] * 100},
             "`train` would be empty: 70 rows were asked for, but rows of the same text or group stay "
             "together, and none of those units is small enough. Ask for a larger part.",
         ),
-        ({"labels": ["a"]}, "`labels` must be at least two different class names; got ['a']."),
+        ({"labels": ["a"]}, "`labels` must name at least two classes; got ['a']."),
     ],
 )
 def test_one_clear_sentence(options, sentence):
@@ -257,7 +258,12 @@ def test_one_clear_sentence(options, sentence):
     ("x", "y", "kind", "sentence"),
     [
         ([], [], ValueError, "`x` has no rows; at least one is needed."),
-        ("text", [0], TypeError, "`x` must be a list of texts, one a row; got one string."),
+        (
+            "text",
+            [0],
+            TypeError,
+            "`x` is a single text; pass a list with one value for each row, even for one row: [x].",
+        ),
         (
             ["a", ""],
             [0, 1],
@@ -268,7 +274,7 @@ def test_one_clear_sentence(options, sentence):
             ["a", None],
             [0, 1],
             ValueError,
-            "`x` must hold a text in every row; row 1 is None (NoneType). Drop the row or fill it.",
+            "`x` has no text in row 1 (None); drop the row or fill it.",
         ),
         (
             [1.0, 2.0],
@@ -280,14 +286,13 @@ def test_one_clear_sentence(options, sentence):
             [[1.0], [np.nan]],
             [0, 1],
             ValueError,
-            "`x` must hold finite numbers; NaN or infinity in 1 row, the first is row 1. "
-            "Drop such rows or fill them.",
+            "`x` has NaN in row 1, column 0; drop the row or fill it.",
         ),
         (
             ["a", "b"],
             None,
             ValueError,
-            "`y` is None; labels are needed: one class index or class name for each row.",
+            "`y` is None; one value for each row is needed.",
         ),
         (["a", "b"], [0], ValueError, "`x` and `y` must have the same number of rows; got 2 and 1."),
         (["a", "b"], [0, np.nan], ValueError, "`y` has no label in row 1; drop the row or give it a label."),
@@ -295,7 +300,8 @@ def test_one_clear_sentence(options, sentence):
             ["a", "b"],
             [0, 1.7],
             ValueError,
-            "`y` must hold classes, not measurements; row 1 is 1.7. Sort the values into named bins.",
+            "`y` must hold classes, not measurements; row 1 is 1.7. Sort the values into named bins, or read "
+            "the column as text.",
         ),
         (
             ["a", "b"],
@@ -321,36 +327,40 @@ def test_bad_rows(x, y, kind, sentence):
         ([1.0, 0.0], None, [1, 0], ("0", "1")),
         ([True, False], None, [1, 0], ("False", "True")),
         ([0, 1], ["negative", "positive"], [0, 1], ("negative", "positive")),
-        ([0, 1], ["1", "0"], [1, 0], ("1", "0")),  # every value is a name, so they are names
         (["b", "a"], ["b", "a"], [0, 1], ("b", "a")),
         ([[0, 1], [1, 0]], ["a", "b"], [1, 0], ("a", "b")),
         ([1, 1], ["a", "b"], [1, 1], ("a", "b")),
+        (["1", "1.0", "2"], None, [0, 0, 1], ("1", "2")),
+        (["02134", "1_2", "1e3"], None, [0, 1, 2], ("02134", "1_2", "1e3")),
     ],
 )
 def test_class_indices(y, labels, indices, names):
-    found, found_names = class_indices("y", y, labels)
-    assert found.tolist() == indices and found_names == names
+    rows = split([f"t{i}" for i in range(len(y))], y, labels=labels, validation=0, test=0).train
+    assert rows.y[np.argsort(rows.ids)].tolist() == indices and rows.labels == names
 
 
 def test_an_unknown_label_is_named():
     with pytest.raises(
         ValueError, match=r"`y` has an unknown label 'positve' in row 1; .* Did you mean 'positive'\?"
     ):
-        class_indices("y", ["negative", "positve"], ["negative", "positive"])
+        split(["a", "b"], ["negative", "positve"], labels=["negative", "positive"])
     with pytest.raises(ValueError, match="`y` must be class indices from 0 to 1 .*; row 1 is 2"):
-        class_indices("y", [1, 2], ["negative", "positive"])
+        split(["a", "b"], [1, 2], labels=["negative", "positive"])
+    with pytest.raises(ValueError, match="0 in row 0 is the name of one class and the place of another"):
+        split(["a", "b"], [0, 1], labels=["1", "0"])
 
 
 def test_labels_that_differ_in_case_are_pointed_out():
     assert label_warnings(["Spam", "ham", "spam "]) == [
-        "The labels 'Spam' and 'spam ' differ only in case or spaces; are they one class?"
+        "The labels 'Spam' and 'spam ' differ only in case or spaces; if they are one class, pass "
+        "merge_labels=True to load_dataset."
     ]
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, pd.NA])
 def test_a_missing_value_in_a_list_never_becomes_the_text_nan(missing):
     texts, words = [f"text {i}" for i in range(30)], ["bad", "good"] * 15
-    with pytest.raises(ValueError, match="`x` must hold a text in every row; row 30 is "):
+    with pytest.raises(ValueError, match="`x` has no text in row 30 "):
         split([*texts, missing], [*words, "bad"])
     with pytest.raises(ValueError, match="row 30"):
         split([*texts, "one more"], [*words, missing])
@@ -358,3 +368,113 @@ def test_a_missing_value_in_a_list_never_becomes_the_text_nan(missing):
         find_leaks(["nan"], ["a text", missing])
     with pytest.raises(ValueError, match="row 1"):
         label_indices("y", ["a", missing], ["a", "nan"])
+
+
+TEXTS, WORDS = [f"text {i}" for i in range(20)], ["bad", "good"] * 10
+
+
+@pytest.mark.parametrize(
+    ("arguments", "kind", "sentence"),
+    [
+        ({"x": set(TEXTS)}, TypeError, "`x` is a set, which has no order"),
+        ({"x": dict(enumerate(TEXTS))}, TypeError, "`x` is a dictionary"),
+        ({"x": (text for text in TEXTS)}, TypeError, "`x` must be a list, array or Series"),
+        ({"x": [*TEXTS[1:], 3]}, TypeError, r"`x` must hold texts; row 19 is 3 \(int\)."),
+        ({"x": [*TEXTS[1:], "\ud83d"]}, ValueError, "`x` must hold valid Unicode; row 19 is"),
+        (
+            {"x": np.ma.array(np.eye(20), mask=np.eye(20))},
+            ValueError,
+            r"`x` has a masked \(missing\) entry in row 0",
+        ),
+        ({"x": np.ones((20, 2)) * 1j}, TypeError, "`x` must hold real numbers"),
+        ({"x": np.full((20, 2), "2020-01-01", dtype="M8[D]")}, TypeError, "`x` must hold real numbers"),
+        (
+            {"x": pd.DataFrame({"a": pd.array([None] * 20, "Int64")})},
+            ValueError,
+            "`x` has NaN in row 0, column 0",
+        ),
+        (
+            {"x": pd.DataFrame({"a": range(20), "b": TEXTS})},
+            TypeError,
+            "`x` must hold real numbers; got 'text 0'",
+        ),
+        ({"y": set(WORDS)}, TypeError, "`y` is a set, which has no order"),
+        ({"y": dict(enumerate(WORDS))}, TypeError, "`y` is a dictionary"),
+        ({"y": np.ma.array([0, 1] * 10, mask=[1] + [0] * 19)}, ValueError, "`y` has a masked .* in row 0"),
+        (
+            {"labels": {"bad", "good"}},
+            TypeError,
+            "`labels` must be in the order of the classes; a set has no order",
+        ),
+        ({"groups": [*range(19), float("nan")]}, ValueError, "`groups` has no group in row 19"),
+        ({"groups": ["a"] * 19 + [None]}, ValueError, "`groups` has no group in row 19"),
+        ({"groups": pd.array([1] * 19 + [None], "Int64")}, ValueError, "`groups` has no group in row 19"),
+        ({"groups": ["a"] * 19 + [""]}, ValueError, "`groups` has no group in row 19"),
+        (
+            {"groups": np.ma.array(range(20), mask=[1] + [0] * 19)},
+            ValueError,
+            "`groups` has a masked .* in row 0",
+        ),
+        ({"groups": set(range(20))}, TypeError, "`groups` is a set"),
+        (
+            {"groups": pd.Series([[1]] * 20)},
+            TypeError,
+            r"`groups` must hold a text or a number .*; row 0 is \[1\]",
+        ),
+        ({"ids": TEXTS}, TypeError, "`ids` must be whole numbers; row 0 is 'text 0'. Keep names of rows in"),
+        ({"ids": [*range(19), None]}, TypeError, "`ids` must be whole numbers; row 19 is None"),
+        (
+            {"ids": np.arange(20, dtype=np.uint64) + 2**63},
+            TypeError,
+            "`ids` must be whole numbers; row 0 is 9223",
+        ),
+        ({"metadata": {"a": WORDS}}, TypeError, "`metadata` must be a pandas DataFrame; got dict"),
+        ({"metadata": pd.Series(WORDS)}, TypeError, "`metadata` must be a pandas DataFrame; got Series"),
+        (
+            {"metadata": pd.DataFrame({"a": [1]})},
+            ValueError,
+            "`metadata` must have one row for each of the 20 rows",
+        ),
+    ],
+)
+def test_what_is_no_column_of_rows_is_refused(arguments, kind, sentence):
+    with pytest.raises(kind, match=sentence):
+        split(**{"x": TEXTS, "y": WORDS, **arguments})
+
+
+@pytest.mark.parametrize("name", ["y", "groups", "ids", "metadata"])
+def test_pandas_rows_in_another_order_are_refused(name):
+    x = pd.Series(TEXTS, index=range(100, 120))
+    other = {
+        "y": pd.Series(WORDS, index=x.index),
+        "groups": pd.Series(range(20), index=x.index),
+        "ids": pd.Series(range(20), index=x.index),
+        "metadata": pd.DataFrame({"a": WORDS}, index=x.index),
+    }
+    columns = {"y": WORDS, name: other[name]}
+    assert len(split(x, **columns).test) == 4
+    with pytest.raises(
+        ValueError, match=f"`x` and `{name}` name their rows differently: row 0 is 100 in one"
+    ):
+        split(x, **{**columns, name: other[name][::-1]})
+    assert len(split(x, **{**columns, name: other[name].reset_index(drop=True)}).test) == 4
+
+
+def test_whole_numbers_beyond_a_float_are_not_one_row():
+    # 2^53 and 2^53 + 1 are one number to a 64-bit float; 20 rows in pairs of them repeat nothing.
+    x = np.array([[2**53 + i] for i in range(20)])
+    made = split(x, WORDS)
+    assert made.warnings == () and [len(part) for part in parts_of(made)] == [14, 2, 4]
+    assert split(x[::-1], WORDS[::-1]).test.hash == made.test.hash
+    small = x - 2**53  # whole numbers that floats hold go where the floats go
+    assert split(small, WORDS).test.ids.tolist() == split(small.astype(float), WORDS).test.ids.tolist()
+
+
+def test_printed_rows_follow_the_terminal(monkeypatch):
+    labels = ["a\x1b[31mb", "数据" * 30, "\u202eevil"]
+    made = split([f"t{i}" for i in range(60)], [i % 3 for i in range(60)], labels=labels)
+    for columns in (40, 60, 80):
+        monkeypatch.setenv("COLUMNS", str(columns))
+        printed = str(made)
+        assert max(map(cell_len, printed.splitlines())) <= columns
+        assert "\x1b" not in printed and "\u202e" not in printed
