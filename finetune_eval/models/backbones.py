@@ -370,36 +370,92 @@ class _TokenEmbedding(keras_hub.layers.ReversibleEmbedding):
         return tf.gather(table.value, tf.cast(inputs, "int32"))
 
 
-@keras.saving.register_keras_serializable(package="finetune_eval")
-class BertBackbone(keras_hub.models.BertBackbone):
-    """`keras_hub.models.BertBackbone` with the activation and epsilon the checkpoint declares.
+class _AsDeclared:
+    """Gives a KerasHub backbone the activation, epsilon and dropout rates that its checkpoint declares.
 
-    KerasHub computes every BERT with tanh-GELU and an epsilon of 1e-12, whatever `config.json` says: the
-    embeddings of all-MiniLM-L6-v2, which declares `gelu` (erf), are then off by up to 3e-4.
+    KerasHub fixes the activation and the epsilon of each family, whatever `config.json` says: the embeddings
+    of all-MiniLM-L6-v2, which declares `gelu` (erf), are then off by up to 3e-4.
 
     Args:
         hidden_act: The activation's name in `config.json`.
         layer_norm_eps: The epsilon of every layer normalisation.
-        **kwargs: The arguments of `keras_hub.models.BertBackbone`.
+        dropout: The dropout rate of embeddings and layers.
+        attention_dropout: The dropout rate of attention probabilities; None for `dropout`.
+        **kwargs: The other arguments of the KerasHub backbone.
     """
 
-    def __init__(self, *, hidden_act: str = "gelu", layer_norm_eps: float = 1e-12, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        hidden_act: str = "gelu",
+        layer_norm_eps: float = 1e-12,
+        dropout: float = 0.1,
+        attention_dropout: float | None = None,
+        **kwargs: Any,
+    ):
         activation = declared_activation(hidden_act)
-        super().__init__(**kwargs)
+        of_attention = dropout if attention_dropout is None else attention_dropout
+        # A layer that is made with a rate of 0 cannot be given another one later.
+        super().__init__(dropout=max(dropout, of_attention), **kwargs)  # type: ignore[call-arg]
         self.hidden_act = hidden_act
         self.layer_norm_eps = layer_norm_eps
-        self.embeddings_layer_norm.epsilon = layer_norm_eps
-        self.token_embedding.__class__ = _TokenEmbedding
-        for layer in self.transformer_layers:
-            layer.__class__ = _EncoderLayer  # KerasHub's BERT has no argument for the class of its layers
+        self.dropout = dropout
+        self.attention_dropout = attention_dropout
+        backbone: Any = self
+        backbone.embeddings_layer_norm.epsilon = layer_norm_eps
+        backbone.embeddings_dropout.rate = dropout
+        for layer in encoder_layers(self):
             layer._feedforward_intermediate_dense.activation = activation
             layer._self_attention_layer_norm.epsilon = layer_norm_eps
             layer._feedforward_layer_norm.epsilon = layer_norm_eps
+            layer._self_attention_dropout.rate = layer._feedforward_dropout.rate = dropout
+            layer._self_attention_layer._dropout = of_attention
+            layer._self_attention_layer._dropout_layer.rate = of_attention
 
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the backbone, weights apart."""
-        return {
-            **super().get_config(),
-            "hidden_act": self.hidden_act,
-            "layer_norm_eps": self.layer_norm_eps,
-        }
+        config: dict[str, Any] = super().get_config()  # type: ignore[misc]
+        names = ("hidden_act", "layer_norm_eps", "dropout", "attention_dropout")
+        return {**config, **{name: getattr(self, name) for name in names}}
+
+
+def encoder_layers(backbone: Any) -> list[Any]:
+    """Return a backbone's encoder layers, each once, also where they come in groups (ALBERT)."""
+    layers: list[Any] = keras.tree.flatten(backbone.transformer_layers)
+    return layers
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class BertBackbone(_AsDeclared, keras_hub.models.BertBackbone):
+    """`keras_hub.models.BertBackbone` as its checkpoint declares it, computed by `_EncoderLayer`."""
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.token_embedding.__class__ = _TokenEmbedding
+        for layer in self.transformer_layers:
+            layer.__class__ = _EncoderLayer  # KerasHub's BERT has no argument for the class of its layers
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class DistilBertBackbone(_AsDeclared, keras_hub.models.DistilBertBackbone):
+    """`keras_hub.models.DistilBertBackbone` as its checkpoint declares it."""
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class ElectraBackbone(_AsDeclared, keras_hub.models.ElectraBackbone):
+    """`keras_hub.models.ElectraBackbone` as its checkpoint declares it."""
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class RobertaBackbone(_AsDeclared, keras_hub.models.RobertaBackbone):
+    """`keras_hub.models.RobertaBackbone` as its checkpoint declares it."""
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class XLMRobertaBackbone(_AsDeclared, keras_hub.models.XLMRobertaBackbone):
+    """`keras_hub.models.XLMRobertaBackbone` as its checkpoint declares it."""
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class AlbertBackbone(_AsDeclared, keras_hub.models.AlbertBackbone):
+    """`keras_hub.models.AlbertBackbone` as its checkpoint declares it."""

@@ -12,6 +12,7 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.models import pretrained
+from finetune_eval.models.archives import read_archive
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.classifier import _POOLINGS, Classifier
 from finetune_eval.models.frozen import numbered_layers
@@ -62,7 +63,9 @@ def build_model(
         _checks.number("dropout", dropout, at_least=0, below=1)
     head_dropout = 0.1 if dropout is None else dropout
     if isinstance(backbone, (str, Path)):
-        found = pretrained.load_pretrained(backbone, sequence_length=sequence_length, dropout=dropout)
+        found = pretrained.load_pretrained(
+            backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
+        )
         source: Any = found
     elif isinstance(backbone, keras.Model):
         backbone = _functional(backbone)
@@ -190,7 +193,7 @@ def load_model(path: str | Path) -> Classifier:
         place = found
     elif not place.is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} does not exist; pass a run folder or a .keras file.")
-    model = keras.saving.load_model(place)
+    model = read_archive(place)
     if not isinstance(model, Classifier):
         raise TypeError(
             f"{str(path)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."

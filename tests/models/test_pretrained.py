@@ -209,11 +209,13 @@ def test_pooling_is_what_the_checkpoint_declares_unless_asked(tiny, tmp_path, de
 def test_a_pooling_we_do_not_have_is_refused(tiny, tmp_path):
     write_checkpoint(tmp_path / "bert", tiny.vocabulary, pooling=["mean_tokens", "cls_token"])
     sentence = (
-        "The checkpoint declares the pooling cls_token + mean_tokens, which is not supported; "
-        "pass `pooling` as one of 'mean', 'cls', 'max'."
+        f"1_Pooling/config.json of `backbone` {str(tmp_path / 'bert')!r} declares the pooling cls + mean, "
+        "which is not supported; pass `pooling` as one of 'mean', 'cls', 'max', 'last'."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
         fe.build_model(tmp_path / "bert")
+    # What the sentence advises is possible.
+    assert fe.build_model(tmp_path / "bert", pooling="cls").pooling == "cls"
 
 
 def test_an_activation_we_do_not_have_is_refused(tiny, tmp_path):

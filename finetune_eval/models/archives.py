@@ -1,0 +1,77 @@
+"""Saved models are looked over before Keras opens them: a small file must not fill the memory."""
+
+from __future__ import annotations
+
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+# A model's weights do not compress, and its other members are small. A member may unpack to this much in any
+# case, and beyond that to this many times its packed size.
+_FREE_BYTES = 64 << 20
+_MOST_TIMES = 20
+# What Keras writes; the vocabulary is among the assets.
+_MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
+
+
+def check_archive(path: Path) -> None:
+    """Refuse a `.keras` file that is cut, or that unpacks to far more than it holds; nothing is unpacked.
+
+    Raises:
+        ValueError: The sentence names the file, the member, and its sizes.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+    except (zipfile.BadZipFile, NotImplementedError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{str(path)!r} is no whole .keras file ({error}); it was cut or damaged: copy it again."
+        ) from None
+    lost = next((name for name in _MEMBERS if name not in {member.filename for member in members}), None)
+    if lost is not None:
+        raise ValueError(f"{str(path)!r} is no .keras file of a whole model: it holds no {lost}.")
+    for member in members:
+        _check_size(path, member.filename, member.file_size, member.compress_size)
+    _check_size(path, "everything", sum(member.file_size for member in members), path.stat().st_size)
+
+
+def _check_size(path: Path, name: str, unpacked: int, packed: int) -> None:
+    if unpacked > _FREE_BYTES + _MOST_TIMES * packed:
+        raise ValueError(
+            f"{str(path)!r} is not opened: {name} in it would unpack from {packed:,} to {unpacked:,} bytes, "
+            "which no saved model does."
+        )
+
+
+def read_archive(path: Path) -> Any:
+    """Return the model of a `.keras` file, as Keras loads it in its safe mode.
+
+    Raises:
+        ValueError: The file is damaged, unpacks to too much, holds code, or weights that are not finite.
+    """
+    check_archive(path)
+    try:
+        model = keras.saving.load_model(path)
+    except Exception as error:  # of Keras, h5py, zlib: anything a damaged file leads to
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"{str(path)!r} cannot be loaded ({type(error).__name__}: {reason}); it is damaged, or holds "
+            "what is not loaded from a file."
+        ) from error
+    broken = not_finite(model)
+    if broken is not None:
+        raise ValueError(
+            f"{str(path)!r} holds NaN or infinity in {broken}: the file is damaged, or the model diverged "
+            "when it was trained; every answer would be NaN."
+        )
+    return model
+
+
+def not_finite(model: Any) -> str | None:
+    """Return the path of the first weight that holds NaN or infinity; None where all are finite."""
+    floating = (weight for weight in model.weights if "float" in weight.dtype)
+    broken = (weight for weight in floating if not np.isfinite(keras.ops.convert_to_numpy(weight)).all())
+    return next((str(weight.path) for weight in broken), None)
