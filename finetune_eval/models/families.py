@@ -296,7 +296,7 @@ def _prefix(files: CheckpointFiles, family: Family, tensors: Tensors) -> str:
         return found[0]
     rule = f"has several encoders ({', '.join(map(repr, sorted(found)))})" if found else f"holds no {end}"
     raise files.error(
-        "model.safetensors", f"{rule}; a {family.name} checkpoint has one, named {family.prefix}{end}."
+        "model.safetensors", f"{rule}; the encoder of {family.name} is one, named {family.prefix}{end}."
     )
 
 
@@ -390,8 +390,8 @@ def _others(files: CheckpointFiles, family: Family, tensors: Tensors, reader: _R
         if inside and inner not in _BUFFERS and not _beyond(inner, family, reader):
             raise files.error(
                 "model.safetensors",
-                f"holds {name}, which a {family.name} encoder does not have: its numbers would be "
-                "silently off.",
+                f"holds {name}, which the encoder of {family.name} does not have: its numbers would "
+                "be silently off.",
             )
         pooler = family.pooler is not None and inner.startswith(family.pooler + ".")
         if not inside and not pooler and not inner.startswith(_PRETRAINING_HEADS):

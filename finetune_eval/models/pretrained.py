@@ -220,9 +220,9 @@ def _from_hugging_face(
     if heads:
         shown = ", ".join(heads[:3]) + (", …" if len(heads) > 3 else "")
         warnings.warn(
-            f"The weights of `backbone` {files.source!r} have a head of their own ({shown}), which is not "
+            f"The weights of `backbone` {files.source!r} hold more than the encoder ({shown}), which is not "
             "loaded; the classifier's head is new, and knows nothing until it is trained.",
-            stacklevel=2,
+            stacklevel=4,  # where build_model is called
         )
     return Pretrained(backbone, preprocessor, chosen, files.source)
 
