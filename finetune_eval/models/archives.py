@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
+
+from finetune_eval.models.checkpoint_files import CheckpointFiles
 
 # A model's weights do not compress, and its other members are small. A member may unpack to this much in any
 # case, and beyond that to this many times its packed size.
@@ -68,6 +71,22 @@ def read_archive(path: Path) -> Any:
             "when it was trained; every answer would be NaN."
         )
     return model
+
+
+def read_weights(files: CheckpointFiles, name: str, load: Callable[[str], Any]) -> None:
+    """Let `load` read an HDF5 file of weights.
+
+    Raises:
+        FileNotFoundError: There is none of that name.
+        ValueError: It is damaged.
+    """
+    found = files.beginning(name)
+    if found is None:
+        raise FileNotFoundError(f"`{files.argument}` {files.source!r} has no {name}.")
+    try:
+        load(str(found[0]))
+    except OSError as error:
+        raise files.error(name, f"cannot be read ({error}); it is damaged: copy it again.") from None
 
 
 def not_finite(model: Any) -> str | None:

@@ -60,7 +60,7 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
     Raises:
         ValueError: The name is not one we can honour exactly.
     """
-    if name not in _ACTIVATIONS:
+    if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ValueError(
             f"The checkpoint declares the activation {name!r}, which is not one of "
             f"{', '.join(map(repr, _ACTIVATIONS))}; loading it with another would change every number "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,8 +11,9 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.models import pretrained
-from finetune_eval.models.archives import read_archive
+from finetune_eval.models.archives import not_finite, read_archive, read_weights
 from finetune_eval.models.batching import by_row, forward
+from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.classifier import _POOLINGS, Classifier
 from finetune_eval.models.frozen import numbered_layers
 
@@ -202,16 +202,22 @@ def load_model(path: str | Path) -> Classifier:
 
 
 def _load_preset(folder: Path) -> Classifier:
-    config = json.loads((folder / "task.json").read_text(encoding="utf-8"))
-    model = keras.saving.deserialize_keras_object(config)
+    files = CheckpointFiles(str(folder), "path")
+    model = keras.saving.deserialize_keras_object(files.json("task.json"))
     if not isinstance(model, Classifier):
         raise TypeError(
             f"{str(folder)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."
         )
     if model.takes_text:
         model.preprocessor.tokenizer.load_preset_assets(str(folder))
-    model.backbone.load_weights(str(folder / "model.weights.h5"))
-    model.load_task_weights(str(folder / "task.weights.h5"))
+    loaders = {"model.weights.h5": model.backbone.load_weights, "task.weights.h5": model.load_task_weights}
+    for name, load in loaders.items():
+        read_weights(files, name, load)
+    if model.takes_text:
+        pretrained.check_vocabulary(files, model.preprocessor, model.backbone)
+    broken = not_finite(model)
+    if broken is not None:
+        raise ValueError(f"`path` {str(folder)!r} holds NaN or infinity in {broken}; it is damaged.")
     model.compile()
     return model
 

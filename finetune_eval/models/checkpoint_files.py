@@ -39,26 +39,30 @@ class CheckpointFiles:
 
     Args:
         source: A folder, `hf://owner/name`, `kaggle://…` or the name of a KerasHub preset.
+        argument: What the caller's argument is called, for errors.
     """
 
-    def __init__(self, source: str):
-        self.source = source
+    def __init__(self, source: str, argument: str = "backbone"):
+        self.source, self.argument = source, argument
         self.folder = Path(source) if "://" not in source and Path(source).is_dir() else None
 
     def error(self, name: str, rule: str) -> ValueError:
         """Return the error that begins with the file's name and the checkpoint's."""
-        return ValueError(f"{name} of `backbone` {self.source!r} {rule}")
+        return ValueError(f"{name} of `{self.argument}` {self.source!r} {rule}")
 
     def path(self, name: str) -> Path | None:
         """Return where a file lies, downloaded if need be; None where the checkpoint has no such file.
 
         Raises:
             ValueError: There is something of that name that is no readable file.
+            FileNotFoundError: Without a network nobody can tell whether there is such a file.
         """
         if self.folder is None:
             try:
                 return Path(get_file(self.source, name))
-            except FileNotFoundError:
+            except FileNotFoundError as error:
+                if _unknown(self.source, name, error):
+                    raise
                 return None
         place = self.folder / name
         if place.is_symlink() and not place.exists():
@@ -169,6 +173,20 @@ class CheckpointFiles:
             'them where you trust the file: python -c "from transformers import AutoModel; '
             f'AutoModel.from_pretrained({self.source!r}{load}).save_pretrained({self.source!r})".'
         )
+
+
+def _unknown(source: str, name: str, error: FileNotFoundError) -> bool:
+    """Whether a file of the Hugging Face hub is neither cached, nor known not to be there.
+
+    Without a network both are one error. A declared pooling must not be lost because only the weights were
+    downloaded.
+    """
+    if type(error.__cause__).__name__ != "LocalEntryNotFoundError":
+        return False
+    import huggingface_hub
+
+    found = huggingface_hub.try_to_load_from_cache(source.removeprefix("hf://"), name)
+    return found is None  # neither a path nor the mark of a file that does not exist
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,9 @@ FIELDS = (
     ),
     _without_effect(_FAST, "padding decoder version", "Padding is masked, and nothing is decoded."),
     _honoured(
-        _SPECIAL, f"{_NAMED_TOKENS} additional_special_tokens", f"As in {_TOKENIZER}, which it must match."
+        _SPECIAL,
+        f"{_NAMED_TOKENS} additional_special_tokens extra_special_tokens",
+        f"As in {_TOKENIZER}, which it must match.",
     ),
     _honoured(_ADDED, "*", f"Every entry is a token and its id, as in {_TOKENIZER}'s added_tokens_decoder."),
     # --- sentence-transformers ---

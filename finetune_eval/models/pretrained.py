@@ -248,7 +248,27 @@ def _from_keras_hub(
         preprocessor = loader.load_preprocessor(kind, sequence_length=length)
     else:
         preprocessor = kind.from_preset(files.source, sequence_length=length)
+    check_vocabulary(files, preprocessor, backbone)
     return Pretrained(backbone, preprocessor, None, files.source)
+
+
+def check_vocabulary(files: CheckpointFiles, preprocessor: Any, backbone: Any) -> None:
+    """Refuse a KerasHub preset whose vocabulary does not fit its token embedding.
+
+    Raises:
+        ValueError: A token has no embedding, or a list of words was cut.
+    """
+    embedding, tokenizer = getattr(backbone, "token_embedding", None), preprocessor.tokenizer
+    if embedding is None:
+        return
+    tokens, rows = tokenizer.vocabulary_size(), embedding.input_dim
+    # Embeddings may be padded; but a list of words is a text file, and nothing else tells that it was cut.
+    words = isinstance(tokenizer, keras_hub.tokenizers.WordPieceTokenizer)
+    if tokens > rows or (words and tokens < rows):
+        raise ValueError(
+            f"The vocabulary of `{files.argument}` {files.source!r} has {tokens} tokens, but the backbone "
+            f"has embeddings of {rows}; a file was cut, or is of another model: copy it again."
+        )
 
 
 def usable_length(asked: int | None, backbone: Any, declared: int | None) -> int:

@@ -32,6 +32,7 @@ from finetune_eval.models.vocabulary_files import (
     SPECIAL,
     Declared,
     Kind,
+    words,
 )
 
 
@@ -258,10 +259,24 @@ def _check_agreement(said: Declared, rust: Any) -> None:
                 f"declares `{name}`: {json.dumps(said.settings[name])}, but {FAST} does "
                 f"{'so' if done else 'not do so'}; they would give other token ids: make them agree.",
             )
+    _check_words(said)
     unknown, used = said.roles.get("unk_token"), said.fast["model"].get("unk_token")
     if unknown is not None and used is not None and unknown.content != used:
         raise said.files.error(
             CONFIG, f"declares `unk_token` as {unknown.content!r}, but {FAST} as {used!r}; make them agree."
+        )
+
+
+def _check_words(said: Declared) -> None:
+    """Refuse a vocab.txt of other words than tokenizer.json: one was edited, or is of another model."""
+    vocabulary = said.fast["model"].get("vocab")
+    if said.kind is not KINDS["BertTokenizer"] or not isinstance(vocabulary, dict):
+        return
+    text = said.files.text("vocab.txt")
+    if text is not None and words(text) != vocabulary:
+        raise said.files.error(
+            "vocab.txt",
+            f"has other words than {FAST}, or in another order; delete the one that does not hold.",
         )
 
 
@@ -358,8 +373,8 @@ def _word_piece(rust: Any, model_type: str) -> Any:
     if not isinstance(rust.model, subwords.WordPiece):
         return None
     whole = json.loads(rust.to_str())
-    model, normalizer, words = whole["model"], whole["normalizer"] or {}, whole["pre_tokenizer"] or {}
-    steps = (normalizer.get("type"), words.get("type"))
+    model, normalizer, splitter = whole["model"], whole["normalizer"] or {}, whole["pre_tokenizer"] or {}
+    steps = (normalizer.get("type"), splitter.get("type"))
     if steps != ("BertNormalizer", "BertPreTokenizer") or not normalizer["clean_text"]:
         return None
     if (model["unk_token"], model["continuing_subword_prefix"], model["max_input_chars_per_word"]) != (
@@ -401,8 +416,8 @@ def _longest(said: Declared) -> int | None:
     value = said.settings.get("model_max_length", said.settings.get("max_len"))
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 1:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or value < 3:
         raise said.files.error(
-            CONFIG, f"declares `model_max_length` as {value!r}; it must be a whole number of at least 1."
+            CONFIG, f"declares `model_max_length` as {value!r}; it must be a whole number of at least 3."
         )
     return int(value)

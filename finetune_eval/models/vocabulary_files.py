@@ -114,10 +114,16 @@ def _missing(said: Declared, name: str) -> str:
 # --- WordPiece ---
 
 
+def words(text: str) -> dict[str, int]:
+    """Return the tokens of a vocab.txt with their ids.
+
+    A token's id is its line's, so an empty line counts; of repeated tokens the last line holds.
+    """
+    return {token: number for number, token in enumerate(text.removesuffix("\n").split("\n"))}
+
+
 def _read_word_piece(said: Declared) -> Any:
-    # A token's number is its line's, so an empty line counts; of repeated tokens the last line holds.
-    lines = _text(said, "vocab.txt").removesuffix("\n").split("\n")
-    vocabulary = {token: number for number, token in enumerate(lines)}
+    vocabulary = words(_text(said, "vocab.txt"))
     unknown = said.token("unk_token")
     if unknown not in vocabulary:
         raise said.files.error(

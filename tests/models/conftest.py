@@ -37,6 +37,15 @@ def _train(**settings):
     return model.getvalue()
 
 
+_OWN_PIECES = {
+    "albert": {
+        "pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "pad_piece": "<pad>", "unk_piece": "<unk>",
+        "user_defined_symbols": ["[CLS]", "[SEP]", "[MASK]"],
+    },
+    "xlm-roberta": {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1},
+}  # fmt: skip
+
+
 class _Pieces:
     """SentencePiece models, trained when they are asked for."""
 
@@ -47,11 +56,7 @@ class _Pieces:
         if family == "camembert":
             family = "xlm-roberta"  # the same file, numbered in another way
         if family not in self._made:
-            own = {"albert": {
-                "pad_id": 0, "unk_id": 1, "bos_id": -1, "eos_id": -1, "pad_piece": "<pad>", "unk_piece": "<unk>",
-                "user_defined_symbols": ["[CLS]", "[SEP]", "[MASK]"],
-            }, "xlm-roberta": {"unk_id": 0, "bos_id": 1, "eos_id": 2, "pad_id": -1}}  # fmt: skip
-            self._made[family] = _train(**own[family])
+            self._made[family] = _train(**_OWN_PIECES[family])
         return self._made[family]
 
     def processor(self, family):
@@ -196,7 +201,9 @@ def by_hand(tensors, config, ids):
         if f"{name}.weight" in w:
             x = dense(x, name)
     places = _places(config, size.layers)
-    if family == "albert":  # layer i is of group i // (layers / groups), and every layer of a group is applied
+    if (
+        family == "albert"
+    ):  # layer i is of group i // (layers / groups), and every layer of a group is applied
         inner, each = config["inner_group_num"], size.layers // config["num_hidden_groups"]
         groups = [places[i : i + inner] for i in range(0, len(places), inner)]
         places = [place for group in groups for _ in range(each) for place in group]
@@ -221,7 +228,10 @@ def older_files(family):
         name = {"bert": "Bert", "distilbert": "DistilBert", "electra": "Electra"}[family]
     elif family == "roberta":
         vocabulary = {token: number for number, token in enumerate(BYTE_PAIRS)}
-        files = {"vocab.json": json.dumps(vocabulary), "merges.txt": "\n".join(("#version: 0.2", *MERGES, ""))}
+        files = {
+            "vocab.json": json.dumps(vocabulary),
+            "merges.txt": "\n".join(("#version: 0.2", *MERGES, "")),
+        }
         name = "Roberta"
     else:
         files = {"spiece.model" if family == "albert" else "sentencepiece.bpe.model": PIECES[family]}
@@ -305,7 +315,19 @@ def features_of(loaded, text):
 def checkpoints():
     """What writes tiny checkpoints, and computes them by hand."""
     return SimpleNamespace(
-        families=FAMILIES, texts=TEXTS, words=WORDS, byte_pairs=BYTE_PAIRS, merges=MERGES, pieces=PIECES,
-        write=write, base_config=base_config, make_tensors=make_tensors, by_hand=by_hand, older_files=older_files,
-        word_piece_json=word_piece_json, ids_of=ids_of, features_of=features_of, prefixes=PREFIXES,
-    )  # fmt: skip
+        families=FAMILIES,
+        texts=TEXTS,
+        words=WORDS,
+        byte_pairs=BYTE_PAIRS,
+        merges=MERGES,
+        pieces=PIECES,
+        write=write,
+        base_config=base_config,
+        make_tensors=make_tensors,
+        by_hand=by_hand,
+        older_files=older_files,
+        word_piece_json=word_piece_json,
+        ids_of=ids_of,
+        features_of=features_of,
+        prefixes=PREFIXES,
+    )

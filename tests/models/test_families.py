@@ -124,7 +124,8 @@ def test_quantised_weights_are_refused(checkpoints, tmp_path):
     tensors["encoder.layer.0.output.dense.weight"] = np.ones((8, 12), "int8")
     save_file(tensors, folder / "model.safetensors")
     sentence = (
-        f"model.safetensors of `backbone` {str(folder)!r} holds encoder.layer.0.output.dense.weight as I8; only "
+        f"model.safetensors of `backbone` {str(folder)!r} holds encoder.layer.0.output.dense.weight as I8; "
+        f"only "
         "unquantised floating-point weights (F64, F32, F16, BF16) are read."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
@@ -138,7 +139,8 @@ def test_weights_that_are_not_finite_are_refused(checkpoints, tmp_path, value):
     save_file(tensors, folder / "model.safetensors")
     sentence = (
         f"model.safetensors of `backbone` {str(folder)!r} holds NaN or infinity in "
-        "encoder.layer.1.attention.self.key.bias; the file is damaged, or the model diverged when it was trained."
+        "encoder.layer.1.attention.self.key.bias; the file is damaged, or the model diverged when it was "
+        "trained."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
         load(folder)
@@ -153,7 +155,8 @@ def test_weights_of_another_size_than_declared_are_refused(checkpoints, tmp_path
     sentence = (
         f"model.safetensors of `backbone` {str(folder)!r} holds "
         f"{checkpoints.prefixes.get(family, family + '.')}embeddings.position_embeddings.weight of shape "
-        f"(20, {narrow}), but config.json declares (24, {narrow}); they are of different models, or one of them "
+        f"(20, {narrow}), but config.json declares (24, {narrow}); they are of different models, or one of "
+        f"them "
         "is damaged."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
@@ -166,7 +169,9 @@ def test_a_missing_tensor_is_refused(checkpoints, tmp_path, family):
     name = next(name for name in reversed(tensors) if "LayerNorm.bias" in name or "layer_norm.bias" in name)
     del tensors[name]
     folder, *_ = checkpoints.write(tmp_path / "x", family, tensors=tensors)
-    with pytest.raises(ValueError, match=rf"has no tensor \w+\.{re.escape(name)}, which config.json declares; "):
+    with pytest.raises(
+        ValueError, match=rf"has no tensor \w+\.{re.escape(name)}, which config.json declares; "
+    ):
         load(folder)
 
 
@@ -185,7 +190,8 @@ def test_a_tensor_that_the_encoder_does_not_have_is_refused(checkpoints, tmp_pat
     folder, *_ = checkpoints.write(tmp_path / "x", family, tensors=tensors)
     title = families.FAMILIES[family].name
     sentence = (
-        f"model.safetensors of `backbone` {str(folder)!r} holds {family}.{name}, which the encoder of {title} "
+        f"model.safetensors of `backbone` {str(folder)!r} holds {family}.{name}, which the encoder of "
+        f"{title} "
         "does not have: its numbers would be silently off."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
@@ -209,7 +215,8 @@ def test_a_classification_head_is_named_in_a_warning(checkpoints, tmp_path):
     save_file(more, folder / "model.safetensors")
     sentence = (
         f"The weights of `backbone` {str(folder)!r} hold more than the encoder (classifier.bias, "
-        "classifier.weight), which is not loaded; the classifier's head is new, and knows nothing until it is "
+        "classifier.weight), which is not loaded; the classifier's head is new, and knows nothing until it "
+        "is "
         "trained."
     )
     with pytest.warns(UserWarning, match=exactly(sentence)):
@@ -222,27 +229,56 @@ def test_a_classification_head_is_named_in_a_warning(checkpoints, tmp_path):
 @pytest.mark.parametrize(
     "family, changes, rule",
     [
-        ("bert", {"num_attention_heads": 3}, "declares `hidden_size` as 8, which `num_attention_heads`, 3, does "
-         "not divide."),
-        ("albert", {"num_hidden_layers": 3, "num_hidden_groups": 2}, "declares `num_hidden_layers` as 3, which "
-         "`num_hidden_groups`, 2, does not divide."),
-        ("bert", {"hidden_size": "8"}, "declares `hidden_size` as '8'; it must be a whole number of at least 1."),
-        ("bert", {"num_hidden_layers": True}, "declares `num_hidden_layers` as True; it must be a whole number "
-         "of at least 1."),
+        (
+            "bert",
+            {"num_attention_heads": 3},
+            "declares `hidden_size` as 8, which `num_attention_heads`, 3, does not divide.",
+        ),
+        (
+            "albert",
+            {"num_hidden_layers": 3, "num_hidden_groups": 2},
+            "declares `num_hidden_layers` as 3, which `num_hidden_groups`, 2, does not divide.",
+        ),
+        (
+            "bert",
+            {"hidden_size": "8"},
+            "declares `hidden_size` as '8'; it must be a whole number of at least 1.",
+        ),
+        (
+            "bert",
+            {"num_hidden_layers": True},
+            "declares `num_hidden_layers` as True; it must be a whole number of at least 1.",
+        ),
         ("distilbert", {"n_layers": 0}, "declares `n_layers` as 0; it must be a whole number of at least 1."),
-        ("bert", {"layer_norm_eps": 0}, "declares `layer_norm_eps` as 0; it must be a number above 0 and below "
-         "1."),
-        ("bert", {"layer_norm_eps": "1e-12"}, "declares `layer_norm_eps` as '1e-12'; it must be a number above 0 "
-         "and below 1."),
-        ("bert", {"hidden_dropout_prob": 1}, "declares `hidden_dropout_prob` as 1; it must be a number at least "
-         "0 and below 1."),
-        ("distilbert", {"attention_dropout": -0.1}, "declares `attention_dropout` as -0.1; it must be a number "
-         "at least 0 and below 1."),
+        (
+            "bert",
+            {"layer_norm_eps": 0},
+            "declares `layer_norm_eps` as 0; it must be a number above 0 and below 1.",
+        ),
+        (
+            "bert",
+            {"layer_norm_eps": "1e-12"},
+            "declares `layer_norm_eps` as '1e-12'; it must be a number above 0 and below 1.",
+        ),
+        (
+            "bert",
+            {"hidden_dropout_prob": 1},
+            "declares `hidden_dropout_prob` as 1; it must be a number at least 0 and below 1.",
+        ),
+        (
+            "distilbert",
+            {"attention_dropout": -0.1},
+            "declares `attention_dropout` as -0.1; it must be a number at least 0 and below 1.",
+        ),
         ("roberta", {"max_position_embeddings": 4}, "declares 4 positions, of which 2 are not used."),
-        ("roberta", {"pad_token_id": 0}, "declares `pad_token_id` as 0, but the tokenizer pads with 1; positions "
-         "are counted from it, so make them agree."),
+        (
+            "roberta",
+            {"pad_token_id": 0},
+            "declares `pad_token_id` as 0, but the tokenizer pads with 1; positions "
+            "are counted from it, so make them agree.",
+        ),
     ],
-)  # fmt: skip
+)
 def test_a_declared_number_that_cannot_be_is_refused(checkpoints, tmp_path, family, changes, rule):
     folder, config, _ = checkpoints.write(tmp_path / "x", family)
     (folder / "config.json").write_text(json.dumps({**config, **changes}))
@@ -253,8 +289,10 @@ def test_a_declared_number_that_cannot_be_is_refused(checkpoints, tmp_path, fami
 def test_a_family_that_is_not_read_is_refused(checkpoints, tmp_path):
     folder, *_ = checkpoints.write(tmp_path / "x", config={"model_type": "mpnet"}, tensors={})
     sentence = (
-        f"config.json of `backbone` {str(folder)!r} declares `model_type` as 'mpnet'; the Hugging Face encoders "
-        "that are read are 'bert', 'distilbert', 'electra', 'roberta', 'xlm-roberta', 'camembert', 'albert'. For "
+        f"config.json of `backbone` {str(folder)!r} declares `model_type` as 'mpnet'; the Hugging Face "
+        f"encoders "
+        "that are read are 'bert', 'distilbert', 'electra', 'roberta', 'xlm-roberta', 'camembert', "
+        "'albert'. For "
         "another, make its `keras_hub` backbone and preprocessor, and pass those."
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
@@ -293,5 +331,7 @@ def test_a_checkpoint_in_shards_is_read(checkpoints, tmp_path):
         file = f"model-0000{number + 1}-of-00002.safetensors"
         save_file({name: stored[name] for name in part}, folder / file)
         weight_map |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weight_map}))
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {}, "weight_map": weight_map})
+    )
     computes(checkpoints, folder, config, tensors)
