@@ -459,7 +459,7 @@ OTHER_VALUES = {"wordpieces_prefix": "@@", "position_embedding_type": "relative_
                 "pooling_mode_mean_sqrt_len_tokens": True, "pooling_mode_weightedmean_tokens": True,
                 "include_prompt": False, "transformer_task": "fill-mask", "module_output_name": "logits",
                 "modality_config": {"image": {}}, "processing_kwargs": {"text": {"stride": 2}},
-                "pruned_heads": {"0": [1]}, "quantization_config": {"bits": 8}, "auto_map": {"AutoModel": "x"},
+                "pruned_heads": {"0": [1]}, "quantization_config": {"bits": 8}, "auto_map": {"a": "b"},
                 "never_split": ["a"], "sp_model_kwargs": {"enable_sampling": True}}  # fmt: skip
 
 
