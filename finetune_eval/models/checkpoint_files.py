@@ -237,12 +237,11 @@ class Tensors:
     def __contains__(self, name: str) -> bool:
         return name in self._entries
 
-    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
-        """Return a tensor as float32; half precision is widened, which loses nothing.
+    def check(self, name: str, shape: tuple[int, ...]) -> _Entry:
+        """Return where a tensor lies, whose values are not read.
 
         Raises:
-            ValueError: It has another shape or is no tensor of floating-point numbers, or one of its values
-                is not finite.
+            ValueError: It has another shape, or is no tensor of floating-point numbers.
         """
         entry = self._entries[name]
         if entry.dtype not in _DTYPES:
@@ -257,6 +256,15 @@ class Tensors:
                 f"holds {name} of shape {entry.shape}, but config.json declares {shape}; they are of "
                 "different models, or one of them is damaged.",
             )
+        return entry
+
+    def read(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        """Return a tensor as float32; half precision is widened, which loses nothing.
+
+        Raises:
+            ValueError: As for `check`, or one of its values is not finite.
+        """
+        entry = self.check(name, shape)
         values = np.fromfile(entry.place, _DTYPES[entry.dtype], math.prod(shape), offset=entry.start)
         if entry.dtype == "BF16":
             values = (values.astype("<u4") << 16).view("<f4")

@@ -14,6 +14,11 @@ import numpy as np
 from finetune_eval.models import backbones
 from finetune_eval.models.checkpoint_files import CheckpointFiles, Tensors
 
+_WORDS = "embeddings.word_embeddings.weight"
+_POSITIONS = "embeddings.position_embeddings.weight"
+_TYPES = "embeddings.token_type_embeddings.weight"
+# More layers than any encoder has; a number beyond it is damage, and would be built for hours.
+_MOST_LAYERS = 1000
 # Where each part of an encoder layer lies in KerasHub's `TransformerEncoder`.
 _LAYER_PARTS = {
     "query": ("_self_attention_layer", "query_dense"),
@@ -212,13 +217,14 @@ def load_backbone(
         raise files.error("config.json", f"declares {positions} positions, of which {offset} are not used.")
     tensors = files.tensors()
     prefix = _prefix(files, family, tensors)
+    reader = _Reader(tensors, prefix)
+    _check_shapes(reader, family, sizes)
     arguments = {**sizes, "max_sequence_length": positions - offset}
     if family.positions_after_padding:
         del arguments["num_segments"]
     if family.backbone is backbones.ElectraBackbone:
         arguments["vocab_size"] = arguments.pop("vocabulary_size")
     backbone = family.backbone(**arguments, **_settings(files, config, family, dropout))
-    reader = _Reader(tensors, prefix)
     _read_embeddings(reader, backbone, family, sizes, offset)
     for place, layer in _numbered(backbone, family):
         for part, name in zip(_LAYER_PARTS, family.layer, strict=True):
@@ -244,6 +250,11 @@ def _size(
 
 def _check_sizes(files: CheckpointFiles, family: Family, sizes: Mapping[str, int]) -> None:
     """Refuse sizes that no encoder of the family can have."""
+    if sizes["num_layers"] > _MOST_LAYERS:
+        name = family.sizes["num_layers"][0]
+        raise files.error(
+            "config.json", f"declares `{name}` as {sizes['num_layers']}; no encoder is so deep."
+        )
     for whole, parts in (("hidden_dim", "num_heads"), ("num_layers", "num_groups")):
         if sizes[whole] % sizes.get(parts, 1):
             of_whole, of_parts = family.sizes[whole][0], family.sizes[parts][0]
@@ -252,6 +263,20 @@ def _check_sizes(files: CheckpointFiles, family: Family, sizes: Mapping[str, int
                 f"declares `{of_whole}` as {sizes[whole]}, which `{of_parts}`, {sizes[parts]}, does not "
                 "divide.",
             )
+
+
+def _check_shapes(reader: _Reader, family: Family, sizes: Mapping[str, int]) -> None:
+    """Refuse sizes that are not those of the weights, before memory is taken for them."""
+    width = sizes.get("embedding_dim", sizes["hidden_dim"])
+    reader.check(_WORDS, (sizes["vocabulary_size"], width))
+    reader.check(_POSITIONS, (sizes["max_sequence_length"], width))
+    if "num_segments" in sizes:
+        reader.check(_TYPES, (sizes["num_segments"], width))
+    groups = sizes.get("num_groups")
+    last = [sizes["num_layers"]] if groups is None else [groups, sizes["num_inner_repetitions"]]
+    place = family.layers.format(*(count - 1 for count in last))
+    inner = family.layer[list(_LAYER_PARTS).index("inner")]
+    reader.check(f"{place}{inner}.weight", (sizes["intermediate_dim"], sizes["hidden_dim"]))
 
 
 def _settings(
@@ -287,16 +312,15 @@ def _settings(
 
 def _prefix(files: CheckpointFiles, family: Family, tensors: Tensors) -> str:
     """Return what the encoder's tensor names begin with: the family's prefix, nothing, or the only one."""
-    end = "embeddings.word_embeddings.weight"
-    found = [name.removesuffix(end) for name in tensors if name.endswith(end)]
+    found = [name.removesuffix(_WORDS) for name in tensors if name.endswith(_WORDS)]
     for prefix in (family.prefix, ""):
         if prefix in found:
             return prefix
     if len(found) == 1:
         return found[0]
-    rule = f"has several encoders ({', '.join(map(repr, sorted(found)))})" if found else f"holds no {end}"
+    rule = f"has several encoders ({', '.join(map(repr, sorted(found)))})" if found else f"holds no {_WORDS}"
     raise files.error(
-        "model.safetensors", f"{rule}; the encoder of {family.name} is one, named {family.prefix}{end}."
+        "model.safetensors", f"{rule}; the encoder of {family.name} is one, named {family.prefix}{_WORDS}."
     )
 
 
@@ -310,13 +334,17 @@ class _Reader:
     def has(self, name: str) -> bool:
         return self.prefix + name in self.tensors
 
-    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+    def check(self, name: str, shape: tuple[int, ...]) -> None:
         if not self.has(name):
             raise self.tensors.files.error(
                 "model.safetensors",
                 f"has no tensor {self.prefix}{name}, which config.json declares; the two are of different "
                 "models, or the file is not whole.",
             )
+        self.tensors.check(self.prefix + name, shape)
+
+    def array(self, name: str, shape: tuple[int, ...]) -> np.ndarray:
+        self.check(name, shape)
         self.read_names.add(self.prefix + name)
         return self.tensors.read(self.prefix + name, shape)
 
@@ -344,11 +372,11 @@ def _read_embeddings(
 ) -> None:
     width = sizes.get("embedding_dim", sizes["hidden_dim"])
     tokens = (sizes["vocabulary_size"], width)
-    backbone.token_embedding.embeddings.assign(reader.array("embeddings.word_embeddings.weight", tokens))
+    backbone.token_embedding.embeddings.assign(reader.array(_WORDS, tokens))
     places = (sizes["max_sequence_length"], width)
-    positions = reader.array("embeddings.position_embeddings.weight", places)[offset:]
+    positions = reader.array(_POSITIONS, places)[offset:]
     if "num_segments" in sizes:
-        types = reader.array("embeddings.token_type_embeddings.weight", (sizes["num_segments"], width))
+        types = reader.array(_TYPES, (sizes["num_segments"], width))
         if family.positions_after_padding:
             positions = positions + types[0]  # every token has a position, and is of type 0
         else:

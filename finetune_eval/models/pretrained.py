@@ -179,7 +179,7 @@ def _from_hugging_face(
     pooling: str,
 ) -> Pretrained:
     name = config.get("model_type")
-    if name not in FAMILIES:
+    if not isinstance(name, str) or name not in FAMILIES:
         raise files.error(
             "config.json",
             f"declares `model_type` as {name!r}; the Hugging Face encoders that are read are "

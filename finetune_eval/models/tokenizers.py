@@ -225,16 +225,6 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
         lengths.set_shape(rows.shape)
         return flat if scalar else tf.RaggedTensor.from_row_lengths(flat, lengths)
 
-    def detokenize(self, inputs: Any) -> Any:
-        """Return the texts of ids, special tokens included."""
-        if isinstance(inputs, tf.RaggedTensor):
-            rows = inputs.to_list()
-        else:
-            rows = np.asarray(inputs).tolist()
-        if rows and isinstance(rows[0], list):
-            return self._rust.decode_batch(rows, skip_special_tokens=False)
-        return self._rust.decode(rows, skip_special_tokens=False)
-
     def get_vocabulary(self) -> list[str]:
         """Return the tokens, in the order of their ids."""
         known = self._rust.get_vocab(with_added_tokens=True)

@@ -286,6 +286,22 @@ def test_a_declared_number_that_cannot_be_is_refused(checkpoints, tmp_path, fami
         load(folder)
 
 
+@pytest.mark.parametrize(
+    "family, name",
+    [
+        *(("bert", name) for name in ("vocab_size", "hidden_size", "num_hidden_layers", "intermediate_size")),
+        *(("roberta", name) for name in ("max_position_embeddings", "type_vocab_size")),
+        *(("albert", name) for name in ("num_hidden_layers", "inner_group_num", "embedding_size")),
+        ("distilbert", "hidden_dim"),
+    ],
+)
+def test_a_size_beyond_all_memory_is_refused_before_it_is_taken(checkpoints, tmp_path, family, name):
+    folder, config, _ = checkpoints.write(tmp_path / "x", family)
+    (folder / "config.json").write_text(json.dumps({**config, name: 4_000_000_000_000}))
+    with pytest.raises(ValueError, match="^(config.json|model.safetensors) of `backbone` "):
+        load(folder)
+
+
 def test_a_family_that_is_not_read_is_refused(checkpoints, tmp_path):
     folder, *_ = checkpoints.write(tmp_path / "x", config={"model_type": "mpnet"}, tensors={})
     sentence = (
