@@ -6,6 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.power import detectable_sentence
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -103,8 +104,6 @@ def _baselines(result: Evaluation) -> str:
 
 def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
-    from finetune_eval.evaluation.comparison import detectable_sentence
-
     return _fill(detectable_sentence(result))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.evaluation.comparison import compare
 from finetune_eval.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
@@ -183,7 +184,6 @@ def compare_with_baseline(
     Raises:
         ValueError: The probabilities do not fit the rows.
     """
-    from finetune_eval.evaluation.comparison import compare
     from finetune_eval.evaluation.evaluate import Asked, score_only
 
     frame = evaluation.predictions

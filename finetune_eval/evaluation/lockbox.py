@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation.seeds import expected_best_of
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -127,8 +128,6 @@ def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
 
 def _luck(models: int, evaluation: Evaluation) -> float:
     """Return the expected best of k equal models, in accuracy: k-th order statistic times standard error."""
-    from finetune_eval.evaluation.seeds import expected_best_of
-
     accuracy = evaluation.accuracy
     return expected_best_of(models) * float(np.sqrt(accuracy * (1 - accuracy) / evaluation.n))
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation._paired_rows import check_same_rows
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
 
@@ -117,8 +118,6 @@ def evaluate_seeds(
     Reference:
         Expected best of k: Dodge et al. 2019, EMNLP. Bouthillier et al. 2021, MLSys.
     """
-    from finetune_eval.evaluation.comparison import check_same_rows
-
     if len(evaluations) < 2:
         raise ValueError(f"`evaluations` must be at least two runs; got {len(evaluations)}.")
     one_of("metric", metric, tuple(evaluations[0].estimates))
@@ -231,8 +230,6 @@ def compare_seeds(
     Reference:
         Welch 1947, Biometrika 34:28-35.
     """
-    from finetune_eval.evaluation.comparison import check_same_rows
-
     for name, runs in (("a", a), ("b", b)):
         if len(runs) < 2:
             raise ValueError(f"`{name}` must be at least two runs of one recipe; got {len(runs)}.")

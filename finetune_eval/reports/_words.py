@@ -6,8 +6,8 @@ import math
 from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import counted
-from finetune_eval.evaluation.comparison import detectable_sentence
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.power import detectable_sentence
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
