@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,6 @@ from finetune_eval._checks import not_empty, number, one_of, positive_int, same_
 from finetune_eval.evaluation.intervals import (
     FEW_ROWS,
     Estimate,
-    bias_corrected,
     dirichlet,
     effective_units,
     expanded_confidence,
@@ -23,7 +24,8 @@ from finetune_eval.evaluation.intervals import (
     times,
 )
 from finetune_eval.evaluation.metrics import METRICS, ClassCounts, from_confusion, resolve_average
-from finetune_eval.evaluation.significance import PairedTest
+from finetune_eval.evaluation.power import normal_quantile
+from finetune_eval.evaluation.significance import PairedTest, randomisation_p
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +35,47 @@ _MOST_UNSEEN = 2000
 def triple_codes(
     y: NDArray[np.int64], a: NDArray[np.int64], b: NDArray[np.int64], classes: int
 ) -> NDArray[np.int64]:
+    """Return one number for each distinct (label, a, b)."""
     return (y * classes + a) * classes + b
+
+
+@dataclass(frozen=True)
+class Bootstrapped:
+    """The difference of two models, and how it varies among resamples of the rows.
+
+    Attributes:
+        value: The difference on the rows themselves.
+        error: Its standard deviation among the resamples.
+        units: How many independent units (groups, or weighted rows) were drawn; infinite: plain rows.
+        bound: How large a difference can be.
+        method: What was drawn, in words.
+        reason: Why the draws are not to be relied on; empty where they are.
+        posterior: Confidence to limits that do not rest on the draws; used where there is such a reason.
+    """
+
+    value: float
+    error: float
+    units: float
+    bound: float
+    method: str
+    reason: str
+    posterior: Callable[[float], tuple[float, float]]
+
+    def interval(self, confidence: float) -> Estimate:
+        """Return the normal limits at this confidence, widened where the draws are not to be relied on.
+
+        Reference:
+            Efron and Tibshirani 1993, section 12.4 (normal limits); Hesterberg 2015, American Statistician
+            69:371-386 (few units).
+        """
+        half = normal_quantile(0.5 + expanded_confidence(confidence, self.units) / 2) * self.error
+        low, high, method = self.value - half, self.value + half, f"{self.method}, normal limits"
+        if self.reason:
+            others = self.posterior(confidence)
+            low, high = min(low, others[0]), max(high, others[1])
+            method = f"wider of {self.method} and Dirichlet posterior ({self.reason})"
+        low, high = max(-self.bound, min(low, self.value)), min(self.bound, max(high, self.value))
+        return Estimate(self.value, low, high, method, confidence)
 
 
 class PairedCounts:
@@ -63,7 +105,7 @@ class PairedCounts:
         counts[np.searchsorted(cells, self.cells)] = self.counts
         return PairedCounts(cells, counts, self.classes)
 
-    def _chunks(self, n_resamples: int) -> list[int]:
+    def chunks(self, n_resamples: int) -> list[int]:
         """Split the resamples so that no array of them takes more than 32 MB."""
         step = max(1, 4_000_000 // max(len(self.cells), 3 * self.classes))
         return [min(step, n_resamples - start) for start in range(0, n_resamples, step)]
@@ -87,76 +129,78 @@ class PairedCounts:
         return score(split_counts(of_a)) - score(split_counts(of_b))
 
     def bootstrap(
-        self,
-        score: Callable[[ClassCounts], Floats],
-        bound: float,
-        confidence: float,
-        n_resamples: int,
-        seed: int,
-    ) -> Estimate:
-        value = float(self.difference(self.counts, score))
+        self, score: Callable[[ClassCounts], Floats], bound: float, n_resamples: int, seed: int
+    ) -> Bootstrapped:
+        """Draw rows with replacement, as counts of the triples: exact, at a cost that rows do not raise."""
         random = np.random.default_rng(seed)
         resampled = np.concatenate(
             [
                 self.difference(random.multinomial(self.n, self.counts / self.n, size=size), score)
-                for size in self._chunks(n_resamples)
+                for size in self.chunks(n_resamples)
             ]
         )
         support = np.bincount(self.label, weights=self.counts)
-        few = float(support[support > 0].min())
-        limits = bias_corrected(value, resampled, confidence)
-        why = _unreliable(bool(np.ptp(resampled) <= 1e-12), few, "row")
-        if why:
-            limits = self.widened(limits, self.counts, score, confidence, seed)
-        return _of_bootstrap(value, limits, bound, confidence, "paired bootstrap", why)
+        present = np.flatnonzero(support)
+        hits = [np.bincount(self.label, self.counts * (self.label == one)) for one in (self.a, self.b)]
+        return Bootstrapped(
+            float(self.difference(self.counts, score)),
+            float(resampled.std()),
+            math.inf,
+            bound,
+            "paired bootstrap",
+            _unreliable(
+                bool(np.ptp(resampled) <= 1e-12),
+                float(support[present].min()),
+                float(min(column[present].min() for column in hits)),
+                "row",
+            ),
+            lambda confidence: self.posterior(self.counts, score, confidence, seed),
+        )
 
-    def widened(
+    def posterior(
         self,
-        limits: tuple[float, float],
         counts: NDArray[Any],
         score: Callable[[ClassCounts], Floats],
         confidence: float,
         seed: int,
     ) -> tuple[float, float]:
-        """Widen limits to those of a Dirichlet posterior of counts (triples,), unseen ones among them."""
+        """Return the limits of a Dirichlet posterior of counts (triples,), unseen triples among them."""
         every = self.with_unseen(seed)
         seen = np.zeros(len(every.cells))
         seen[np.searchsorted(every.cells, self.cells)] = counts
-        other = dirichlet(
-            lambda drawn: every.difference(drawn, score),
-            seen,
-            confidence,
-            max(100, every._chunks(1000)[0]),
-            seed,
-        )
-        return min(limits[0], other[0]), max(limits[1], other[1])
+        draws = max(100, every.chunks(1000)[0])
+        return dirichlet(lambda drawn: every.difference(drawn, score), seen, confidence, draws, seed)
 
     def randomise(self, score: Callable[[ClassCounts], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random rows: each row keeps its pair, not whose is whose."""
         observed = float(self.difference(self.counts, score))
-        random, far = np.random.default_rng(seed), 0
-        for size in self._chunks(n_resamples):
-            swapped = random.binomial(self.counts, 0.5, size=(size, len(self.counts)))
-            kept = self.counts - swapped
-            far += int((np.abs(self.swapped(kept, swapped, score)) >= abs(observed) - 1e-12).sum())
-        return PairedTest("approximate randomisation", observed, (far + 1) / (n_resamples + 1))
+        random = np.random.default_rng(seed)
+
+        def drawn() -> Iterator[Floats]:
+            for size in self.chunks(n_resamples):
+                swapped = random.binomial(self.counts, 0.5, size=(size, len(self.counts)))
+                yield self.swapped(self.counts - swapped, swapped, score)
+
+        p = randomisation_p(drawn(), observed, 1.0, "midp")
+        return PairedTest("approximate randomisation, mid-p", observed, p)
 
 
-def _unreliable(same: bool, fewest: float, unit: str) -> str:
-    """Say why a paired bootstrap is not to be relied on; nothing where it is."""
+def _unreliable(same: bool, rows: float, hits: float, unit: str) -> str:
+    """Return why a paired bootstrap is not to be relied on; nothing where it is.
+
+    Args:
+        same: Whether all resamples give the same difference.
+        rows: Independent units with rows of the class that has fewest.
+        hits: The same of rows that a model has right: resamples can never hold what no row shows.
+        unit: What a unit is, "row" or "group".
+    """
     if same:
         return "resamples do not vary"
-    if fewest >= FEW_ROWS - 1e-9:
-        return ""
-    return f"unreliable: a class {'has' if unit == 'row' else 'is in'} {times(fewest, unit)}"
-
-
-def _of_bootstrap(
-    value: float, limits: tuple[float, float], bound: float, confidence: float, method: str, why: str
-) -> Estimate:
-    method = f"wider of {method} and Dirichlet posterior ({why})" if why else f"{method}, bias-corrected"
-    low, high = max(-bound, min(limits[0], value)), min(bound, max(limits[1], value))
-    return Estimate(value, low, high, method, confidence)
+    if rows < FEW_ROWS - 1e-9:
+        return f"unreliable: a class {'has' if unit == 'row' else 'is in'} {times(rows, unit)}"
+    if hits < FEW_ROWS - 1e-9:
+        return f"unreliable: a model has {times(hits, unit)} of a class right"
+    return ""
 
 
 _MOST_BLOCKS = 2_000  # units swapped together beyond this many: still 2**2000 ways to swap
@@ -178,6 +222,7 @@ class PairedUnits:
         self._weights, self._groups = np.ones(n) if weights is None else weights, groups
         cells, place, counts = np.unique(triples, return_inverse=True, return_counts=True)
         self._cells, self._label = PairedCounts(cells, counts, classes), triples // classes**2
+        self._right = [self._label == (triples // classes) % classes, self._label == triples % classes]
         units = np.arange(n) if groups is None else groups
         self._sums = csr_matrix((self._weights, (units, place)), shape=(int(units.max()) + 1, len(cells)))
         self._sums.sum_duplicates()
@@ -186,16 +231,11 @@ class PairedUnits:
         return independent_units(rows, self._weights, self._groups)
 
     def bootstrap(
-        self,
-        score: Callable[[ClassCounts], Floats],
-        bound: float,
-        confidence: float,
-        n_resamples: int,
-        seed: int,
-    ) -> Estimate:
+        self, score: Callable[[ClassCounts], Floats], bound: float, n_resamples: int, seed: int
+    ) -> Bootstrapped:
+        """Draw units with replacement, whole, and add up what they hold."""
         cells, total = self._cells, np.asarray(self._sums.sum(axis=0)).ravel()
-        value = float(cells.difference(total, score))
-        sizes = cells._chunks(n_resamples)
+        sizes = cells.chunks(n_resamples)
         seeds = np.random.default_rng(seed).integers(2**32, size=len(sizes)).tolist()
         resampled = np.concatenate(
             [
@@ -204,19 +244,25 @@ class PairedUnits:
             ]
         )
         units = effective_units(self._weights, self._groups)
-        limits = bias_corrected(value, resampled, expanded_confidence(confidence, units))
         unit = "row" if self._groups is None else "group"
-        few = min(self._units(self._label == k) for k in np.unique(self._label[self._weights > 0]))
-        why = _unreliable(bool(np.ptp(resampled) <= 1e-12), few, unit)
-        if why:
-            limits = cells.widened(limits, total * units / total.sum(), score, confidence, seed)
-        return _of_bootstrap(value, limits, bound, confidence, f"paired bootstrap of {unit}s", why)
+        present = [self._label == k for k in np.unique(self._label[self._weights > 0])]
+        hits = [self._units(rows & right) for rows in present for right in self._right]
+        worth = total * units / total.sum()
+        return Bootstrapped(
+            float(cells.difference(total, score)),
+            float(resampled.std()),
+            units,
+            bound,
+            f"paired bootstrap of {unit}s",
+            _unreliable(bool(np.ptp(resampled) <= 1e-12), min(map(self._units, present)), min(hits), unit),
+            lambda confidence: cells.posterior(worth, score, confidence, seed),
+        )
 
     def randomise(self, score: Callable[[ClassCounts], Floats], n_resamples: int, seed: int) -> PairedTest:
         """Swap the two models' predictions on random units, whole."""
         from scipy.sparse import csr_matrix
 
-        random, far, sums, cells = np.random.default_rng(seed), 0, self._sums, self._cells
+        random, sums, cells = np.random.default_rng(seed), self._sums, self._cells
         units = sums.shape[0]
         if units > _MOST_BLOCKS:
             block = random.permutation(units) % _MOST_BLOCKS
@@ -224,13 +270,15 @@ class PairedUnits:
             units = _MOST_BLOCKS
         total = np.asarray(sums.sum(axis=0)).ravel()
         observed, transposed = float(cells.difference(total, score)), sums.T.tocsr()
-        for size in cells._chunks(n_resamples):
-            swapped = np.asarray(transposed @ random.integers(0, 2, (units, size)).astype(np.float64)).T
-            kept = total - swapped
-            # Sums of weights round: what is swapped back to itself must count as equally far.
-            far += int((np.abs(cells.swapped(kept, swapped, score)) >= abs(observed) - 1e-9).sum())
-        name = "approximate randomisation" + (" of groups" if self._groups is not None else "")
-        return PairedTest(name, observed, (far + 1) / (n_resamples + 1))
+
+        def drawn() -> Iterator[Floats]:
+            for size in cells.chunks(n_resamples):
+                swapped = np.asarray(transposed @ random.integers(0, 2, (units, size)).astype(np.float64)).T
+                yield cells.swapped(total - swapped, swapped, score)
+
+        name = f"approximate randomisation of {'weighted rows' if self._groups is None else 'groups'}, mid-p"
+        # Sums of weights round: what is swapped back to itself must count as equally far.
+        return PairedTest(name, observed, randomisation_p(drawn(), observed, 1000.0, "midp"))
 
 
 def paired_bootstrap(
@@ -260,7 +308,8 @@ def paired_bootstrap(
         seed: Seed of the draws.
 
     Returns:
-        a minus b, with its interval; where no resample differs, a Dirichlet posterior widens it.
+        a minus b, with its interval: normal limits from the standard deviation among the resamples. Where
+        no resample differs, or a class has fewer than five rows, a Dirichlet posterior widens it.
 
     Raises:
         ValueError: Lengths differ, a class is negative, or a name or number is out of range.
@@ -288,7 +337,9 @@ def paired_bootstrap(
     y, a, b = (array.astype(np.int64) for array in arrays)
     classes = max(2, int(max(y.max(), a.max(), b.max())) + 1)
     score, bound = metric_of_counts(metric, average, classes)
-    return PairedCounts.of_rows(y, a, b, classes).bootstrap(score, bound, confidence, n_resamples, seed)
+    return (
+        PairedCounts.of_rows(y, a, b, classes).bootstrap(score, bound, n_resamples, seed).interval(confidence)
+    )
 
 
 def metric_of_counts(

@@ -40,8 +40,9 @@ class Baseline:
         metric: The metric of the comparison.
         difference: The evaluated model less the baseline, with the paired interval.
         p_value: Of the paired test.
-        outcome: "better" (the evaluated model is), "worse", "no difference detected" or "underpowered".
-        verdict: One sentence.
+        outcome: "better" (the evaluated model is), "worse", "no difference that matters", "cannot tell yet"
+            or "identical answers".
+        verdict: What came of it, in a few sentences.
     """
 
     name: str

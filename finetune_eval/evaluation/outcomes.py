@@ -2,13 +2,47 @@
 
 from __future__ import annotations
 
-import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from finetune_eval.data.ledger import counted
+import numpy as np
+
+from finetune_eval._text import counted, in_words, p_value, wrap
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.significance import PairedTest, p_text
+from finetune_eval.evaluation.power import percent
+from finetune_eval.evaluation.significance import PairedTest
+
+BETTER = "better"
+WORSE = "worse"
+NO_DIFFERENCE = "no difference that matters"
+CANNOT_TELL = "cannot tell yet"
+IDENTICAL = "identical answers"
+
+# The smallest difference that is taken to matter unless the user says otherwise: two points of a share, and
+# 5 % of a loss.
+MATTERS = 0.02
+MATTERS_OF_LOSS = 0.05
+
+
+def smallest_that_matters(metric: str, values: Sequence[float]) -> float:
+    """Return the difference that is taken to matter where the user does not say which one does."""
+    return MATTERS_OF_LOSS * min(values) if METRICS[metric].source == "rows" else MATTERS
+
+
+def outcome_of(metric: str, difference: Estimate, matters: float) -> str:
+    """Return the outcome that an interval decides: where it lies beside 0 and the differences that matter.
+
+    Args:
+        metric: The metric, whose direction says which side is better.
+        difference: The first model less the second, with the interval.
+        matters: The smallest difference that matters.
+    """
+    if difference.low > 0 or difference.high < 0:
+        return BETTER if (difference.low > 0) == (METRICS[metric].direction == "higher") else WORSE
+    if -matters <= difference.low and difference.high <= matters:
+        return NO_DIFFERENCE
+    return CANNOT_TELL
 
 
 @dataclass(frozen=True)
@@ -18,11 +52,17 @@ class Pair:
     Attributes:
         names: What they are called.
         values: The metric of each.
-        difference: The first minus the second, with its paired interval.
+        difference: The first minus the second, with its paired interval. Of several pairs the interval's
+            confidence is 1 less the level at which Holm's procedure tests this pair.
         test: The paired test, before any adjustment.
-        p_value: Its p-value, adjusted by Holm where several pairs are compared.
-        outcome: "better" (the first is), "worse", "no difference detected" or "underpowered".
-        detectable: The smallest difference this test set would have shown with 80 % power.
+        p_value: Its p-value, adjusted by Holm where several pairs are compared. It is at most alpha exactly
+            where the interval excludes 0.
+        outcome: "better" (the first is), "worse", "no difference that matters", "cannot tell yet", or
+            "identical answers".
+        detectable: The smallest true difference that a test on so many rows detects with 80 % probability, at
+            the level alpha divided by the number of pairs.
+        disagreement: Share of rows that exactly one of the two gets right, where `detectable` rests on it
+            (accuracy of rows by themselves), or None.
     """
 
     names: tuple[str, str]
@@ -32,6 +72,7 @@ class Pair:
     p_value: float
     outcome: str
     detectable: float
+    disagreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -43,11 +84,11 @@ class Comparison:
         metric: The declared metric: it alone ranks.
         values: The metric of each model.
         n: How many rows they were compared on.
-        alpha: Level of the tests; the intervals have confidence 1 - alpha.
+        alpha: Level of all tests together. The interval of two models has confidence 1 - alpha.
         matters: The smallest difference that is taken to matter.
         pairs: Each pair of models, compared.
         overall: Cochran's Q where more than two models are compared by accuracy, else None.
-        verdict: One sentence.
+        verdict: What came of it, in a few sentences.
         notes: What else to know, a sentence each.
     """
 
@@ -79,60 +120,83 @@ class Comparison:
 
     @property
     def detectable(self) -> float:
-        """The smallest difference between the first two models that these rows would have shown."""
+        """The smallest true difference of the first two models that such a test detects."""
         return self.pairs[0].detectable
+
+    def power(self, pair: Pair) -> str:
+        """Return the sentence that says which true difference a test like this one detects."""
+        level = self.alpha / len(self.pairs)
+        return power_sentence(self.metric, pair, self.n, level if len(self.pairs) > 1 else None)
 
     def __str__(self) -> str:
         width = max(len(name) for name in self.names)
-        lines = [*textwrap.wrap(self.verdict, 80), ""]
         title = METRICS[self.metric].title
+        lines = [*wrap(self.verdict), ""]
         lines += [
             f"  {name:{width}s}  {title} {value:.4f}"
             for name, value in zip(self.names, self.values, strict=True)
         ]
         if self.overall is not None:
-            lines += ["", *textwrap.wrap(str(self.overall), 80)]
+            lines += ["", *wrap(str(self.overall))]
         for pair in self.pairs:
-            lines += [
-                "",
-                *textwrap.wrap(f"{pair.names[0]} - {pair.names[1]}: {pair.outcome}", 80),
-                f"  difference  {signed_text(self.metric, pair.difference.value)} "
-                f"{range_text(self.metric, pair.difference)} ({1 - self.alpha:.0%} interval, n = {self.n:,})",
-                *textwrap.wrap(
-                    f"interval    {pair.difference.method}",
-                    78,
-                    initial_indent="  ",
-                    subsequent_indent=" " * 14,
-                ),
-                *textwrap.wrap(
-                    f"test        {pair.test}"
-                    + (f"; after Holm {p_text(pair.p_value)}" if len(self.pairs) > 1 else ""),
-                    78,
-                    initial_indent="  ",
-                    subsequent_indent=" " * 14,
-                ),
-                *textwrap.wrap(
-                    f"size        {power_text(self.metric, pair.detectable, self.n)}",
-                    78,
-                    initial_indent="  ",
-                    subsequent_indent=" " * 14,
-                ),
-            ]
+            lines += ["", *wrap(f"{pair.names[0]} - {pair.names[1]}: {pair.outcome}")]
+            for head, text in self._facts(pair):
+                lines += wrap(text, indent=f"  {head:<12}")
         for note in self.notes:
-            lines += ["", *textwrap.wrap(note, 80)]
+            lines += ["", *wrap(note)]
         return "\n".join(lines)
+
+    def _facts(self, pair: Pair) -> list[tuple[str, str]]:
+        confidence = f"{100 * pair.difference.confidence:.4g} % interval"
+        after = ""
+        if len(self.pairs) > 1:
+            confidence += ", adjusted by Holm"
+            after = f"; after Holm {p_value(pair.p_value)}"
+        return [
+            (
+                "difference",
+                f"{signed_text(self.metric, pair.difference.value)} "
+                f"{range_text(self.metric, pair.difference)} ({confidence}, n = {self.n:,})",
+            ),
+            ("interval", pair.difference.method),
+            ("test", f"{pair.test}{after}"),
+            ("power", self.power(pair)),
+        ]
+
+
+def power_sentence(metric: str, pair: Pair, n: int, level: float | None) -> str:
+    """Return which true difference a test on n rows detects: what to ask before the rows are seen.
+
+    Args:
+        metric: The metric.
+        pair: The two models; its outcome plays no part.
+        n: How many rows.
+        level: The level of the test, where it is not the one of the whole comparison.
+    """
+    at = "" if level is None else f" at the level {level:.2g} (alpha shared by all pairs)"
+    span = METRICS[metric].high - METRICS[metric].low
+    if in_points(metric) and pair.detectable >= span:
+        return (
+            f"A test on {counted(n, 'row')}{at} detects no difference, however large, with 80 % probability."
+        )
+    given = ""
+    if pair.disagreement is not None:
+        share = percent(max(pair.disagreement, pair.detectable)).removesuffix(".0")
+        given = f", if the models disagree on {share} % of the rows"
+    return (
+        f"A test on {counted(n, 'row')}{at} detects a true difference of "
+        f"{amount_text(metric, pair.detectable)} with 80 % probability{given}."
+    )
 
 
 def in_points(metric: str) -> bool:
-    """Return whether differences of a metric are told in points, hundredths of its range."""
+    """Return whether differences of a metric are told in points, hundredths of its unit."""
     return METRICS[metric].source != "rows"
 
 
 def amount_text(metric: str, value: float) -> str:
     """Return the size of a difference, with its unit."""
-    if not in_points(metric):
-        return f"{value:.4f}"
-    return f"{100 * value:.1f} points" if value >= 0.0005 else f"{100 * value:.2g} points"
+    return f"{percent(value)} points" if in_points(metric) else f"{value:.4f}"
 
 
 def signed_text(metric: str, value: float) -> str:
@@ -147,66 +211,72 @@ def range_text(metric: str, difference: Estimate) -> str:
     return f"[{difference.low:+.4f}, {difference.high:+.4f}]"
 
 
-def power_text(metric: str, least: float, n: int) -> str:
-    """Say how large a difference rows like these find reliably: not what they found this time."""
-    if in_points(metric) and least >= 1:
-        return f"On {counted(n, 'row')} no difference, however large, is found 4 times in 5."
+def figures_text(metric: str, pair: Pair, n: int) -> str:
+    """Return the two values, their difference with its interval, and the p-value that decides."""
+    digits = 3 if in_points(metric) else 4
     return (
-        f"Of true differences of {amount_text(metric, least)}, tests on {counted(n, 'row')} find 4 in 5; "
-        "smaller ones are found less often."
+        f"{METRICS[metric].title} {pair.values[0]:.{digits}f} against {pair.values[1]:.{digits}f}, "
+        f"{signed_text(metric, pair.difference.value)} {range_text(metric, pair.difference)} "
+        f"on {counted(n, 'row')}, {p_value(pair.p_value)}"
     )
 
 
-def disagreement_text(
-    more: str, less: str, high: float, low: float, high_loss: float, low_loss: float, metric: str
+def verdict_of_two(metric: str, pair: Pair, n: int, matters: float) -> str:
+    """Return what came of two models, in one to three sentences."""
+    a, b = pair.names
+    figures, limit = figures_text(metric, pair, n), amount_text(metric, matters)
+    low, high = pair.difference.low, pair.difference.high
+    if pair.outcome == IDENTICAL:
+        return f"{a} and {b} give every row the same {'answer' if in_points(metric) else 'loss'}: {figures}."
+    if pair.outcome == NO_DIFFERENCE:
+        return (
+            f"There is no difference that matters between {a} and {b}: {figures}. The interval holds no "
+            f"difference above {limit}."
+        )
+    if pair.outcome == CANNOT_TELL:
+        return (
+            f"These rows cannot tell yet whether {a} or {b} is better: {figures}. The interval holds both 0 "
+            f"and differences above {limit}, which would matter.{_rows_needed(pair, n, matters, limit)}"
+        )
+    small = max(abs(low), abs(high)) <= matters
+    return f"{a} is {pair.outcome} than {b}: {figures}." + (
+        f" The difference is more than chance, but below {limit}, from which on it matters." if small else ""
+    )
+
+
+def _rows_needed(pair: Pair, n: int, matters: float, limit: str) -> str:
+    """Return how many rows would narrow the interval to what matters: its width falls as the root of n."""
+    half = (pair.difference.high - pair.difference.low) / 2
+    if not matters or half <= matters:
+        return ""
+    rows = float(f"{n * (half / matters) ** 2:.1e}")
+    return f" About {rows:,.0f} rows like these would narrow it to {limit} either way."
+
+
+def verdict_of_many(
+    metric: str, names: Sequence[str], values: Sequence[float], pairs: Sequence[Pair], n: int
 ) -> str:
-    """Return what it means that one model has the better accuracy and the other the better loss."""
-    return (
-        f"Loss and accuracy disagree: {more} has more rows right ({high:.3f} against {low:.3f}), {less} the "
-        f"lower loss ({low_loss:.3f} against {high_loss:.3f}). Loss charges for misplaced confidence: {less} "
-        f"is better calibrated, or less over-confident where it is wrong; {more} decides more rows rightly. "
-        f"The metric declared to decide is {METRICS[metric].title}. Calibrating the probabilities "
-        f"(temperature) would lower the loss of {more} and change no decision."
-    )
-
-
-@dataclass(frozen=True)
-class TotalsComparison:
-    """What two totals alone say about two models, and what they cannot.
-
-    Attributes:
-        n: How many rows.
-        right: Rows each model has right.
-        both_wrong: (low, high): how many rows may be wrong in both.
-        p_values: The test's p-value for each possible number of rows wrong in both, from low to high.
-        method: Which test.
-        significant_from: The smallest number of rows wrong in both from which p is at most alpha, or None.
-        alpha: Level of the test.
-        differences: The paired difference where fewest and where most rows are wrong in both.
-        verdict: One sentence.
-        notes: What else to know, a sentence each.
-    """
-
-    n: int
-    right: tuple[int, int]
-    both_wrong: tuple[int, int]
-    p_values: tuple[float, ...]
-    method: str
-    significant_from: int | None
-    alpha: float
-    differences: tuple[Estimate, Estimate]
-    verdict: str
-    notes: tuple[str, ...]
-
-    def __str__(self) -> str:
-        lines = textwrap.wrap(self.verdict, 80)
-        for w, p, difference in zip(
-            self.both_wrong, (self.p_values[0], self.p_values[-1]), self.differences, strict=True
-        ):
-            lines += [
-                f"  {counted(w, 'row'):>11} wrong in both: {p_text(p)}, difference "
-                f"{range_text('accuracy', difference)} points"
-            ]
-        for note in self.notes:
-            lines += ["", *textwrap.wrap(note, 80)]
-        return "\n".join(lines)
+    """Return which of several models is first, and what came of it against each other."""
+    sign = 1 if METRICS[metric].direction == "higher" else -1
+    best = names[int(np.argmax(sign * np.asarray(values)))]
+    others: dict[str, list[str]] = {}
+    for pair in pairs:
+        if best in pair.names:
+            outcome = BETTER if pair.outcome == WORSE else pair.outcome
+            others.setdefault(outcome, []).append(pair.names[pair.names[0] == best])
+    word = "highest" if sign > 0 else "lowest"
+    said = [
+        f"{best} has the {word} {METRICS[metric].title} of {len(names)} models on {counted(n, 'row')}.",
+        *(
+            start + in_words(others[outcome]) + end
+            for outcome, start, end in (
+                (BETTER, "It is better than ", "."),
+                (CANNOT_TELL, "These rows cannot tell yet whether it is better than ", "."),
+                (NO_DIFFERENCE, "There is no difference that matters to ", "."),
+                (IDENTICAL, "It gives every row the same answer as ", "."),
+            )
+            if outcome in others
+        ),
+        f"p-values and intervals are adjusted for {counted(len(pairs), 'pair')} (Holm).",
+    ]
+    return " ".join(said)

@@ -6,12 +6,11 @@ import math
 from typing import TYPE_CHECKING
 
 from finetune_eval._checks import number, positive_int
-from finetune_eval.evaluation.intervals import Estimate
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
 
-POWER = 0.8  # the usual chance of seeing a difference, by which "could be missed" is defined
+POWER = 0.8  # the usual probability with which a test should detect a difference
 
 
 def normal_quantile(share: float) -> float:
@@ -116,7 +115,7 @@ def mcnemar_sample_size(
 def minimum_detectable_difference(
     disagreement: float, n: int, *, alpha: float = 0.05, power: float = POWER, sides: int = 2
 ) -> float:
-    """Compute the smallest difference in accuracy that n paired rows would have shown.
+    """Compute the smallest difference in accuracy that McNemar's test on n rows detects.
 
     Args:
         disagreement: Share of rows that exactly one of the two models gets right, in [0, 1]. A difference
@@ -156,10 +155,11 @@ def minimum_detectable_difference(
 
 
 def planned_difference(accuracy: float, n: int) -> tuple[float, float]:
-    """Compute which difference to a model not seen yet n rows could show, and the disagreement assumed.
+    """Compute which difference to a model not seen yet a test on n rows detects, and what that assumes.
 
-    The other model is taken to have the same accuracy, and half of its errors to be errors of this one too:
-    then they disagree on as many rows as this one gets wrong; on one row where it gets none wrong.
+    The other model is taken to have the same accuracy, and half of its errors (or of its right answers, if
+    those are fewer) on the same rows as this one. Then the two disagree on as many rows as this one gets
+    wrong (or right); on one row at least; and on no fewer than the difference, which is not possible else.
 
     Args:
         accuracy: Of the model there is, in [0, 1].
@@ -167,7 +167,7 @@ def planned_difference(accuracy: float, n: int) -> tuple[float, float]:
 
     Returns:
         The share of rows assumed to be right in exactly one of the two, and the smallest difference in
-        accuracy that a test at the 5 % level sees with 80 % power.
+        accuracy, not above that share, that a test at the 5 % level detects with 80 % probability.
 
     Raises:
         ValueError: A number is out of range.
@@ -175,40 +175,47 @@ def planned_difference(accuracy: float, n: int) -> tuple[float, float]:
     Example:
         >>> [round(share, 3) for share in planned_difference(0.85, 200)]
         [0.15, 0.076]
-        >>> [round(share, 3) for share in planned_difference(1.0, 200)]
-        [0.005, 0.039]
+        >>> [round(share, 3) for share in planned_difference(0.99, 200)]
+        [0.039, 0.039]
+
+    Reference:
+        Connor 1987, Biometrics 43:207-211.
     """
     accuracy = number("accuracy", accuracy, at_least=0, at_most=1)
-    disagreement = max(1 - accuracy, 1 / positive_int("n", n))
-    return disagreement, minimum_detectable_difference(disagreement, n)
+    disagreement = max(min(accuracy, 1 - accuracy), 1 / positive_int("n", n))
+    difference = minimum_detectable_difference(disagreement, n)
+    return max(disagreement, difference), difference
 
 
 def detectable_sentence(evaluation: Evaluation) -> str:
-    """Say which difference to another model the rows of an evaluation could show.
+    """Return which difference to another model a test on the rows of an evaluation detects.
 
     Args:
         evaluation: Of one label a row.
 
     Returns:
-        One sentence; nothing of multilabel, weighted or grouped rows, for which the formula is not made.
+        A sentence or two; nothing of multilabel, weighted or grouped rows, for which the formula is not made.
     """
-    frame, n = evaluation.predictions, evaluation.n
+    frame, n, accuracy = evaluation.predictions, evaluation.n, evaluation.accuracy
     if evaluation.task != "classification" or "weight" in frame or "group" in frame:
         return ""
-    disagreement, difference = planned_difference(evaluation.accuracy, n)
+    disagreement, difference = planned_difference(accuracy, n)
+    # No model is better than right in all rows, or worse than wrong in all.
+    possible = {"better": difference <= 1 - accuracy, "worse": difference <= accuracy}
+    ways = " or ".join(way for way, may_be in possible.items() if may_be)
     these = "this one row" if n == 1 else f"these {n:,} rows"
-    if difference == 1.0:
-        return f"No difference to another model, however large, would be found on {these} 4 times in 5."
-    # Below one percent one digit more: a disagreement is never none.
-    share = f"{100 * disagreement:{'.0f' if disagreement >= 0.01 else '.1g'}} %"
+    if not ways or difference == 1.0:
+        return (
+            f"A test on {these} detects no difference to another model, however large, with 80 % probability."
+        )
     return (
-        f"Another model would have to be about {100 * difference:.1f} points better or worse in "
-        "accuracy for a "
-        f"comparison on {these} to find it 4 times in 5 (if the two disagree on {share} of the rows)."
+        f"Another model would have to be about {percent(difference)} points {ways} in accuracy for a test on "
+        f"{these} to detect the difference with 80 % probability (if the two disagree on "
+        f"{percent(disagreement).removesuffix('.0')} % of the rows). Smaller differences are detected "
+        "less often."
     )
 
 
-def detectable_from(difference: Estimate, alpha: float) -> float:
-    """Turn the width of an interval into the difference that would have been seen with 80 % power."""
-    z = normal_quantile(1 - alpha / 2)
-    return (difference.high - difference.low) / (2 * z) * (z + normal_quantile(POWER))
+def percent(share: float) -> str:
+    """Return a share in percent, with one decimal, or two digits where that would be 0.0."""
+    return f"{100 * share:.1f}" if share >= 0.0005 else f"{100 * share:.2g}"

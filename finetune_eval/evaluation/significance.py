@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from finetune_eval import _rows
 from finetune_eval._checks import not_empty, one_of, positive_int
-from finetune_eval.evaluation.intervals import group_indices
+from finetune_eval._text import p_value
 
 Floats = NDArray[np.float64]
 
@@ -32,12 +34,7 @@ class PairedTest:
     df: int | None = None
 
     def __str__(self) -> str:
-        return f"{self.method}: statistic {self.statistic:.4g}, {p_text(self.p_value)}"
-
-
-def p_text(value: float) -> str:
-    """Return a p-value for a sentence."""
-    return f"p = {value:.3f}" if value >= 0.0005 else "p < 0.001"
+        return f"{self.method}: statistic {self.statistic:.4g}, {p_value(self.p_value)}"
 
 
 def mcnemar(only_a: int, only_b: int, *, method: str = "midp") -> PairedTest:
@@ -127,7 +124,12 @@ def cochran_q(correct: ArrayLike) -> PairedTest:
 
 
 def randomisation_test(
-    differences: ArrayLike, *, n_resamples: int = 9999, seed: int = 0, groups: ArrayLike | None = None
+    differences: ArrayLike,
+    *,
+    n_resamples: int = 9999,
+    seed: int = 0,
+    groups: ArrayLike | None = None,
+    method: str = "exact",
 ) -> PairedTest:
     """Test whether paired differences have mean 0, by flipping their signs at random.
 
@@ -136,6 +138,9 @@ def randomisation_test(
         n_resamples: How many random flips B; the smallest possible p is 1 / (B + 1).
         seed: Seed of the flips.
         groups: (n,) group of each row: the signs of a group flip together; None: rows are independent.
+        method: "exact": flips as far from 0 as the rows themselves count in full, and the test errs at most
+            as often as it says; or "midp": they count half, as in `mcnemar`, which is closer to nominal where
+            few rows differ, or by few different amounts.
 
     Returns:
         The test; its statistic is the mean difference, and p = (k + 1) / (B + 1) with k flips at least as
@@ -146,7 +151,7 @@ def randomisation_test(
 
     Example:
         >>> print(randomisation_test([1, 1, 1, 0, 1, 1, -1, 1, 1, 1]))
-        sign-flip randomisation: statistic 0.7, p = 0.038
+        sign flips: statistic 0.7, p = 0.038
 
     Reference:
         Noreen 1989, Computer-Intensive Methods; Phipson and Smyth 2010 for the (k + 1) / (B + 1).
@@ -159,19 +164,29 @@ def randomisation_test(
         bad = int(np.flatnonzero(~np.isfinite(rows))[0])
         raise ValueError(f"`differences` must be finite numbers; row {bad} is {rows[bad]}.")
     n_resamples = positive_int("n_resamples", n_resamples, minimum=99)
+    one_of("method", method, ("exact", "midp"))
     statistic = float(rows.mean())
-    units = rows if groups is None else np.bincount(group_indices(groups, len(rows)), weights=rows)
+    units = rows if groups is None else np.bincount(_rows.groups("groups", groups, len(rows)), weights=rows)
     sizes, counts = np.unique(np.abs(units[units != 0]), return_counts=True)
     observed = abs(float(units.sum()))
+    name = "sign flips" + (", mid-p" if method == "midp" else "")
     if not len(sizes):
-        return PairedTest("sign-flip randomisation", statistic, 1.0)
+        return PairedTest(name, statistic, 1.0)
     if len(sizes) > 20_000:
         from scipy.special import ndtr
 
         p = 2 * float(ndtr(-observed / math.sqrt(float(counts @ sizes**2))))
-        return PairedTest("sign-flip randomisation, normal limit", statistic, max(p, 1e-300))
+        return PairedTest(f"{name}, normal limit", statistic, max(p, 1e-300))
+    p = randomisation_p(
+        _flipped_sums(sizes, counts, n_resamples, seed), observed, float(counts @ sizes), method
+    )
+    return PairedTest(name, statistic, p)
+
+
+def _flipped_sums(sizes: Floats, counts: NDArray[np.int64], n_resamples: int, seed: int) -> Iterator[Floats]:
+    """Draw sums of differences with random signs, a chunk of them at a time."""
     random = np.random.default_rng(seed)
-    far, step = 0, max(1, 4_000_000 // len(sizes))
+    step = max(1, 4_000_000 // len(sizes))
     # The sum of m signs is 2 Binomial(m, 1/2) - m: one draw for each different size, not for each row. One
     # sign is a bit, at a fifth of the time.
     single, more = sizes[counts == 1], counts > 1
@@ -179,9 +194,30 @@ def randomisation_test(
         flips = min(step, n_resamples - start)
         sums = (2.0 * random.integers(0, 2, (flips, len(single)), dtype=np.int8) - 1) @ single
         repeated = random.binomial(counts[more], 0.5, size=(flips, int(more.sum())))
-        sums += (2.0 * repeated - counts[more]) @ sizes[more]
-        far += int((np.abs(sums) >= observed * (1 - 1e-12)).sum())
-    return PairedTest("sign-flip randomisation", statistic, (far + 1) / (n_resamples + 1))
+        yield sums + (2.0 * repeated - counts[more]) @ sizes[more]
+
+
+def randomisation_p(drawn: Iterable[Floats], observed: float, scale: float, method: str) -> float:
+    """Return the p-value of a statistic among its random permutations; 1 where it is 0.
+
+    Args:
+        drawn: The statistic of the permutations, in chunks.
+        observed: The statistic of the rows themselves.
+        scale: How large the statistic can be: its rounding errors are of that size times 1e-12.
+        method: "exact" or "midp", as in `randomisation_test`.
+
+    Reference:
+        Phipson and Smyth 2010, Stat. Appl. Genet. Mol. Biol. 9:39 (the rows themselves are one permutation).
+    """
+    beyond, ties, total, slack = 0, 0, 0, 1e-12 * scale
+    if abs(observed) <= slack:
+        return 1.0
+    for chunk in drawn:
+        distance = np.abs(chunk) - abs(observed)
+        beyond += int((distance > slack).sum())
+        ties += int((np.abs(distance) <= slack).sum())
+        total += len(chunk)
+    return (beyond + (ties / 2 if method == "midp" else ties) + 1) / (total + 1)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -207,6 +243,37 @@ def holm(p_values: ArrayLike) -> Floats:
     adjusted = np.minimum(1.0, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))
     out = np.empty_like(p)
     out[order] = adjusted
+    return out
+
+
+def holm_levels(p_values: ArrayLike, alpha: float) -> Floats:
+    """Return the level at which Holm's procedure tests each hypothesis.
+
+    The smallest of m p-values is tested at alpha / m, the next one at alpha / (m - 1), and so on up to the
+    first that is not significant: it and those above it are tested at its level. A p-value is at most its
+    level exactly where `holm` adjusts it to at most alpha.
+
+    Args:
+        p_values: (m,) in [0, 1].
+        alpha: The chance of any false alarm.
+
+    Returns:
+        (m,) levels in the order given.
+
+    Example:
+        >>> holm_levels([0.01, 0.04, 0.03], 0.05).round(4).tolist()
+        [0.0167, 0.025, 0.025]
+
+    Reference:
+        Holm 1979, Scand. J. Stat. 6:65-70.
+    """
+    p, order = _sorted_p_values(p_values)
+    levels = alpha / np.arange(len(p), 0, -1)
+    failed = np.flatnonzero(p[order] > levels)
+    if failed.size:
+        levels[failed[0] :] = levels[failed[0]]
+    out = np.empty_like(p)
+    out[order] = levels
     return out
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.power import detectable_sentence
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.evaluation.intervals import Estimate
+    from finetune_eval.evaluation.outcomes import Comparison
     from finetune_eval.evaluation.seeds import SeedSummary
 
 _FIRST = ("accuracy", "precision", "recall", "f1", "loss")
@@ -84,12 +84,6 @@ def majority(evaluation: Evaluation) -> str:
     )
 
 
-def detectable(evaluation: Evaluation) -> str:
-    """Return which difference to another model these rows could show; nothing where that is not known."""
-    said = detectable_sentence(evaluation)
-    return f"{said} A smaller difference could be missed." if said.startswith("Another") else said
-
-
 def threshold(evaluation: Evaluation) -> str:
     """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
     if evaluation.threshold is None:
@@ -126,9 +120,11 @@ def difference(metric: str, estimate: Estimate) -> tuple[str, str]:
     return f"{100 * estimate.value:+.1f} points", f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
 
 
-def amount(metric: str, value: float) -> str:
-    """Return the size of a difference: in points where the metric is a share."""
-    return f"{value:.4f}" if METRICS[metric].source == "rows" else f"{100 * value:.1f} points"
+def interval_of(comparison: Comparison) -> str:
+    """Return which interval the differences of a comparison have, for the head of a table."""
+    if len(comparison.pairs) > 1:
+        return "interval adjusted by Holm"
+    return f"{100 * (1 - comparison.alpha):g} % interval"
 
 
 def p_value(p: float) -> str:

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _findings, _words
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
-    from finetune_eval.evaluation.comparison import Comparison
     from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation.outcomes import Comparison
     from finetune_eval.evaluation.seeds import SeedSummary
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace
@@ -76,7 +77,7 @@ def write_card(
         *_classes(evaluation),
         *(["## Against another model", *_comparison(comparison)] if comparison else []),
         *(["## Against simple models", _baselines(evaluation)] if evaluation.baselines else []),
-        *_section("What these rows could show", _words.detectable(evaluation)),
+        *_section("What these rows could show", detectable_sentence(evaluation)),
         *_calibration(evaluation),
         *_section("Threshold", _words.threshold(evaluation)),
         *_weak(evaluation),
@@ -201,7 +202,9 @@ def _comparison(comparison: Comparison) -> list[str]:
     ]
     return [
         _table(["Model", title], models),
-        _table(["Row by row", "Outcome", "Difference", "p", "Test"], pairs),
+        _table(
+            ["Row by row", "Outcome", f"Difference, {_words.interval_of(comparison)}", "p", "Test"], pairs
+        ),
         *map(_escape, comparison.notes),
     ]
 

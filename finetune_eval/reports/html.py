@@ -14,14 +14,15 @@ from markupsafe import Markup
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
-    from finetune_eval.evaluation.comparison import Comparison
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.evaluation.intervals import Estimate
+    from finetune_eval.evaluation.outcomes import Comparison
     from finetune_eval.evaluation.seeds import SeedSummary
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace
@@ -102,7 +103,7 @@ def _render(
         else None,
         comparison=None if comparison is None else _comparison(comparison),
         baselines=_baselines(evaluation),
-        detectable=_words.detectable(evaluation),
+        detectable=detectable_sentence(evaluation),
         calibration=calibration,
         brier=None if calibration is None else _words.brier(evaluation),
         reliability=None
@@ -205,7 +206,7 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
     return {
         "verdict": comparison.verdict,
         "metric": METRICS[comparison.metric].title,
-        "confidence": f"{100 * (1 - comparison.alpha):g} %",
+        "interval": _words.interval_of(comparison),
         "models": list(zip(map(printable, comparison.names), comparison.values, strict=True)),
         "overall": None if comparison.overall is None else str(comparison.overall),
         "adjusted": len(pairs) > 1,
@@ -216,7 +217,8 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 "p": _words.p_value(pair.p_value),
                 "test": str(pair.test),
                 "method": pair.difference.method,
-                "detectable": _words.amount(comparison.metric, pair.detectable),
+                "confidence": f"{100 * pair.difference.confidence:.4g} %",
+                "power": comparison.power(pair),
                 **shown,
             }
             for pair, shown in zip(

@@ -1,6 +1,6 @@
-"""Paired tests against scipy and arithmetic; verdicts; a simulation of the type-I error."""
+"""Verdicts on two and more models: one voice of test, interval and words, whatever the rows."""
 
-import itertools
+import dataclasses
 import math
 
 import numpy as np
@@ -8,143 +8,17 @@ import pytest
 import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
 
-from finetune_eval import evaluate_predictions
-from finetune_eval.evaluation.comparison import (
-    benjamini_hochberg,
-    cochran_q,
-    compare,
-    compare_totals,
-    holm,
-    mcnemar,
-    mcnemar_power,
-    mcnemar_sample_size,
-    minimum_detectable_difference,
-    paired_bootstrap,
-    planned_difference,
-    randomisation_test,
-)
-from finetune_eval.evaluation.metrics import METRICS, confusion_matrix, from_confusion
+from finetune_eval import compare, evaluate, evaluate_predictions
+from finetune_eval.evaluation._paired_differences import of_means, of_shares, of_weighted_means
+from finetune_eval.evaluation._paired_rows import Settings
+from finetune_eval.evaluation.intervals import paired_difference
+from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.power import minimum_detectable_difference
+from finetune_eval.evaluation.significance import cochran_q, holm_levels
 
-few = st.integers(0, 60)
-
-
-@given(few, few)
-def test_mcnemar_equals_the_binomial_test(a, b):
-    expected = scipy.stats.binomtest(a, a + b, 0.5).pvalue if a + b else 1.0
-    exact, midp = mcnemar(a, b, method="exact"), mcnemar(a, b)
-    assert exact.p_value == pytest.approx(expected)
-    assert mcnemar(b, a) == midp
-    assert 0 < midp.p_value <= exact.p_value
-    if a != b:  # the mid-p takes half the probability of what was seen off each tail
-        assert midp.p_value == pytest.approx(expected - scipy.stats.binom.pmf(a, a + b, 0.5))
-
-
-def test_cochran_q_of_two_models_is_mcnemars_chi2():
-    correct = np.repeat([[1, 1], [1, 0], [0, 1], [0, 0]], [20, 12, 5, 8], axis=0)
-    q, chi2 = cochran_q(correct), mcnemar(12, 5, method="chi2")
-    assert (q.statistic, q.p_value) == pytest.approx((chi2.statistic, chi2.p_value))
-    assert cochran_q([[1, 1], [0, 0]]).p_value == 1.0
-
-
-@given(st.lists(st.sampled_from([-2.0, -1.0, 0.0, 0.5, 3.0]), min_size=1, max_size=9))
-@settings(max_examples=30)
-def test_the_randomisation_test_is_near_all_sign_flips(rows):
-    found = randomisation_test(rows, n_resamples=9999)
-    flips = np.array(list(itertools.product((-1, 1), repeat=len(rows)))) @ rows
-    exact = np.mean(np.abs(flips) >= abs(sum(rows)) - 1e-9)
-    # 9,999 flips: standard deviation of a p-value at most .005
-    assert found.p_value == pytest.approx(exact, abs=0.025)
-    assert found.statistic == pytest.approx(np.mean(rows))
-
-
-def test_the_randomisation_test_of_groups_flips_whole_groups():
-    # Six groups of five equal rows: 2 of the 64 flips are as extreme, p = 1 / 32, and not 1 / 2**29.
-    rows, groups = np.ones(30), np.repeat(list("abcdef"), 5)
-    assert randomisation_test(rows, groups=groups).p_value == pytest.approx(1 / 32, abs=0.006)
-    assert randomisation_test(rows).p_value == pytest.approx(1 / 10_000)
-
-
-def test_very_many_sizes_use_the_normal_limit_and_say_so():
-    rows = np.random.default_rng(0).normal(0.02, 1, 30_000)
-    found, z = randomisation_test(rows), rows.sum() / np.sqrt((rows**2).sum())
-    assert found.p_value == pytest.approx(2 * scipy.stats.norm.sf(abs(z)))
-    assert found.method == "sign-flip randomisation, normal limit"
-
-
-def test_paired_bootstrap_equals_drawing_rows():
-    random = np.random.default_rng(1)
-    y = random.integers(0, 3, 300)
-    a, b = (np.where(random.random(300) < share, y, random.integers(0, 3, 300)) for share in (0.8, 0.7))
-    for metric in ("f1", "mcc", "accuracy"):
-        found = paired_bootstrap(y, a, b, metric=metric, n_resamples=5000)
-        draws = []
-        for _ in range(1500):
-            row = random.integers(0, 300, 300)
-            of_a, of_b = (confusion_matrix(y[row], p[row], 3) for p in (a, b))
-            draws.append(float(from_confusion(metric, of_a, "macro") - from_confusion(metric, of_b, "macro")))
-        low, high = np.quantile(draws, [0.025, 0.975])
-        # Both quantiles carry Monte-Carlo noise of some 3 % of the width.
-        assert (found.low, found.high) == pytest.approx((low, high), abs=0.1 * (high - low))
-        whole = [confusion_matrix(y, p, 3) for p in (a, b)]
-        assert found.value == pytest.approx(
-            float(from_confusion(metric, whole[0], "macro") - from_confusion(metric, whole[1], "macro"))
-        )
-
-
-@pytest.mark.parametrize("metric", ["f1", "mcc", "kappa", "balanced_accuracy", "accuracy"])
-def test_a_paired_bootstrap_of_equal_predictions_has_width(metric):
-    y = np.arange(60) % 3
-    found = paired_bootstrap(y, y, y, metric=metric)
-    assert found.value == 0 and found.low < -1e-4 and found.high > 1e-4
-    assert found.method == "wider of paired bootstrap and Dirichlet posterior (resamples do not vary)"
-
-
-def test_holm_by_arithmetic():
-    # Sorted .005, .01, .03, .04: times 4, 3, 2, 1 = .02, .03, .06, .04, never falling: .02, .03, .06, .06
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.9, 0.8]) == pytest.approx([1.0, 1.0])
-    assert holm([]).shape == (0,)
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_benjamini_hochberg_equals_scipy(p):
-    assert benjamini_hochberg(p) == pytest.approx(scipy.stats.false_discovery_control(p))
-    assert (holm(p) >= benjamini_hochberg(p) - 1e-12).all()
-
-
-def test_power_is_what_a_simulation_of_the_test_finds():
-    random = np.random.default_rng(2)
-    for only_a, only_b, n in ((0.12, 0.05, 300), (0.25, 0.15, 200)):
-        cells = random.multinomial(n, [only_a, only_b, 1 - only_a - only_b], size=3000)
-        share = np.mean([mcnemar(int(a), int(b), method="chi2").p_value <= 0.05 for a, b, _ in cells])
-        # 3,000 runs: standard deviation .009; Connor's approximation is good to about a point here.
-        assert mcnemar_power(only_a, only_b, n) == pytest.approx(share, abs=0.035)
-
-
-@pytest.mark.parametrize("sides", [1, 2])
-@pytest.mark.parametrize(("a", "b"), [(0.1, 0.05), (0.45, 0.05), (0.02, 0.0)])
-def test_sample_size_power_and_detectable_difference_agree(a, b, sides):
-    n = mcnemar_sample_size(a, b, power=0.8, sides=sides)
-    assert mcnemar_power(a, b, n, sides=sides) >= 0.8 - 1e-12
-    if n > 2:
-        assert mcnemar_power(a, b, n - 1, sides=sides) < 0.8
-    found = minimum_detectable_difference(a + b, n, power=0.8, sides=sides)
-    assert found <= abs(a - b) + 1e-9
-    assert found == pytest.approx(abs(a - b), rel=0.05)
-
-
-def test_the_detectable_difference_of_few_rows_is_everything():
-    assert minimum_detectable_difference(0.5, 1) == 1.0
-
-
-def test_a_difference_needs_at_least_as_much_disagreement():
-    # Models that agreed on all 200 rows: a difference d takes disagreement d, and Connor's formula at 80 %
-    # power is 200 d**2 = (1.95996 sqrt(d) + .84162 sqrt(d - d**2))**2.
-    found = minimum_detectable_difference(0.0, 200)
-    right = (1.95996 * math.sqrt(found) + 0.84162 * math.sqrt(found - found**2)) ** 2
-    assert 200 * found**2 == pytest.approx(right, rel=1e-4)
-    assert 0.03 < found < 0.05
+PLAIN = Settings("loss", "binary", 100, 0, None)
 
 
 def scored(y, right, confidence=0.9, classes=2, **options):
@@ -164,95 +38,201 @@ def two_models(n, both, only_a, only_b):
     return scored(y, a), scored(y, b)
 
 
+def tango_score(only_a, only_b, n, difference):
+    """Tango's score; the share of rows that only b has right is searched for: the most likely one."""
+
+    def unlikely(q):
+        shares = q + difference, q, 1 - 2 * q - difference
+        counts = only_a, only_b, n - only_a - only_b
+        return -sum(k * math.log(max(share, 1e-300)) for k, share in zip(counts, shares, strict=True) if k)
+
+    low, high = max(0.0, -difference), (1 - difference) / 2
+    q = minimize_scalar(unlikely, bounds=(low, high), method="bounded", options={"xatol": 1e-12}).x
+    return (only_a - only_b - n * difference) / math.sqrt(n * (2 * q + difference - difference**2))
+
+
 def test_better_and_worse():
     a, b = two_models(200, 170, 10, 0)
     found = compare(a, b)
     assert (found.outcome, compare(b, a).outcome) == ("better", "worse")
     assert found.difference.value == pytest.approx(0.05)
-    assert (found.difference.low, found.difference.high) == pytest.approx((0.018, 0.087), abs=5e-4)
+    # Tango's limits: the differences at which his score is the .975 quantile of the normal distribution
+    assert tango_score(10, 0, 200, found.difference.low) == pytest.approx(1.959964, abs=1e-3)
+    assert tango_score(10, 0, 200, found.difference.high) == pytest.approx(-1.959964, abs=1e-3)
     # Ten rows, all one way: mid-p 2 * (1/2) * (1/2)**10 = .00098
     assert found.p_value == pytest.approx(0.5**10)
     assert found.verdict == (
-        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+1.8, +8.7] on 200 rows, p = 0.001. "
-        f"Of true differences of {100 * found.detectable:.1f} points, tests on 200 rows find 4 in 5; smaller "
-        "ones are found less often."
+        "A is better than B: accuracy 0.900 against 0.850, +5.0 points [+2.7, +9.0] on 200 rows, p < 0.001."
     )
     # 5 % of rows differ: the least difference is the one mcnemar_power gives 80 % of
     assert found.detectable == pytest.approx(minimum_detectable_difference(0.05, 200))
-
-
-def test_underpowered_and_no_difference_detected():
-    small, large = compare(*two_models(200, 150, 20, 18)), compare(*two_models(20_000, 17_000, 420, 400))
-    assert small.outcome == "underpowered"
-    assert small.verdict.startswith(
-        "Underpowered, no difference detected between A and B: accuracy 0.850 against 0.840"
+    assert (
+        "A test on 200 rows detects a true difference of 4.4 points with 80 % probability, if the models "
+        "disagree on 5 % of the rows." in " ".join(str(found).split())
     )
-    assert small.verdict.endswith(f"differences under {100 * small.detectable:.1f} points could be missed.")
-    assert large.outcome == "no difference detected"
-    assert large.verdict.startswith("No difference detected between A and B: ")
-    assert compare(*two_models(200, 150, 20, 18), matters=0.2).outcome == "no difference detected"
 
 
-def test_a_small_p_is_not_enough_where_the_interval_holds_zero():
+@pytest.mark.parametrize(
+    ("both", "only_a", "only_b", "neither", "outcome", "verdict"),
+    [
+        (
+            917,
+            33,
+            33,
+            17,
+            "no difference that matters",
+            "There is no difference that matters between A and B: accuracy 0.950 against 0.950, +0.0 points "
+            "[-1.6, +1.6] on 1,000 rows, p = 1.000. The interval holds no difference above 2.0 points.",
+        ),
+        (
+            935,
+            31,
+            18,
+            16,
+            "cannot tell yet",
+            "These rows cannot tell yet whether A or B is better: accuracy 0.966 against 0.953, +1.3 points "
+            "[-0.1, +2.8] on 1,000 rows, p = 0.065. The interval holds both 0 and differences above 2.0 "
+            "points, which would matter.",
+        ),
+        (
+            150,
+            20,
+            18,
+            12,
+            "cannot tell yet",
+            "These rows cannot tell yet whether A or B is better: accuracy 0.850 against 0.840, +1.0 points "
+            "[-5.2, +7.2] on 200 rows, p = 0.749. The interval holds both 0 and differences above 2.0 "
+            "points, which would matter. About 1,900 rows like these would narrow it to 2.0 points either "
+            "way.",
+        ),
+        (
+            936,
+            14,
+            5,
+            45,
+            "better",
+            "A is better than B: accuracy 0.950 against 0.941, +0.9 points [+0.1, +1.9] on 1,000 rows, p = "
+            "0.041. The difference is more than chance, but below 2.0 points, from which on it matters.",
+        ),
+    ],
+)
+def test_the_interval_decides_against_what_matters(both, only_a, only_b, neither, outcome, verdict):
+    n = both + only_a + only_b + neither
+    a, b = two_models(n, both, only_a, only_b)
+    found = compare(a, b)
+    assert (found.outcome, found.verdict) == (outcome, verdict)
+    assert compare(b, a).outcome == {"better": "worse"}.get(outcome, outcome)
+
+
+def test_what_matters_is_for_the_user_to_say():
+    models = two_models(200, 150, 20, 18)
+    assert compare(*models, matters=0.2).outcome == "no difference that matters"
+    assert compare(*models, matters=0).outcome == "cannot tell yet"
+    assert (
+        "About" not in compare(*models, matters=0).verdict
+    )  # no number of rows shows a difference of nothing
+    # Of a loss: 5 % of the smaller one, .8 ln(1 / .9) + ... of 160 and 158 rows right
+    losses = compare(*models, metric="loss")
+    assert losses.matters == pytest.approx(0.05 * min(losses.values))
+
+
+@given(st.integers(0, 40), st.integers(0, 40), st.integers(1, 400), st.sampled_from([0.2, 0.05, 0.01, 0.001]))
+@settings(max_examples=300)
+def test_test_and_interval_of_shares_agree(only_a, only_b, others, level):
+    difference = of_shares(others, only_a, only_b, 0)
+    found = difference.interval(level)
+    assert (difference.test.p_value <= level) == (found.low > 0 or found.high < 0)
+    assert found.low <= found.value <= found.high
+    # Only the limit next to 0 is ever moved, and never far: the two tests differ by less than a row.
+    tango = paired_difference(others, only_a, only_b, 0, method="tango", confidence=1 - level)
+    rows = only_a + only_b + others
+    assert abs(found.low - tango.low) <= 1 / rows and abs(found.high - tango.high) <= 1 / rows
+
+
+def test_the_test_decides_about_0():
+    # Four rows, all one way: chi-squared 4 > 3.84, and so Tango's limit, but mid-p .5**4 = .0625
+    found = compare(*two_models(100, 90, 4, 0))
+    assert paired_difference(90, 4, 0, 6, method="tango").low > 0
+    assert (found.p_value, found.difference.low, found.outcome) == (0.0625, 0.0, "cannot tell yet")
+    assert found.difference.method == "Tango score; the test decides about 0"
+
+
+def test_a_small_p_and_the_interval_both_say_better():
     # 12 against 4 of 100 rows: mid-p 2 (P(X <= 3) + P(X = 4) / 2) of 16 coin flips = .0490
     found = compare(*two_models(100, 80, 12, 4))
     assert found.p_value == pytest.approx(2 * (697 + 1820 / 2) / 2**16)
-    assert found.p_value < 0.05 and found.difference.low < 0 < found.difference.high
-    assert found.outcome == "underpowered"
+    assert found.difference.low > 0 and found.outcome == "better"
 
 
-def test_holm_adjusts_every_pair():
-    # The pairs differ on 7, 12 and 5 rows, all one way: mid-p .5**7, .5**12, .5**5; Holm: times 2, 3 and 1
+@pytest.mark.parametrize("metric", list(METRICS))
+@pytest.mark.parametrize("kind", ["plain", "groups", "weights", "rare"])
+def test_p_never_contradicts_the_interval(metric, kind):
+    random = np.random.default_rng(1)
+    for n in (12, 100):
+        y = (np.arange(n) % (9 if kind == "rare" else 2) == 0).astype(int)
+        options = {"groups": np.arange(n) // 3} if kind == "groups" else {}
+        if kind == "weights":
+            options = {"sample_weight": random.lognormal(0, 1, n)}
+        for worse in (0.0, 0.2):
+            a, b = (
+                scored(y, random.random(n) < share, random.uniform(0.6, 0.95, n), **options)
+                for share in (0.9, 0.9 - worse)
+            )
+            for alpha in (0.05, 0.3):
+                found = compare(a, b, metric=metric, alpha=alpha, n_resamples=100)
+                low, high = found.difference.low, found.difference.high
+                assert (
+                    (found.p_value <= alpha)
+                    == (low > 0 or high < 0)
+                    == (found.outcome in ("better", "worse"))
+                )
+                assert low <= found.difference.value <= high
+
+
+# --- several models ----------------------------------------------------------------------------------
+
+
+def test_holm_adjusts_every_p_value_and_every_interval():
+    # The pairs differ on 7, 12 and 5 rows, all one way: mid-p .5**7, .5**12, .5**5; Holm: times 2, 3 and 1,
+    # that is at the levels .05 / 2, .05 / 3 and .05
     y = np.arange(100) % 2
     found = compare(*(scored(y, np.arange(100) < right) for right in (92, 85, 80)))
     adjusted = [2 * 0.5**7, 3 * 0.5**12, 0.5**5]
     assert [pair.p_value for pair in found.pairs] == pytest.approx(adjusted, rel=1e-9)
     assert [pair.test.p_value for pair in found.pairs] == pytest.approx([0.5**7, 0.5**12, 0.5**5], rel=1e-9)
-
-
-def test_loss_and_accuracy_disagree():
-    # Accuracy .90 and .85 of 200 rows. Loss: a wrong row costs -ln(1 - c), a right one -ln c.
-    y = np.arange(200) % 2
-    a = scored(y, np.arange(200) < 180, confidence=0.9036)
-    right = np.arange(200) < 170
-    b = scored(y, right, confidence=np.where(right, 0.93, 0.61))
-    assert (a.accuracy, b.accuracy) == (0.9, 0.85)
-    assert a.loss == pytest.approx(-0.9 * math.log(0.9036) - 0.1 * math.log(1 - 0.9036))
-    assert b.loss == pytest.approx(-0.85 * math.log(0.93) - 0.15 * math.log(0.39))
-    assert b.loss < a.loss
-    found = compare(a, b)
-    (note,) = [note for note in found.notes if note.startswith("Loss and accuracy disagree")]
-    assert "A has more rows right (0.900 against 0.850)" in note
-    assert "B is better calibrated, or less over-confident where it is wrong" in note
-    assert "The metric declared to decide is accuracy." in note
-    assert found.outcome == "better"
-    assert compare(a, b, metric="loss").difference.value == pytest.approx(a.loss - b.loss)
-    assert not [n for n in compare(a, scored(y, right, confidence=0.7)).notes if "disagree" in n]
-
-
-def test_totals_alone():
-    found = compare_totals(180, 170, 200, loss_a=0.25, loss_b=0.20)
-    assert found.both_wrong == (0, 20)
-    # Exact McNemar of 30 against 20, and of 10 against 0 (2 / 2**10)
-    assert found.p_values[0] == pytest.approx(scipy.stats.binomtest(20, 50).pvalue)
-    assert found.p_values[0] == pytest.approx(0.203, abs=5e-4)
-    assert found.p_values[20] == pytest.approx(2 / 2**10)
-    assert found.significant_from == 15
-    assert found.p_values[14] > 0.05 >= found.p_values[15]
-    assert (found.differences[0].low, found.differences[0].high) == pytest.approx((-0.020, 0.120), abs=5e-4)
-    assert (found.differences[1].low, found.differences[1].high) == pytest.approx((0.018, 0.087), abs=5e-4)
-    assert found.verdict == (
-        "These totals cannot tell whether the difference is more than chance: accuracy 0.900 against 0.850 "
-        "on 200 rows; p may be anything from 0.002 to 0.203, and is at most 0.05 only if at least 15 rows "
-        "are wrong in both."
+    confidences = [1 - 0.05 / 2, 1 - 0.05 / 3, 0.95]
+    assert [pair.difference.confidence for pair in found.pairs] == pytest.approx(confidences)
+    first = paired_difference(85, 7, 0, 8, method="tango", confidence=confidences[0])
+    assert (found.pairs[0].difference.low, found.pairs[0].difference.high) == pytest.approx(
+        (first.low, first.high)
     )
-    assert any("B is better calibrated" in note for note in found.notes)
-    assert max(map(len, str(found).splitlines())) <= 80
+    # What a test of the first of three pairs detects: at .05 / 3
+    expected = minimum_detectable_difference(0.07, 100, alpha=0.05 / 3)
+    assert found.pairs[0].detectable == pytest.approx(expected)
+    text = " ".join(str(found).split())
+    assert "(97.5 % interval, adjusted by Holm, n = 100)" in text
+    assert (
+        "A test on 100 rows at the level 0.017 (alpha shared by all pairs) detects a true difference of"
+        in text
+    )
+    assert "The intervals cover the sampling of these rows only" in text
 
 
-def test_totals_that_decide():
-    assert compare_totals(100, 100, 200).verdict.startswith("A and B cannot be told apart: ")
-    assert compare_totals(20, 180, 200).verdict.startswith("B is better than A: ")
+def test_five_models_have_one_voice():
+    random = np.random.default_rng(7)
+    y, shared = np.arange(300) % 2, random.normal(size=300)
+    models = [
+        scored(y, shared + 0.5 * random.normal(size=300) < limit) for limit in (1.5, 1.2, 1.15, 0.9, 0.5)
+    ]
+    found = compare(*models)
+    levels = holm_levels([pair.test.p_value for pair in found.pairs], 0.05)
+    decided = 0
+    for pair, level in zip(found.pairs, levels, strict=True):
+        excludes = pair.difference.low > 0 or pair.difference.high < 0
+        assert (pair.p_value <= 0.05) == excludes == (pair.outcome in ("better", "worse"))
+        assert pair.difference.confidence == pytest.approx(1 - level)
+        decided += excludes
+    assert 0 < decided < 10
 
 
 def test_more_than_two_models():
@@ -266,7 +246,17 @@ def test_more_than_two_models():
     assert [pair.p_value for pair in found.pairs] == pytest.approx([2 * 0.5**40, 3 * 0.5**42, 0.25])
     assert [pair.outcome for pair in found.pairs[:2]] == ["better", "better"]
     assert found.verdict == (
-        "new has the highest accuracy of 3 models on 300 rows and is better than old, other (Holm-adjusted)."
+        "new has the highest accuracy of 3 models on 300 rows. It is better than old and other. p-values and "
+        "intervals are adjusted for 3 pairs (Holm)."
+    )
+    second = compare(b, c, a, names="xyz")
+    assert second.verdict.startswith(
+        "z has the highest accuracy of 3 models on 300 rows. It is better than x and y."
+    )
+    alike = compare(b, c, b, names="xyz").verdict
+    assert (
+        "These rows cannot tell yet whether it is better than y. It gives every row the same answer as z."
+        in alike
     )
     assert max(map(len, str(found).splitlines())) <= 80
 
@@ -288,6 +278,159 @@ def test_every_metric_has_a_verdict_that_fits_the_screen(metric, classes):
     assert max(map(len, str(found).splitlines())) <= 80
 
 
+def test_old_readers_find_every_field():
+    found = dataclasses.asdict(compare(*two_models(200, 170, 10, 0)))
+    assert {
+        "names",
+        "metric",
+        "values",
+        "n",
+        "alpha",
+        "matters",
+        "pairs",
+        "overall",
+        "verdict",
+        "notes",
+    } <= set(found)
+    fields = {"names", "values", "difference", "test", "p_value", "outcome", "detectable"}
+    assert fields <= set(found["pairs"][0])
+
+
+# --- losses and weighted means -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("metric", ["loss", "brier"])
+def test_losses_of_like_models_are_compared_by_students_t(metric):
+    random = np.random.default_rng(2)
+    y = np.arange(150) % 2
+    seen = 1.5 * (2 * y - 1) + random.normal(size=150)
+    p = [1 / (1 + np.exp(-(seen + random.normal(size=150)))) for _ in range(2)]
+    found = compare(*(evaluate_predictions(y, one, baselines=False) for one in p), metric=metric)
+    rows = [(one - y) ** 2 if metric == "brier" else -np.log(np.where(y == 1, one, 1 - one)) for one in p]
+    expected = scipy.stats.ttest_rel(*rows)
+    limits = expected.confidence_interval(0.95)
+    assert (found.difference.low, found.difference.high) == pytest.approx((limits.low, limits.high))
+    assert found.p_value == pytest.approx(expected.pvalue)
+    assert found.pairs[0].test.statistic == pytest.approx(expected.statistic)
+    assert found.difference.method == "Student's t of paired rows"
+
+
+def test_where_one_model_is_surer_the_interval_is_not_narrower_than_students_t():
+    random = np.random.default_rng(3)
+    y = np.arange(120) % 2
+    seen = 1.5 * (2 * y - 1) + random.normal(size=120)
+    a, b = (evaluate_predictions(y, 1 / (1 + np.exp(-seen * k)), baselines=False) for k in (1, 4))
+    found = compare(a, b, metric="loss")
+    rows = a.predictions["loss"].to_numpy() - b.predictions["loss"].to_numpy()
+    limits = scipy.stats.ttest_1samp(rows, 0).confidence_interval(0.95)
+    assert found.difference.low <= limits.low and found.difference.high >= limits.high
+    assert found.difference.high - found.difference.low > limits.high - limits.low
+    assert (
+        found.difference.method
+        == "wider of Student's t with and without skewness removed: B is surer of its answers"
+    )
+    # p is where the interval begins to exclude 0
+    at_p = of_means(rows, 87.0, "B").limits(1 - found.p_value)
+    assert min(abs(at_p.low), abs(at_p.high)) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("n", "value"), [(6, 0.3), (200, -0.01), (5, 0.3)])
+def test_rows_that_all_differ_by_the_same_are_a_sign_test(n, value):
+    difference = of_means(np.full(n, value), 87.0)
+    assert difference.test.p_value == pytest.approx(2 * 0.5**n)
+    found = difference.interval(0.05)
+    assert (found.low > 0 or found.high < 0) == (n > 5)
+    assert found.low < value < found.high
+
+
+def test_equal_weights_give_students_t():
+    rows = np.random.default_rng(4).normal(0.2, 1, 40)
+    found = of_weighted_means(rows, 87.0, np.ones(40), PLAIN).limits(0.9)
+    expected = scipy.stats.ttest_1samp(rows, 0).confidence_interval(0.9)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_one_heavy_row_is_no_evidence():
+    # One row of a thousand counts as much as ten thousand: that A is right there and B is not says little.
+    y, n = np.arange(1000) % 2, 1000
+    w = np.where(np.arange(n) == 0, 10_000.0, 1.0)
+    right = np.arange(n) % 5 > 0
+    found = compare(*(scored(y, one, sample_weight=w) for one in (right | (np.arange(n) == 0), right)))
+    assert found.difference.value > 0.9
+    assert found.outcome == "cannot tell yet" and found.p_value > 0.3
+    assert found.difference.low <= 0 <= found.difference.high
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "loss", "roc_auc"])
+def test_the_unit_of_weights_does_not_matter(metric):
+    random = np.random.default_rng(5)
+    y, w = np.arange(120) % 2, random.lognormal(0, 1, 120)
+    right = [random.random(120) < share for share in (0.9, 0.75)]
+    sure = random.uniform(0.6, 0.95, 120)
+
+    def compared(*units):
+        models = (scored(y, r, sure, sample_weight=w * unit) for r, unit in zip(right, units, strict=True))
+        return compare(*models, metric=metric, n_resamples=200)
+
+    found = compared(1, 1)
+    for units in ((1e-9, 1e-9), (1e9, 1e9), (1, 7)):
+        other = compared(*units)
+        assert other.p_value == pytest.approx(found.p_value, abs=2e-4)
+        assert other.difference.value == pytest.approx(found.difference.value, abs=1e-9)
+        assert (other.difference.low, other.difference.high) == pytest.approx(
+            (found.difference.low, found.difference.high), abs=1e-6
+        )
+    # Equal weights are none.
+    equal = compare(*(scored(y, r, sure, sample_weight=np.full(120, 3.0)) for r in right), metric=metric)
+    assert equal.pairs == compare(*(scored(y, r, sure) for r in right), metric=metric).pairs
+
+
+# --- no variance -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_a_perfect_ranking_against_a_constant_one(classes):
+    y = np.arange(60 * classes) % classes
+    sure = np.full((len(y), classes), 0.1)
+    sure[np.arange(len(y)), y] = 1.1 - 0.1 * classes
+    perfect = evaluate_predictions(y, sure)
+    constant = evaluate_predictions(y, np.full((len(y), classes), 1 / classes))
+    found = compare(perfect, constant, metric="roc_auc")
+    assert (found.outcome, compare(constant, perfect, metric="roc_auc").outcome) == ("better", "worse")
+    # Sixty rows of a class, each of which would have to be ranked otherwise: 2 (1 - .5)**60; the permutation
+    # test of Mann and Whitney is surer still, 2 / C(120, 60).
+    assert found.p_value == pytest.approx(2 * 0.5**60)
+    assert 2 / math.comb(120, 60) < found.p_value < 0.05
+
+
+def test_a_perfect_ranking_against_itself_reversed():
+    y = np.array([0, 1] * 30)
+    models = (evaluate_predictions(y, np.where(y == k, 0.9, 0.1)) for k in (1, 0))
+    found = compare(*models, metric="roc_auc")
+    assert found.outcome == "better" and found.difference.value == 1.0 and 0 < found.p_value < 1e-100
+
+
+def test_one_positive_row_decides_nothing():
+    y = (np.arange(50) == 7).astype(int)
+    a, b = (evaluate_predictions(y, np.where(np.arange(50) == 7, p, 0.3)) for p in (0.9, 0.1))
+    found = compare(a, b, metric="roc_auc")
+    assert found.difference.value == 1.0 and found.difference.high == 1.0
+    b = evaluate_predictions(y, np.full(50, 0.3))
+    found = compare(a, b, metric="roc_auc")
+    assert (found.p_value, found.outcome) == (1.0, "cannot tell yet")
+
+
+def test_a_model_that_always_answers_the_commonest_class_is_that_baseline():
+    y = np.arange(90) % 3 // 2
+    result = evaluate_predictions(y, np.full(90, 0.2), labels=["no", "yes"])
+    (baseline,) = result.baselines
+    assert baseline.outcome == "identical answers"
+    assert (
+        "gives every row the same answer" in baseline.verdict
+        or "give every row the same answer" in baseline.verdict
+    )
+
+
 @pytest.mark.parametrize("metric", list(METRICS))
 @pytest.mark.parametrize(
     ("y", "right"),
@@ -297,7 +440,7 @@ def test_every_metric_has_a_verdict_that_fits_the_screen(metric, classes):
 def test_a_model_against_itself_is_never_different_and_never_certain(metric, y, right):
     classes = max(y) + 1
     found = compare(scored(y, right, classes=classes), scored(y, right, classes=classes), metric=metric)
-    assert found.outcome in ("no difference detected", "underpowered")
+    assert found.outcome == "identical answers"
     assert found.difference.value == 0
     assert found.difference.high - found.difference.low > 1e-6
     assert found.p_value == 1.0
@@ -309,7 +452,7 @@ def test_one_row_and_one_class_do_not_crash(metric):
         right = [1] * len(y)
         found = compare(scored(y, right, 0.9), scored(y, [0] * len(y), 0.8), metric=metric)
         assert found.difference.high > found.difference.low
-        assert found.outcome == "underpowered" or len(y) == 3
+        assert found.outcome == "cannot tell yet"
 
 
 def test_permuting_the_rows_of_both_changes_nothing():
@@ -324,6 +467,9 @@ def test_permuting_the_rows_of_both_changes_nothing():
             (found.difference.low, found.difference.high)
         )
         assert moved.p_value == pytest.approx(found.p_value)
+
+
+# --- groups and weights ------------------------------------------------------------------------------
 
 
 def test_groups_and_weights():
@@ -360,7 +506,7 @@ def test_copies_in_a_group_are_worth_one_row(metric):
     assert grouped.difference.low == pytest.approx(once.difference.low, abs=0.02)
     assert grouped.difference.high == pytest.approx(once.difference.high, abs=0.02)
     assert grouped.p_value == pytest.approx(once.p_value, abs=0.005)
-    assert grouped.pairs[0].test.method == "approximate randomisation of groups"
+    assert grouped.pairs[0].test.method == "approximate randomisation of groups, mid-p"
 
 
 @pytest.mark.parametrize("metric", ["f1", "mcc"])
@@ -378,6 +524,15 @@ def test_a_row_of_weight_two_moves_a_comparison_like_two_rows(metric):
         weighted.difference.high - weighted.difference.low
         > repeated.difference.high - repeated.difference.low
     )
+
+
+def test_rows_that_are_each_a_group_are_plain_rows():
+    y, random = np.arange(60) % 2, np.random.default_rng(8)
+    a, b = (scored(y, random.random(60) < share) for share in (0.9, 0.7))
+    assert compare(a, b, groups=np.arange(60)[::-1]).pairs == compare(a, b).pairs
+
+
+# --- which row is which ------------------------------------------------------------------------------
 
 
 def test_different_rows_are_refused():
@@ -405,6 +560,35 @@ def test_different_rows_are_refused():
         compare(scored(y, y == y, texts=texts), scored(y, y == y, texts=[*texts[:3], "else", *texts[4:]]))
 
 
+def test_rows_paired_by_their_order_alone_are_said_to_be():
+    y = np.arange(40) % 2
+    texts, ids = [f"text {i}" for i in range(40)], [f"r{i}" for i in range(40)]
+
+    def noted(first, second):
+        found = compare(scored(y, y == y, **first), scored(y, y == 1, **second))
+        return any("nothing but their labels says which row is which" in note for note in found.notes)
+
+    assert noted({}, {}) and noted({"texts": texts}, {}) and noted({"ids": range(40)}, {})
+    assert not noted({"texts": texts}, {"texts": texts}) and not noted({"ids": ids}, {"ids": ids})
+    assert not noted({"ids": range(40)}, {"ids": range(40)})
+
+
+def test_rows_of_numbers_are_told_apart_by_what_they_hold():
+    class Model:
+        labels = ("a", "b")
+
+        def predict(self, x):
+            return np.column_stack([1 - x[:, 0], x[:, 0]])
+
+    x, y = np.random.default_rng(9).random((40, 3)), np.zeros(40, int)
+    a, b = evaluate(Model(), x, y), evaluate(Model(), x[::-1], y)
+    assert not any("which row is which" in note for note in compare(a, a).notes)
+    with pytest.raises(
+        ValueError, match=r"^A and B were not scored on the same rows in the same order: what the"
+    ):
+        compare(a, b)
+
+
 def test_bad_arguments_are_one_sentence():
     y = np.arange(20) % 2
     a = scored(y, y == y)
@@ -418,28 +602,13 @@ def test_bad_arguments_are_one_sentence():
         ValueError, match=r"^`names` must be 2 different names, one for each evaluation; got "
     ):
         compare(a, a, names=["x", "x"])
-    with pytest.raises(
-        ValueError, match=r"^`p_only_a` and `p_only_b` must differ; both are 0\.1, and no number of rows"
-    ):
-        mcnemar_sample_size(0.1, 0.1)
-    with pytest.raises(
-        ValueError, match=r"^`p_only_a` and `p_only_b` must add up to at most 1; got 0\.7 and 0\.6\.$"
-    ):
-        mcnemar_power(0.7, 0.6, 10)
-    with pytest.raises(ValueError, match=r"^`sides` must be 1 or 2; got 3\.$"):
-        mcnemar_power(0.1, 0.2, 10, sides=3)
-    with pytest.raises(ValueError, match=r"^`only_a` must be at least 0; got -1\.$"):
-        mcnemar(-1, 3)
-    with pytest.raises(ValueError, match=r"^`p_values` must be \(m,\) numbers from 0 to 1; got others\.$"):
-        holm([0.1, 1.2])
-    with pytest.raises(
-        ValueError, match=r"^`correct` must hold 0 \(wrong\) and 1 \(right\); got other values\.$"
-    ):
-        cochran_q([[0, 2], [1, 1]])
-    with pytest.raises(ValueError, match=r"^`right_a` must be at most `n`; got 7 of 5\.$"):
-        compare_totals(7, 3, 5)
-    with pytest.raises(ValueError, match=r"^`differences` must be finite numbers; row 1 is nan\.$"):
-        randomisation_test([1.0, math.nan])
+    with pytest.raises(ValueError, match=r"^`matters` must be a finite number at least 0; got -1\.$"):
+        compare(a, a, matters=-1)
+    for missing in (None, float("nan"), ""):
+        with pytest.raises(ValueError, match=r"^`groups` has no group in row 3; give every row one\.$"):
+            compare(a, a, groups=[1, 1, 2, missing, *range(16)])
+    with pytest.raises(ValueError, match=r"^`groups` puts every row in one group; at least two groups are"):
+        compare(a, a, groups=[1] * 20)
 
 
 @pytest.mark.parametrize("metric", ["roc_auc", "pr_auc"])
@@ -453,34 +622,3 @@ def test_rankings_are_compared_as_the_evaluations_print_them(metric, average):
     )
     pair = compare(a, b, metric=metric).pairs[0]
     assert pair.values == pytest.approx((a[metric].value, b[metric].value), abs=1e-6)
-
-
-@pytest.mark.parametrize(("wrong", "n"), [(0, 200), (0, 1), (30, 200), (200, 200)])
-def test_the_planned_difference_assumes_a_disagreement_that_can_be_said(wrong, n):
-    disagreement, difference = planned_difference(1 - wrong / n, n)
-    assert disagreement == pytest.approx(max(wrong, 1) / n)
-    # n rows are what Connor's sample size asks for, to a row; 1 where even that would be missed
-    apart = max(disagreement, difference)
-    sides = (apart + difference) / 2, (apart - difference) / 2
-    assert difference == 1.0 if n == 1 else abs(mcnemar_sample_size(*sides) - n) <= 1
-    p = np.where(np.arange(n) < wrong, 0.9, 0.1)
-    text = " ".join(str(evaluate_predictions(np.zeros(n, int), p, labels=["a", "b"])).split())
-    if n == 1:
-        assert (
-            "No difference to another model, however large, would be found on this one row 4 times in 5."
-            in text
-        )
-        return
-    assert (
-        f"about {100 * difference:.1f} points better or worse in accuracy for a comparison on these 200 rows"
-        in text
-    )
-    said = {0: "0.5", 30: "15", 200: "100"}[wrong]
-    assert f"if the two disagree on {said} % of the rows" in text
-
-
-def test_no_difference_is_planned_where_rows_are_no_independent_equals():
-    y, p = [0, 1] * 10, [0.2, 0.9] * 10
-    assert "Another model" in str(evaluate_predictions(y, p))
-    for keywords in ({"sample_weight": [1, 2] * 10}, {"groups": np.arange(20) // 2}):
-        assert "Another model" not in str(evaluate_predictions(y, p, **keywords))

@@ -123,7 +123,7 @@ def test_losses(name, n, exaggeration):
 class Scored:
     """What `compare` reads of an evaluation, without the time that scoring one takes."""
 
-    task, average = "classification", "macro"
+    task, average, identified, rows_hash = "classification", "macro", False, ""
 
     def __init__(self, y, predicted, p, labels):
         self.labels = labels
