@@ -1,7 +1,8 @@
 """How often a test set has been looked at, and whether it chose the model.
 
-Every look is a line in a file that all processes append to. Only hashes and scores are written, no text.
-Nothing is counted unless it is asked for: `evaluate(..., lockbox=True)`.
+Every look is a line in a file that all processes append to. Only hashes, scores and counts of rows are
+written: no text, and no result of a single row. Nothing is counted unless it is asked for:
+`evaluate(..., lockbox=True)`.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import contextlib
 import datetime
 import hashlib
 import json
+import math
 import os
-import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, fill
+from finetune_eval.evaluation.power import normal_quantile
 from finetune_eval.evaluation.seeds import expected_best_of
 
 if TYPE_CHECKING:
@@ -29,6 +31,11 @@ __all__ = ["Looks", "home", "look"]
 
 _FILE = "looks.jsonl"
 _DIGITS = 4  # of the probabilities that tell models apart: the same model on other hardware stays the same
+# The rows are put at random into so many parts, and the wrong ones of each part are counted. That is enough
+# to measure how the errors of two models correlate (to about .1), and keeps no row's own result.
+_MOST_PARTS = 128
+_FEWEST_PARTS = 16
+_ROWS_OF_A_PART = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,8 @@ class Looks:
         best: Whether no other of them has a higher accuracy.
         first: When the rows were first looked at (UTC).
         luck: By how much the best of so many equally good models would look better than it is, on average.
+        correlation: How the errors of the models correlate, on average over the pairs, in [0, 1]: `luck` has
+            it in. None: it is not known, and `luck` is what independent errors give, which is the most.
     """
 
     rows: str
@@ -50,6 +59,7 @@ class Looks:
     best: bool
     first: str
     luck: float
+    correlation: float | None = None
 
     @property
     def optimistic(self) -> bool:
@@ -66,14 +76,19 @@ class Looks:
             return f"{times}, always with the same model."
         if not self.optimistic:
             return f"{times}, with {self.models} models; others scored as well or better than this one."
+        luck = (
+            f"at most {100 * self.luck:.1f} points too good by luck; less, if they err on the same rows"
+            if self.correlation is None
+            else f"about {100 * self.luck:.1f} points too good by luck (their errors correlate by "
+            f"{self.correlation:.2f})"
+        )
         return (
             f"{times}, with {self.models} models, and this is the best of them: if it was chosen for that, "
-            f"its accuracy is optimistic. Were all {self.models} equally good, the best would look about "
-            f"{100 * self.luck:.1f} points too good."
+            f"its accuracy is optimistic. Were all {self.models} equally good, the best would look {luck}."
         )
 
     def __str__(self) -> str:
-        return textwrap.fill(self.verdict, 80)
+        return fill(self.verdict)
 
 
 def home() -> Path:
@@ -111,25 +126,73 @@ def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
         "n": evaluation.n,
         "accuracy": accuracy,
         "loss": evaluation.loss,
+        "wrong": _wrong_by_part(evaluation),
     }
-    looks = [entry for entry in _append((home() if folder is None else Path(folder)) / _FILE, mine)]
-    looks = [entry for entry in looks if entry.get("rows") == rows]
-    best_of = {str(entry["model"]): float(entry["accuracy"]) for entry in looks}
-    others = [value for name, value in best_of.items() if name != model]
+    every = _append((home() if folder is None else Path(folder)) / _FILE, mine)
+    looks = [entry for entry in every if _is_look(entry) and entry["rows"] == rows]
+    latest = {entry["model"]: entry for entry in looks}
+    others = [entry["accuracy"] for name, entry in latest.items() if name != model]
+    correlation = _correlation([entry.get("wrong") for entry in latest.values()])
     return Looks(
         rows=rows,
         count=len(looks),
-        models=len(best_of),
+        models=len(latest),
         best=all(accuracy > other for other in others),
         first=str(looks[0]["time"]),
-        luck=_luck(len(best_of), evaluation),
+        luck=_luck(len(latest), correlation, evaluation),
+        correlation=correlation,
     )
 
 
-def _luck(models: int, evaluation: Evaluation) -> float:
-    """Return the expected best of k equal models, in accuracy: k-th order statistic times standard error."""
-    accuracy = evaluation.accuracy
-    return expected_best_of(models) * float(np.sqrt(accuracy * (1 - accuracy) / evaluation.n))
+def _is_look(entry: Any) -> bool:
+    """Return whether a line of the file is a look; what is damaged, or another program's, is none."""
+    if not isinstance(entry, dict):
+        return False
+    accuracy = entry.get("accuracy")
+    number = isinstance(accuracy, (int, float)) and not isinstance(accuracy, bool)
+    return number and all(isinstance(entry.get(name), str) for name in ("time", "rows", "model"))
+
+
+def _luck(models: int, correlation: float | None, evaluation: Evaluation) -> float:
+    """Return the expected best of k equal models, in accuracy: k-th order statistic times standard error.
+
+    What the models' errors have in common moves all of them alike and favours none: the part that can is
+    sqrt(1 - correlation).
+    """
+    estimate = evaluation.estimates["accuracy"]
+    error = (estimate.high - estimate.low) / (2 * normal_quantile(0.5 + estimate.confidence / 2))
+    return expected_best_of(models) * error * math.sqrt(1 - (correlation or 0.0))
+
+
+def _wrong_by_part(evaluation: Evaluation) -> list[int] | None:
+    """Count the wrong rows in each of some random parts of the rows; None where these would be too small.
+
+    A row belongs to the same part whatever the order of the rows, and whichever model is scored.
+    """
+    frame = evaluation.predictions
+    parts = min(_MOST_PARTS, len(frame) // _ROWS_OF_A_PART)
+    if parts < _FEWEST_PARTS:
+        return None
+    names = frame["text_hash" if "text_hash" in frame else "id"]
+    digests = b"".join(hashlib.sha256(str(name).encode()).digest()[:8] for name in names)
+    place = np.empty(len(frame), dtype=np.int64)
+    place[np.argsort(np.frombuffer(digests, dtype="<u8"), kind="stable")] = np.arange(len(frame)) % parts
+    wrong = frame["label"].to_numpy() != frame["prediction"].to_numpy()
+    return [int(count) for count in np.bincount(place, weights=wrong, minlength=parts)]
+
+
+def _correlation(wrong: Sequence[Any]) -> float | None:
+    """Return how the models' errors correlate, on average over those pairs of which it is known.
+
+    Errors added up over random parts of equally many rows correlate as the errors of the rows do.
+    """
+    known = [counts for counts in wrong if isinstance(counts, list) and len(counts) >= _FEWEST_PARTS]
+    tables = [np.asarray(counts, dtype=np.float64) for counts in known if len(counts) == len(known[-1])]
+    varying = [table for table in tables if np.isfinite(table).all() and np.ptp(table) > 0]
+    if len(varying) < 2:
+        return None
+    pairs = np.asarray(np.corrcoef(varying))[np.triu_indices(len(varying), 1)]
+    return float(np.clip(pairs.mean(), 0.0, 1.0))
 
 
 def _rows_key(evaluation: Evaluation) -> str:
@@ -158,7 +221,7 @@ def _model_key(evaluation: Evaluation) -> str:
     return hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()[:16]
 
 
-def _append(path: Path, entry: dict[str, Any]) -> list[dict[str, Any]]:
+def _append(path: Path, entry: dict[str, Any]) -> list[Any]:
     """Append a line and return all lines; writers in other processes wait for each other, none is lost."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)

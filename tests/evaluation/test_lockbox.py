@@ -5,12 +5,14 @@ import math
 import stat
 import subprocess
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
 from finetune_eval.evaluation.lockbox import home, look
+from finetune_eval.evaluation.seeds import expected_best_of
 
 TEXTS = [f"text {i}" for i in range(100)]
 Y = np.arange(100) % 2
@@ -34,14 +36,62 @@ def test_looks_are_counted_and_the_best_of_several_is_optimistic(tmp_path):
     assert (worse.count, worse.models, worse.optimistic) == (3, 2, False)
     best = look(scored(90), tmp_path)
     assert (best.count, best.models, best.optimistic) == (4, 3, True)
-    # expected best of three equal models: 0.84628 standard deviations (3 / (2 sqrt(pi)))
-    assert best.luck == pytest.approx(3 / (2 * math.sqrt(math.pi)) * math.sqrt(0.9 * 0.1 / 100), rel=1e-4)
+    # Expected best of three equal models: 0.84628 standard deviations (3 / (2 sqrt(pi))). The errors of the
+    # three lie in each other: phi of 70 and 80 right is (.2 - .3 * .2) / sqrt(.3 * .7 * .2 * .8), and so on.
+    shares = 0.3, 0.2, 0.1
+    phi = [(min(p, q) - p * q) / math.sqrt(p * (1 - p) * q * (1 - q)) for p, q in combinations(shares, 2)]
+    assert best.correlation == pytest.approx(np.mean(phi), abs=0.2)  # 25 parts of four rows: about .1 off
+    free = 3 / (2 * math.sqrt(math.pi)) * math.sqrt(0.9 * 0.1 / 100)
+    assert best.luck == pytest.approx(free * math.sqrt(1 - best.correlation), rel=0.02)
+    assert "4 times" in best.verdict and "with 3 models" in best.verdict
     assert (
-        "4 times" in best.verdict
-        and "with 3 models" in best.verdict
-        and "2.5 points too good" in best.verdict
+        f"Were all 3 equally good, the best would look about {100 * best.luck:.1f} points too good by luck "
+        f"(their errors correlate by {best.correlation:.2f})." in best.verdict
     )
     assert max(map(len, str(best).splitlines())) <= 80
+
+
+@pytest.mark.parametrize("n", [200, 2000])
+def test_the_luck_of_the_best_is_that_of_models_whose_errors_correlate(tmp_path, n):
+    # Five equal models, 80 % right, most of whose luck is the row's own: the truth is drawn.
+    random = np.random.default_rng(1)
+
+    def models(k):
+        shared = random.normal(size=(n, 1))
+        return np.sqrt(0.8) * shared + np.sqrt(0.2) * random.normal(size=(n, k)) < 0.8416
+
+    right = models(5)
+    truth = np.mean([models(5).mean(axis=0).max() - 0.8 for _ in range(1000)])
+    y = random.integers(0, 2, n)
+    for j in np.argsort(right.mean(axis=0)):
+        p = np.where(right[:, j], 0.8 - 0.01 * j, 0.2)
+        found = look(
+            evaluate_predictions(y, np.where(y == 1, p, 1 - p), ids=range(n), baselines=False), tmp_path
+        )
+    phi = np.corrcoef(right.T)[np.triu_indices(5, 1)].mean()
+    assert found.correlation == pytest.approx(phi, abs=0.15 if n == 200 else 0.1)
+    assert found.luck == pytest.approx(truth, rel=0.3)
+    assert found.luck < 0.75 * expected_best_of(5) * math.sqrt(0.16 / n)  # what independent errors would give
+    entries = [json.loads(line) for line in (tmp_path / "looks.jsonl").read_text().splitlines()]
+    # No row's own result is kept: each number counts four rows or more.
+    assert all(len(entry["wrong"]) <= n / 4 for entry in entries)
+    assert [sum(entry["wrong"]) for entry in entries] == sorted((~right).sum(axis=0), reverse=True)
+
+
+def test_looks_of_older_versions_and_damaged_lines_are_read(tmp_path):
+    first = look(scored(70), tmp_path)
+    path = tmp_path / "looks.jsonl"
+    (line,) = map(json.loads, path.read_text().splitlines())
+    del line["wrong"]  # as versions before wrote it
+    damaged = ["5", "null", '"text"', "[1]", '{"rows": "' + first.rows + '"}', '{"rows": 3, "model": 1', ""]
+    path.write_text("\n".join([json.dumps(line), *damaged]) + "\n")
+    best = look(scored(90), tmp_path)
+    assert (best.count, best.models, best.optimistic, best.correlation) == (2, 2, True, None)
+    # Expected best of two: 1 / sqrt(pi) standard deviations
+    assert best.luck == pytest.approx(math.sqrt(0.9 * 0.1 / 100 / math.pi), rel=0.02)
+    assert "at most 1.7 points too good by luck; less, if they err on the same rows." in best.verdict
+    third = look(scored(95), tmp_path)
+    assert (third.count, third.models) == (3, 3) and third.correlation is not None
 
 
 def test_the_order_of_rows_and_rounding_do_not_make_another_test_set_or_model(tmp_path):
