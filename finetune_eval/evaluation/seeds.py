@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -11,10 +10,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from finetune_eval._checks import number, one_of, positive_int
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, fill, p_value
 from finetune_eval.evaluation._paired_rows import check_same_rows
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.outcomes import (
+    BETTER,
+    CANNOT_TELL,
+    NO_DIFFERENCE,
+    amount_text,
+    outcome_of,
+    smallest_that_matters,
+)
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 # Runs of a recipe below which the report says that there are few: the standard deviation of five normal
 # scores is off by a third (1 / sqrt(2 (n - 1))) as it is.
 FEW_SEEDS = 5
+_NO_SPREAD = "; the runs score the same: their spread is taken as rounding to one row"
 
 
 @dataclass(frozen=True)
@@ -33,8 +41,9 @@ class SeedSummary:
         values: The score of each run, in the order given.
         mean: Their mean, with an interval over seeds (Student's t).
         spread: Their standard deviation (n - 1).
-        best_of: Expected score of the best of 1, 2, ... runs, one for each run there is.
-        luck: How far above the mean the best of that many runs is by chance alone, in standard deviations.
+        best_of: Expected score of the best of 1, 2, ... of these runs; the last one is the best run seen.
+        luck: How far beyond the mean the best of that many equal runs is by luck alone, on average, in
+            standard deviations.
         n: How many test rows each run was scored on.
     """
 
@@ -53,13 +62,14 @@ class SeedSummary:
             f"[{self.mean.low:.4f}, {self.mean.high:.4f}], standard deviation {self.spread:.4f}, "
             f"from {min(self.values):.4f} to {max(self.values):.4f}.",
             "Every run: " + ", ".join(f"{value:.4f}" for value in self.values) + ".",
-            "Expected best of k runs: "
+            "Expected best of k of these runs: "
             + ", ".join(f"{k}: {value:.4f}" for k, value in enumerate(self.best_of, 1))
-            + f". The best of {runs} lies {self.luck:.2f} standard deviations beyond the mean by luck alone.",
+            + f". By luck alone, the best of {runs} equal runs lies {self.luck:.2f} standard deviations "
+            "beyond their mean on average.",
             "The interval covers the seed of the training only: every run has the same "
             f"{counted(self.n, 'test row')}, and other rows would move all of them.",
         ]
-        return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
+        return "\n".join(fill(part) for part in text)
 
 
 def expected_best_of(k: int) -> float:
@@ -116,7 +126,7 @@ def evaluate_seeds(
         0.840 [0.741, 0.939]
 
     Reference:
-        Expected best of k: Dodge et al. 2019, EMNLP. Bouthillier et al. 2021, MLSys.
+        Expected best of k: Tang et al. 2020, ACL. Bouthillier et al. 2021, MLSys.
     """
     if len(evaluations) < 2:
         raise ValueError(f"`evaluations` must be at least two runs; got {len(evaluations)}.")
@@ -149,24 +159,38 @@ class SeedComparison:
         a: The runs of the first recipe.
         b: The runs of the second.
         difference: Mean of a less mean of b, with an interval over seeds (Welch's t).
-        p_value: Welch's, two-sided; None where no run differs from the others of its recipe.
+        p_value: Welch's, two-sided.
+        matters: The smallest difference that is taken to matter.
     """
 
     metric: str
     a: SeedSummary
     b: SeedSummary
     difference: Estimate
-    p_value: float | None
+    p_value: float
+    matters: float
+
+    @property
+    def outcome(self) -> str:
+        """Which is better: "better" (the first), "worse", "no difference that matters", "cannot tell yet"."""
+        return outcome_of(self.metric, self.difference, self.matters)
 
     @property
     def verdict(self) -> str:
-        """Say in one sentence which recipe is better over seeds, or that none is seen to be."""
-        amount = f"{abs(self.difference.value):.4f}"
-        if self.difference.low <= 0 <= self.difference.high or self.p_value is None:
-            return f"No difference detected over seeds: the means differ by {amount}."
-        higher = self.difference.value > 0
-        better = "first" if higher == (METRICS[self.metric].direction == "higher") else "second"
-        return f"The {better} recipe is better over seeds: the means differ by {amount}."
+        """Return in one sentence which recipe is better over seeds, or that these seeds cannot tell."""
+        means = f"the means differ by {abs(self.difference.value):.4f}"
+        limit = amount_text(self.metric, self.matters)
+        if self.outcome == NO_DIFFERENCE:
+            return (
+                f"There is no difference over seeds that matters: {means}, and the interval holds no "
+                f"difference above {limit}."
+            )
+        if self.outcome == CANNOT_TELL:
+            return (
+                f"These seeds cannot tell yet which recipe is better: {means}, and the interval holds both 0 "
+                f"and differences above {limit}, which would matter."
+            )
+        return f"The {'first' if self.outcome == BETTER else 'second'} recipe is better over seeds: {means}."
 
     def __str__(self) -> str:
         low, high = self.difference.low, self.difference.high
@@ -177,10 +201,9 @@ class SeedComparison:
                 f"{name}: mean {runs.mean.value:.4f}, standard deviation {runs.spread:.4f}; "
                 f"every run: {values}."
             )
-        p = "" if self.p_value is None else f", p = {self.p_value:.3g}"
         text.append(
             f"First less second in {METRICS[self.metric].title}: {self.difference.value:+.4f} [{low:+.4f}, "
-            f"{high:+.4f}] ({self.difference.method}{p})."
+            f"{high:+.4f}], {p_value(self.p_value)} ({self.difference.method})."
         )
         fewest = min(len(self.a.values), len(self.b.values))
         if fewest < FEW_SEEDS:
@@ -192,7 +215,7 @@ class SeedComparison:
             f"{counted(self.a.n, 'test row')}. Whether two single runs differ on other rows too is for "
             "`compare`."
         )
-        return "\n".join(line for part in text for line in textwrap.wrap(part, 80))
+        return "\n".join(fill(part) for part in text)
 
 
 def compare_seeds(
@@ -201,6 +224,7 @@ def compare_seeds(
     *,
     metric: str = "accuracy",
     confidence: float = 0.95,
+    matters: float | None = None,
 ) -> SeedComparison:
     """Compare two recipes that were each trained with several seeds: is one better whatever the seed?
 
@@ -209,6 +233,7 @@ def compare_seeds(
         b: At least two runs of the second, on the same rows too; as many or not.
         metric: The score that decides.
         confidence: Nominal coverage of the interval of the difference, in (0, 1).
+        matters: The smallest difference that would matter to you, as in `compare`.
 
     Returns:
         The difference of the means with an interval over seeds, and every value.
@@ -233,6 +258,8 @@ def compare_seeds(
     for name, runs in (("a", a), ("b", b)):
         if len(runs) < 2:
             raise ValueError(f"`{name}` must be at least two runs of one recipe; got {len(runs)}.")
+    if matters is not None:
+        matters = number("matters", matters, at_least=0)
     first, second = (evaluate_seeds(runs, metric=metric, confidence=confidence) for runs in (a, b))
     names = [f"run {i} of {name}" for name, runs in (("a", a), ("b", b)) for i in range(1, len(runs) + 1)]
     rows = check_same_rows([*a, *b], names)
@@ -243,16 +270,22 @@ def compare_seeds(
                     f"{one.name} and {other.name} are the same to the last digit; a run is of one recipe."
                 )
     value = first.mean.value - second.mean.value
-    entry = METRICS[metric]
-    part = [runs.spread**2 / len(runs.values) for runs in (first, second)]
-    if math.sqrt(sum(part)) <= 1e-12 * max(1.0, abs(first.mean.value), abs(second.mean.value)):
-        half, method, p_value = math.sqrt(2) / first.n, "one row either way: the runs score the same", None
-    else:
-        half, p_value = _welch(value, part, [len(a) - 1, len(b) - 1], confidence)
-        method = "Welch's t over seeds"
-    most = entry.high - entry.low
-    difference = Estimate(value, max(-most, value - half), min(most, value + half), method, confidence)
-    return SeedComparison(metric, first, second, difference, p_value)
+    spreads, note = [first.spread, second.spread], ""
+    if not any(_varies(runs.spread, runs.mean.value) for runs in (first, second)):
+        spreads, note = [_rounding(first.n)] * 2, _NO_SPREAD
+    part = [spread**2 / len(runs) for spread, runs in zip(spreads, (a, b), strict=True)]
+    half, p_value = _welch(value, part, [len(a) - 1, len(b) - 1], confidence)
+    most = METRICS[metric].high - METRICS[metric].low
+    difference = Estimate(
+        value,
+        max(-most, value - half),
+        min(most, value + half),
+        f"Welch's t over seeds{note}",
+        confidence,
+    )
+    if matters is None:
+        matters = smallest_that_matters(metric, [first.mean.value, second.mean.value])
+    return SeedComparison(metric, first, second, difference, p_value, matters)
 
 
 def _welch(
@@ -272,16 +305,33 @@ def _mean(
 ) -> Estimate:
     from scipy.special import stdtrit
 
-    half = float(stdtrit(runs - 1, 0.5 + confidence / 2)) * spread / math.sqrt(runs)
     method = "Student's t over seeds"
-    if spread <= 1e-12 * max(1.0, abs(mean)):
-        # Runs of equal score show a spread too small to see on so many rows, not one of nothing.
-        half, method = 1 / n, "one row either way: the runs score the same"
+    if not _varies(spread, mean):
+        spread, method = _rounding(n), method + _NO_SPREAD
+    half = float(stdtrit(runs - 1, 0.5 + confidence / 2)) * spread / math.sqrt(runs)
     return Estimate(mean, max(lowest, mean - half), min(highest, mean + half), method, confidence)
 
 
+def _varies(spread: float, mean: float) -> bool:
+    return spread > 1e-12 * max(1.0, abs(mean))
+
+
+def _rounding(n: int) -> float:
+    """Return the standard deviation of rounding to a row: runs that score the same may differ by so much."""
+    return 1 / (n * math.sqrt(12))
+
+
 def _best_of(values: np.ndarray, *, higher: bool) -> tuple[float, ...]:
-    """Expected best of k draws, with replacement, from the runs there are."""
-    ordered = np.sort(values) if higher else np.sort(values)[::-1]
-    place = np.arange(len(values) + 1) / len(values)
-    return tuple(float(ordered @ np.diff(place**k)) for k in range(1, len(values) + 1))
+    """Return the expected best of k = 1, 2, ... of the runs, drawn without replacement: unbiased.
+
+    The i-th of n sorted runs is the best of k where it is drawn with k - 1 of the i - 1 before it: in
+    C(i - 1, k - 1) of C(n, k) draws.
+
+    Reference:
+        Tang et al. 2020, ACL, "Showing Your Work Doesn't Always Work", section 3.
+    """
+    ordered, n = np.sort(values) if higher else np.sort(values)[::-1], len(values)
+    return tuple(
+        float(sum(math.comb(i, k - 1) / math.comb(n, k) * value for i, value in enumerate(ordered.tolist())))
+        for k in range(1, n + 1)
+    )

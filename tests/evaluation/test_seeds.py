@@ -1,13 +1,14 @@
 """Runs that differ in their seed only."""
 
 import re
+from itertools import combinations
 
 import numpy as np
 import pytest
 import scipy.stats
 
 from finetune_eval import evaluate_predictions
-from finetune_eval.evaluation.seeds import compare_seeds, evaluate_seeds
+from finetune_eval.evaluation.seeds import _best_of, compare_seeds, evaluate_seeds, expected_best_of
 
 
 def run(right, n=100, confidence=0.9):
@@ -27,13 +28,21 @@ def test_mean_spread_and_every_value():
     assert found.mean.method == "Student's t over seeds"
 
 
-def test_expected_best_of_k_by_arithmetic():
-    # Best of 2 draws, with replacement, from .8 and .9: .8 with chance 1/4, else .9
-    found = evaluate_seeds([run(80), run(90)])
-    assert found.best_of == pytest.approx((0.85, 0.25 * 0.8 + 0.75 * 0.9))
-    losses = evaluate_seeds([run(80), run(90)], metric="loss")
-    low, high = sorted(losses.values)
-    assert losses.best_of[1] == pytest.approx(0.75 * low + 0.25 * high)  # the best loss is the lowest
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_expected_best_of_k_is_the_mean_over_all_choices_of_k_runs(metric):
+    found = evaluate_seeds([run(k) for k in (80, 91, 84, 90, 87)], metric=metric)
+    best = max if metric == "accuracy" else min
+    for k, expected in enumerate(found.best_of, 1):
+        assert expected == pytest.approx(np.mean([best(some) for some in combinations(found.values, k)]))
+    assert found.best_of[-1] == best(found.values)  # the best of all of them is the best one seen
+
+
+def test_expected_best_of_k_is_right_on_average():
+    # Five runs of normal scores: the best of k lies expected_best_of(k) standard deviations above the mean.
+    random = np.random.default_rng(0)
+    found = np.mean([_best_of(random.normal(size=5), higher=True) for _ in range(4000)], axis=0)
+    # 4,000 sets: standard deviation of the mean at most .45 / sqrt(4000) = .007
+    assert found == pytest.approx([expected_best_of(k) for k in range(1, 6)], abs=0.025)
 
 
 def test_the_scope_is_stated_on_eighty_columns():
@@ -45,8 +54,11 @@ def test_the_scope_is_stated_on_eighty_columns():
 
 def test_equal_scores_are_not_a_spread_of_nothing():
     found = evaluate_seeds([run(80), run(80, confidence=0.8)])
-    assert (found.mean.low, found.mean.high) == pytest.approx((0.79, 0.81))
-    assert found.mean.method == "one row either way: the runs score the same"
+    # Two runs: t of one degree of freedom is tan(.95 pi / 2); rounding to one of 100 rows spreads by
+    # .01 / sqrt(12)
+    half = np.tan(0.95 * np.pi / 2) * 0.01 / np.sqrt(12) / np.sqrt(2)
+    assert (found.mean.low, found.mean.high) == pytest.approx((0.8 - half, 0.8 + half))
+    assert "their spread is taken as rounding to one row" in found.mean.method
 
 
 def test_copies_other_rows_and_single_runs_are_refused():
@@ -93,7 +105,7 @@ def test_two_recipes_are_compared_as_scipy_does(a, b, metric, confidence):
     assert (found.difference.low, found.difference.high) == pytest.approx((limits.low, limits.high))
     assert found.p_value == pytest.approx(expected.pvalue)
     apart = limits.low > 0 or limits.high < 0
-    assert found.verdict.startswith("No difference detected") != apart
+    assert found.verdict.startswith(("There is no difference", "These seeds cannot tell")) != apart
     if apart:
         first = (values[0][0] < values[1][0]) == (metric == "loss")
         assert found.verdict.startswith(f"The {'first' if first else 'second'} recipe is better")
@@ -116,10 +128,32 @@ def test_recipes_without_spread_are_not_certain():
     a = [run(80), run(80, confidence=0.8)]
     b = [run(70), run(70, confidence=0.8)]
     found = compare_seeds(a, b)
-    assert found.p_value is None
-    assert found.difference.low < 0.1 < found.difference.high
-    assert found.difference.method == "one row either way: the runs score the same"
-    assert found.verdict == "No difference detected over seeds: the means differ by 0.1000."
+    # Welch's t of two means that each spread by rounding to a row, .01 / sqrt(12), of two runs: two degrees
+    # of freedom, whose .975 quantile is 4.3027
+    half = 4.3027 * 0.01 / np.sqrt(12)
+    assert (found.difference.low, found.difference.high) == pytest.approx((0.1 - half, 0.1 + half), abs=1e-6)
+    assert found.p_value < 0.05
+    assert found.verdict == "The first recipe is better over seeds: the means differ by 0.1000."
+    close = compare_seeds(a, [run(79), run(79, confidence=0.8)])
+    assert close.p_value > 0.05 and close.difference.low < 0
+
+
+def test_the_interval_over_seeds_decides_against_what_matters():
+    a, b = [run(k, n=1000) for k in (800, 802, 804, 806)], [run(k, n=1000) for k in (801, 803, 803, 807)]
+    found = compare_seeds(a, b)
+    assert found.outcome == "no difference that matters"
+    assert found.verdict.startswith(
+        "There is no difference over seeds that matters: the means differ by 0.0005,"
+    )
+    assert found.verdict.endswith("the interval holds no difference above 2.0 points.")
+    strict = compare_seeds(a, b, matters=0.001)
+    assert strict.outcome == "cannot tell yet"
+    assert strict.verdict == (
+        "These seeds cannot tell yet which recipe is better: the means differ by 0.0005, and the interval "
+        "holds both 0 and differences above 0.1 points, which would matter."
+    )
+    with pytest.raises(ValueError, match=r"^`matters` must be a finite number at least 0; got -1\.$"):
+        compare_seeds(a, b, matters=-1)
 
 
 def test_recipes_that_cannot_be_compared_are_refused():
