@@ -143,7 +143,7 @@ def of_means(rows: Floats, bound: float, surer: str = "") -> Difference:
     """
     from scipy.special import stdtr, stdtrit
 
-    n, value = len(rows), float(rows.mean())
+    n, value = len(rows), _within(float(rows.mean()), bound)
     error = float(rows.std()) / math.sqrt(max(n - 1, 1))
     if error <= 1e-12 * max(abs(value), 1e-300) or n == 1:
         return _of_constant(value, n, bound, n)
@@ -174,6 +174,11 @@ def of_means(rows: Floats, bound: float, surer: str = "") -> Difference:
         return Difference(test, wider, bound, n)
     p = max(2 * float(stdtr(n - 1, -abs(t))), 1e-300)
     return Difference(PairedTest("paired t", t, p, n - 1), student, bound, n)
+
+
+def _within(value: float, bound: float) -> float:
+    """Return a difference without what rounding put it beyond the largest possible one."""
+    return min(max(value, -bound), bound)
 
 
 def _inverted_p(limits: Limits) -> float:
@@ -231,13 +236,13 @@ def of_weighted_means(rows: Floats, bound: float, weights: Floats | None, settin
     w = np.ones(n) if weights is None else weights
     place = np.arange(n) if groups is None else groups
     weight, moved = np.bincount(place, weights=w), np.bincount(place, weights=w * rows)
-    units, value = effective_units(w, groups), float(moved.sum() / weight.sum())
+    units, value = effective_units(w, groups), _within(float(moved.sum() / weight.sum()), bound)
     what = "weighted rows" if groups is None else "groups"
     test = randomisation_test(
         w * rows, groups=groups, seed=settings.seed, n_resamples=_N_SWAPS, method="midp"
     )
     test = replace(test, method=f"sign flips of {what}, mid-p", statistic=value)
-    if np.ptp(rows[w > 0]) == 0:
+    if np.abs(moved - value * weight).max() <= 1e-12 * weight.max():  # every unit differs by the same
         return replace(_of_constant(value, units, bound, n), test=test)
     squares = (float(weight @ weight), float(weight @ moved), float(moved @ moved))
 
@@ -271,7 +276,7 @@ def of_rankings(a: ScoredRows, b: ScoredRows, settings: Settings) -> Difference:
     if found[0] is None or found[1] is None:
         raise ValueError(f"`metric` {settings.metric!r} needs rows of at least two classes; there is one.")
     n, smallest = len(a.correct), found[0].smallest
-    value, moves = found[0].value - found[1].value, found[0].influence - found[1].influence
+    value, moves = _within(found[0].value - found[1].value, 1.0), found[0].influence - found[1].influence
     variance, df, delongs = ranking_variance(
         settings.metric, a.codes("label") == 1, moves, settings.average, a.weights, settings.groups
     )

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike
 
 from finetune_eval import _rows
 from finetune_eval._checks import number, one_of, positive_int
-from finetune_eval._text import p_value
+from finetune_eval._text import p_value, visible
 from finetune_eval.evaluation._paired_differences import difference_of
 from finetune_eval.evaluation._paired_resampling import paired_bootstrap
 from finetune_eval.evaluation._paired_rows import ScoredRows, Settings, check_same_rows, known_groups
@@ -238,7 +238,7 @@ def _notes(
 def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(chr(65 + i) if i < 26 else f"model {i + 1}" for i in range(count))
-    called = tuple(str(name) for name in names)
+    called = tuple(visible(str(name)) for name in names)
     if len(called) != count or len(set(called)) != count:
         raise ValueError(f"`names` must be {count} different names, one for each evaluation; got {called}.")
     return called

@@ -258,7 +258,12 @@ def verdict_of_many(
 ) -> str:
     """Return which of several models is first, and what came of it against each other."""
     sign = 1 if METRICS[metric].direction == "higher" else -1
-    best = names[int(np.argmax(sign * np.asarray(values)))]
+    first = int(np.argmax(sign * np.asarray(values)))
+    best, same = (
+        names[first],
+        [name for name, value in zip(names, values, strict=True) if value == values[first]],
+    )
+    also = f", as {'has' if len(same) == 2 else 'have'} {in_words(same[1:])}" if len(same) > 1 else ""
     others: dict[str, list[str]] = {}
     for pair in pairs:
         if best in pair.names:
@@ -266,7 +271,7 @@ def verdict_of_many(
             others.setdefault(outcome, []).append(pair.names[pair.names[0] == best])
     word = "highest" if sign > 0 else "lowest"
     said = [
-        f"{best} has the {word} {METRICS[metric].title} of {len(names)} models on {counted(n, 'row')}.",
+        f"{best} has the {word} {METRICS[metric].title} of {len(names)} models on {counted(n, 'row')}{also}.",
         *(
             start + in_words(others[outcome]) + end
             for outcome, start, end in (

@@ -254,6 +254,7 @@ def test_more_than_two_models():
         "z has the highest accuracy of 3 models on 300 rows. It is better than x and y."
     )
     alike = compare(b, c, b, names="xyz").verdict
+    assert alike.startswith("x has the highest accuracy of 3 models on 300 rows, as has z. ")
     assert (
         "These rows cannot tell yet whether it is better than y. It gives every row the same answer as z."
         in alike
@@ -383,6 +384,28 @@ def test_the_unit_of_weights_does_not_matter(metric):
     # Equal weights are none.
     equal = compare(*(scored(y, r, sure, sample_weight=np.full(120, 3.0)) for r in right), metric=metric)
     assert equal.pairs == compare(*(scored(y, r, sure) for r in right), metric=metric).pairs
+
+
+@pytest.mark.parametrize("metric", ["accuracy", "loss"])
+def test_groups_that_all_come_out_even_are_not_certain(metric):
+    # In each of 30 groups A is right where B is wrong and the other way round: no group tells them apart.
+    y, right = np.zeros(60, int), np.arange(60) % 2 == 0
+    found = compare(scored(y, right), scored(y, ~right), metric=metric, groups=np.arange(60) // 2)
+    assert (found.difference.value, found.p_value) == (pytest.approx(0, abs=1e-12), 1.0)
+    assert found.difference.low < -0.01 and found.difference.high > 0.01
+
+
+def test_rounding_puts_no_difference_beyond_its_limits():
+    y = np.arange(49) % 2
+    for seed in range(20):  # some of these weights add up to 1.0000000000000002 of themselves
+        w = np.random.default_rng(seed).random(49)
+        found = compare(scored(y, y == y, sample_weight=w), scored(y, y != y, sample_weight=w))
+        assert found.difference.low <= found.difference.value <= found.difference.high <= 1.0
+
+
+def test_names_cannot_move_the_cursor():
+    found = compare(*two_models(20, 15, 2, 1), names=["good\x1b[31m", "b"])
+    assert "\x1b" not in str(found) and "good\\x1b[31m" in found.verdict
 
 
 # --- no variance -------------------------------------------------------------------------------------
