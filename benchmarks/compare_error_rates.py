@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -343,7 +343,7 @@ def _quantile(share: float) -> float:
     return float(ndtri(share))
 
 
-def table(head: list[str], rows: list[list[str]]) -> None:
+def table(head: list[str], rows: Iterable[list[str]]) -> None:
     print("| " + " | ".join(head) + " |", "|" + "---|" * len(head), sep="\n")
     for row in rows:
         print("| " + " | ".join(row) + " |", flush=True)
@@ -374,14 +374,14 @@ def main() -> None:
             "best known",
             "Coverage of a real difference",
         ],
-        [rates(design, factor * runs) for design, factor in chosen],
+        (rates(design, factor * runs) for design, factor in chosen),
     )
     if not options.only:
         print("### Groups and weights\n")
         kinds = ("12 groups", "40 groups", "150 weighted rows")
         table(
             ["Metric", "Design", "Error", "Power"],
-            [grouped(kind, metric, runs) for metric in ("accuracy", "f1", "loss") for kind in kinds],
+            (grouped(kind, metric, runs) for metric in ("accuracy", "f1", "loss") for kind in kinds),
         )
         print("### Several models\n")
         table(
@@ -393,7 +393,7 @@ def main() -> None:
                 "Planned difference, points",
                 "Found",
             ],
-            [several(5, 200, runs), several(5, 1000, runs)],
+            (several(5, n, runs) for n in (200, 1000)),
         )
     print(f"{time.perf_counter() - started:.0f} s")
 

@@ -319,10 +319,10 @@ def paired_bootstrap(
         >>> a = [0, 1] * 45 + [1, 0] * 5
         >>> b = [0, 1] * 40 + [1, 0] * 10
         >>> print(paired_bootstrap(y, a, b, metric="accuracy"))
-        0.100 [0.050, 0.170]
+        0.100 [0.040, 0.160]
 
     Reference:
-        Efron and Tibshirani 1993, chapter 14; Berg-Kirkpatrick et al. 2012, EMNLP.
+        Efron and Tibshirani 1993, section 12.4; Berg-Kirkpatrick et al. 2012, EMNLP.
     """
     arrays = [np.asarray(array) for array in (y_true, predicted_a, predicted_b)]
     for name, array in zip(("y_true", "predicted_a", "predicted_b"), arrays, strict=True):
