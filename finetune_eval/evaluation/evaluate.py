@@ -424,9 +424,9 @@ def _repeated_ids(ids: Any, y: NDArray[np.int64]) -> list[str]:
     return [f"{extra:,} of {counted(len(y), 'row')} {verb} of other rows and count twice{contradict}."]
 
 
-def score_only(y_true: Any, probabilities: Any, asked: Asked) -> Evaluation:
+def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:
     """Score predictions and nothing else, for the inside of the library: cheap."""
-    return _evaluate(y_true, probabilities, asked, scores_only=True)
+    return _evaluate(y_true, probabilities, asked or Asked(), scores_only=True)
 
 
 def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
