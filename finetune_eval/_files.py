@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import itertools
 import json
@@ -24,9 +25,10 @@ from typing import Any
 
 import numpy as np
 
-_WRITING = ".writing"  # how the names of unfinished files and folders end
+_WRITING = ".writing"  # in the names of unfinished files and folders
 _PENDING = ".pending"  # a folder of finished files that only wait to be moved beside it
 _ONE_BY_ONE = itertools.count()
+_NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EBADF)  # NFS, Lustre
 
 
 # ------------------------------------------------------------------------------------------
@@ -42,7 +44,7 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
         it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / _temporary_name()
+    temporary = path.parent / (_temporary_name() + path.suffix)  # Keras looks at the ending
     try:
         fill(temporary)
         _flush(temporary)
@@ -108,30 +110,66 @@ def together(folder: Path) -> Iterator[Callable[[str], Path]]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove the unfinished files of killed writers; only for a folder that no other process writes to."""
-    for path in folder.glob(f".*{_WRITING}"):
+    for path in folder.glob(f".*{_WRITING}*"):
         shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[int]:
     """Hold the lock of a file or folder; it is free again when the process ends, however that ends.
+
+    Some network file systems have no locks: there, as on Windows, nobody is kept out.
 
     Args:
         path: What to lock; it must exist. The lock is advisory: `locked` respects it, other programs do not.
         shared: Whether others may hold a shared lock at the same time.
         wait: False: raise BlockingIOError at once where another process holds it.
+
+    Yields:
+        The open file.
     """
-    try:
-        import fcntl
-    except ImportError:  # Windows: there a rename over an open file fails, which keeps readers whole
-        yield
-        return
     handle = os.open(path, os.O_RDONLY)
     try:
-        fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        yield
+        with contextlib.suppress(ImportError):  # Windows: a rename over an open file fails, readers are safe
+            import fcntl
+
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            try:
+                fcntl.flock(handle, kind | (0 if wait else fcntl.LOCK_NB))
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    raise
+        yield handle
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def held_alone(path: Path) -> Iterator[None]:
+    """Hold a lock file that is made here and removed at the end.
+
+    Raises:
+        BlockingIOError: Another process holds it. One that was killed holds nothing.
+        OSError: It cannot be made, or is a symbolic link.
+    """
+    with contextlib.ExitStack() as stack:
+        while not _took(path, stack):
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _took(path: Path, stack: contextlib.ExitStack) -> bool:
+    """Lock a lock file; False if its last owner removed it meanwhile, for then it guards nothing."""
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666))
+    with contextlib.ExitStack() as attempt, contextlib.suppress(FileNotFoundError):
+        handle = attempt.enter_context(locked(path, wait=False))
+        if os.path.samestat(os.fstat(handle), os.stat(path)):
+            stack.push(attempt.pop_all())
+            return True
+    return False
 
 
 def sha256(path: Path) -> str:
@@ -156,9 +194,9 @@ def _flush(path: Path) -> None:
 
 def _named(error: OSError, path: Path) -> OSError:
     """Return an error that says which file could not be written."""
-    if error.filename is not None and Path(str(error.filename)) == path:
-        return error
-    return type(error)(error.errno, f"could not write it whole ({error.strerror or error})", str(path))
+    named = type(error)(f"{str(path)!r} could not be written ({error.strerror or error}).")
+    named.errno = error.errno
+    return named
 
 
 # ------------------------------------------------------------------------------------------
@@ -223,19 +261,32 @@ def _checksum(data: Any) -> str:
     return hashlib.sha256(plain.encode()).hexdigest()[:32]
 
 
-def append_line(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a record to a file of JSON lines, each with its checksum, and have the disk hold it.
+def json_line(record: Mapping[str, Any]) -> str:
+    """Return a record as a line of strict JSON with its checksum and a line break."""
+    line = {**record, "checksum": _checksum(record)}
+    return json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def append_line(path: Path, record: Mapping[str, Any], *, flush: bool = True) -> None:
+    """Append a record to a file of JSON lines, each with its checksum.
+
+    Args:
+        path: The file; made if it is not there.
+        record: What to append.
+        flush: Whether to wait until the disk holds it, so that it outlives a power cut.
 
     Raises:
         OSError: The path is a symbolic link, or the line could not be written whole.
     """
-    line = {**record, "checksum": _checksum(record)}
     handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     try:
-        text = (json.dumps(line, ensure_ascii=False, allow_nan=False) + "\n").encode()
+        text = json_line(record).encode()
         if os.write(handle, text) != len(text):
-            raise OSError(f"{str(path)!r} could not be written whole: is the disk full?")
-        os.fsync(handle)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        if flush:
+            os.fsync(handle)
+    except OSError as error:
+        raise _named(error, path) from error
     finally:
         os.close(handle)
 

@@ -16,13 +16,14 @@ ALLOWED = {
     "_files": set(),
     "_rows": set(),
     "_labels": {"_checks", "_rows"},
+    "runs": {"_files"},
     "data": {*BASE, "data"},
     "traces": {*BASE, "traces"},
-    "evaluation": {*BASE, "data", "evaluation"},
+    "evaluation": {*BASE, "runs", "data", "evaluation"},
     "reports": {*BASE, "data", "traces", "evaluation", "reports"},
-    "models": {*BASE, "data", "traces", "evaluation", "models"},
-    "training": {*BASE, "data", "traces", "evaluation", "models", "training"},
-    "cli": {*BASE, "data", "traces", "evaluation", "models", "training", "reports"},
+    "models": {*BASE, "runs", "data", "traces", "evaluation", "models"},
+    "training": {*BASE, "runs", "data", "traces", "evaluation", "models", "training"},
+    "cli": {*BASE, "runs", "data", "traces", "evaluation", "models", "training", "reports"},
     "__init__": set(),
 }
 HEAVY = {"tensorflow", "keras", "keras_hub", "keras_nlp", "tensorflow_text"}

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.data.ledger import counted, normalise
 from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.runs import Run
 
 
 @dataclass(frozen=True)
@@ -82,16 +83,7 @@ def _rows_of_run(folder: Path) -> tuple[Any, Any]:
             f"`train` {str(folder)!r} {missing}; pass the folder of a run that kept its training rows, or "
             "the rows themselves as a pair (x, y)."
         )
-    import pandas as pd
-
-    frame = pd.read_parquet(path)
-    for column in ("text", "label"):
-        if column not in frame:
-            raise ValueError(
-                f"`train` {str(path)!r} needs the columns 'text' and 'label'; it has "
-                f"{', '.join(map(repr, map(str, frame.columns)))}."
-            )
-    return frame["text"].tolist(), frame["label"].to_numpy()
+    return Run(folder).training_rows()
 
 
 def pair_of_rows(train: Any) -> tuple[Any, Any]:

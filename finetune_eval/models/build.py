@@ -16,6 +16,7 @@ from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.classifier import _POOLINGS, Classifier
 from finetune_eval.models.frozen import numbered_layers
+from finetune_eval.runs import Run
 
 
 def build_model(
@@ -173,8 +174,8 @@ def load_model(path: str | Path) -> Classifier:
     """Load a classifier that was saved; its probabilities are the same to the bit.
 
     Args:
-        path: `runs/NAME`, its `model` folder, a file written by `model.save`, or a folder by
-            `model.save_to_preset`.
+        path: `runs/NAME` (of a run that was killed: its best epoch), its `model` folder, a file written by
+            `model.save`, or a folder by `model.save_to_preset`.
 
     Raises:
         FileNotFoundError: There is no model there.
@@ -186,6 +187,10 @@ def load_model(path: str | Path) -> Classifier:
         found = next((file for file in inside if file.is_file()), None)
         if found is None and (place / "task.json").is_file():
             return _load_preset(place)
+        if found is None and (run := Run(place)).weights is not None:
+            return _load_checkpoint(run)
+        if found is None and run.manifest.is_file():
+            raise FileNotFoundError(f"`path` {str(path)!r} holds no model: it {run.account()}.")
         if found is None:
             raise FileNotFoundError(
                 f"`path` {str(path)!r} holds no model: there is no model.keras and no task.json in it."
@@ -198,6 +203,14 @@ def load_model(path: str | Path) -> Classifier:
         raise TypeError(
             f"{str(path)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."
         )
+    return model
+
+
+def _load_checkpoint(run: Run) -> Classifier:
+    """Load the best epoch that a run had written when it was killed."""
+    model = load_model(run.checkpoint / "model.keras")
+    for place, value in run.read_best().items():
+        model.weights[int(place)].assign(value)
     return model
 
 

@@ -573,9 +573,15 @@ class Classifier(keras_hub.models.Task):
         Reference:
             Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
-        self.temperature, self.threshold = 1.0, None
         indices = _checks.label_indices("y", y, self.labels)
-        self.temperature = fit_temperature(indices, self.predict(x, verbose=0))
+        before = self.temperature
+        try:
+            self.temperature = 1.0
+            self.temperature = fit_temperature(indices, self.predict(x, verbose=0))
+        except BaseException:
+            self.temperature = before
+            raise
+        self.threshold = None
         return self.temperature
 
     def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _files
 
 _WIDTH = 80
 _INDENT = 7  # where the split's name and the observation begin
@@ -47,26 +46,21 @@ class EpochRecord:
     rows: int | None = None
     val_rows: int | None = None
 
-    def to_json(self) -> str:
-        """Return the record as one line of strict JSON; a value that is not finite becomes a string."""
-        return json.dumps(
-            {
-                "epoch": int(self.epoch),
-                "metrics": {name: _to_json(value) for name, value in self.metrics.items()},
-                "learning_rate": _to_json(self.learning_rate),
-                "seconds": _to_json(self.seconds),
-                "observation": self.observation,
-                "rows": None if self.rows is None else int(self.rows),
-                "val_rows": None if self.val_rows is None else int(self.val_rows),
-            },
-            ensure_ascii=False,
-            allow_nan=False,
-        )
+    def record(self) -> dict[str, Any]:
+        """Return the epoch as JSON data; a value that is not finite becomes a text."""
+        return {
+            "epoch": int(self.epoch),
+            "metrics": {name: _to_json(value) for name, value in self.metrics.items()},
+            "learning_rate": _to_json(self.learning_rate),
+            "seconds": _to_json(self.seconds),
+            "observation": self.observation,
+            "rows": None if self.rows is None else int(self.rows),
+            "val_rows": None if self.val_rows is None else int(self.val_rows),
+        }
 
     @classmethod
-    def from_json(cls, line: str) -> EpochRecord:
-        """Read what `to_json` wrote."""
-        read = json.loads(line)
+    def of_record(cls, read: Mapping[str, Any]) -> EpochRecord:
+        """Rebuild what `record` returned."""
         rate = read["learning_rate"]
         return cls(
             epoch=int(read["epoch"]),
@@ -167,23 +161,16 @@ class TrainingTrace:
 
         Raises:
             FileNotFoundError: There is no such file.
-            ValueError: A line is not an epoch, or `monitor` is not among the metrics.
+            ValueError: A line is damaged or not an epoch, or `monitor` is not among the metrics.
         """
-        text = Path(path).read_text(encoding="utf-8")
-        lines = text.split("\n")
         records = []
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
+        for number, line in enumerate(_files.read_lines(Path(path)), start=1):
             try:
-                records.append(EpochRecord.from_json(line))
+                records.append(EpochRecord.of_record(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
-                if number == len(lines):  # no newline after it: the writer was stopped inside the line
-                    break
                 raise ValueError(
-                    f"{path} line {number} is not an epoch of a training trace: {error!r}. "
-                    "Each line must be one JSON object as `TrainingTrace.to_jsonl` writes it."
-                ) from error
+                    f"{str(path)!r} is no training trace: record {number} is not an epoch ({error!r})."
+                ) from None
         return cls._of(tuple(records), monitor, mode)
 
     @classmethod
@@ -194,8 +181,8 @@ class TrainingTrace:
         return cls(records, best, monitor)
 
     def to_jsonl(self) -> str:
-        """Return the trace as JSON lines, one an epoch, each ended by a newline."""
-        return "".join(record.to_json() + "\n" for record in self.epochs)
+        """Return the trace as JSON lines, one an epoch, each with a checksum and a line break."""
+        return "".join(_files.json_line(record.record()) for record in self.epochs)
 
     def to_frame(self) -> Any:
         """Return a pandas DataFrame, a row an epoch: epoch, the metrics, rate, seconds and observation."""

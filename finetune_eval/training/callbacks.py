@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import math
 import time
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,10 +14,11 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _files
 from finetune_eval.traces.training import EpochRecord, TrainingTrace, best_epoch, header, observe, row
 
 _AVERAGES = ("auto", "binary", "macro", "micro", "weighted")
+_LONG_EPOCH = 1.0  # seconds
 
 
 class _Counts(keras.metrics.Metric):
@@ -252,6 +255,7 @@ class EpochTrace(keras.callbacks.Callback):
         self.path = None if path is None else Path(path)
         self.monitor, self.mode = monitor, mode
         self.records: list[EpochRecord] = []
+        self._behind = False  # whether the file lacks epochs
         self._started = math.nan
 
     @property
@@ -292,10 +296,27 @@ class EpochTrace(keras.callbacks.Callback):
         )
         self.records.append(record)
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(record.to_json() + "\n")
+            self._write(self.path, record)
         if self.show is not None:
             self.show(row(record))
+
+    def _write(self, path: Path, record: EpochRecord) -> None:
+        """Append the epoch; after a failure, which is no reason to stop training, write all epochs anew."""
+        try:
+            if self._behind:
+                _files.write_text(path, TrainingTrace(tuple(self.records)).to_jsonl())
+            else:
+                # To wait for the disk would be felt in epochs of milliseconds.
+                _files.append_line(path, record.record(), flush=record.seconds > _LONG_EPOCH)
+            self._behind = False
+        except OSError as error:
+            if not self._behind:
+                warnings.warn(
+                    f"The trace of the epochs could not be written: {error} Training goes on.",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+            self._behind = True
 
     def _rate(self) -> float | None:
         """The rate of the epoch's last step; `learning_rate` itself is that of the step after it."""
@@ -321,7 +342,7 @@ class BestEpoch(keras.callbacks.Callback):
         self._sign = 1.0 if mode == "min" else -1.0
         self.best: float = math.inf
         self.best_epoch = 0
-        self._weights: list[tuple[Any, np.ndarray]] = []
+        self.weights: dict[int, np.ndarray] = {}  # by place in `model.weights`
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Keep these weights if they are the best so far."""
@@ -333,31 +354,80 @@ class BestEpoch(keras.callbacks.Callback):
         value = self._sign * float(logs[self.monitor])
         if value < self.best:
             self.best, self.best_epoch = value, epoch + 1
-            frozen = {
-                id(weight)
-                for layer in self.model._flatten_layers()
-                if not layer.trainable
-                for weight in layer.weights
-            }
-            # What `convert_to_numpy` gives is a copy on TensorFlow, elsewhere it may be a view.
-            own = np.asarray if keras.backend.backend() == "tensorflow" else np.array
-            self._weights = [
-                (weight, own(ops.convert_to_numpy(weight)))
-                for weight in self.model.weights
-                if id(weight) not in frozen
-            ]
+            self.weights = trained_weights(self.model)
         elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
     def restore(self) -> None:
         """Put the best weights back, if there are any."""
-        for weight, value in self._weights:
-            weight.assign(value)
-        self._weights = []
+        for place, value in self.weights.items():
+            self.model.weights[place].assign(value)
+        self.weights = {}
 
     def on_train_end(self, logs: Any = None) -> None:
         """Put the best weights back."""
         self.restore()
+
+
+def trained_weights(model: Any) -> dict[int, np.ndarray]:
+    """Return copies of a model's weights but those of frozen layers, by their place in `model.weights`."""
+    layers = [layer for layer in model._flatten_layers() if not layer.trainable]
+    frozen = {id(weight) for layer in layers for weight in layer.weights}
+    # What `convert_to_numpy` gives is a copy on TensorFlow, elsewhere it may be a view.
+    own = np.asarray if keras.backend.backend() == "tensorflow" else np.array
+    return {
+        place: own(ops.convert_to_numpy(weight))
+        for place, weight in enumerate(model.weights)
+        if id(weight) not in frozen
+    }
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Have the weights of the best epoch so far written while training goes on.
+
+    A thread writes. Where an epoch ends before it is ready, the weights wait for the end of the next one.
+
+    Args:
+        save: Called with the weights by their place in `model.weights`, written as text.
+        best: The callback that keeps the best epoch, called before this one; None where the last epoch is the
+            best.
+    """
+
+    def __init__(self, save: Callable[[dict[str, np.ndarray]], Any], best: BestEpoch | None):
+        super().__init__()
+        self._save, self._best = save, best
+        self._writer = concurrent.futures.ThreadPoolExecutor(1)
+        self._writing: concurrent.futures.Future[Any] | None = None
+        self._written = 0  # the epoch whose weights are on the disk, or on their way there
+
+    def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
+        """Hand over weights that are not written yet."""
+        best = epoch + 1 if self._best is None else self._best.best_epoch
+        if best == self._written or (self._writing is not None and not self._writing.done()):
+            return
+        weights = trained_weights(self.model) if self._best is None else self._best.weights
+        self._finish()
+        self._written = best
+        named = {str(place): value for place, value in weights.items()}
+        self._writing = self._writer.submit(self._save, named)
+
+    def close(self) -> None:
+        """Wait for the last write."""
+        self._finish()
+        self._writer.shutdown()
+
+    def _finish(self) -> None:
+        if self._writing is None:
+            return
+        problem, self._writing = self._writing.exception(), None
+        if isinstance(problem, OSError):
+            warnings.warn(
+                f"The weights of epoch {self._written} could not be written: {problem} Training goes on.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        elif problem is not None:
+            raise problem
 
 
 class StopOnDivergence(keras.callbacks.Callback):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +14,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval.data.ledger import rows_hash
+from finetune_eval.data.splits import Rows
 from finetune_eval.models import frozen, micro_batches
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import (
@@ -21,14 +24,23 @@ from finetune_eval.models.classifier import (
     CrossEntropy,
     _class_weights,
     _is_pipeline,
+    class_weight_vector,
     lost,
     variables_kept,
 )
+from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import precision as precisions
-from finetune_eval.training.callbacks import BestEpoch, ClassificationMetrics, EpochTrace, StopOnDivergence
+from finetune_eval.training.callbacks import (
+    BestEpoch,
+    Checkpoint,
+    ClassificationMetrics,
+    EpochTrace,
+    StopOnDivergence,
+)
+from finetune_eval.training.environment import environment
 from finetune_eval.training.optimizers import fine_tuning_optimizer
-from finetune_eval.training.run import RunFolder, environment
+from finetune_eval.training.recipe import Recipe
 
 # Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3
 # epochs (docs/performance.md); 3e-5 is in the middle of what Devlin et al. 2019 tried for BERT (110 M and
@@ -41,7 +53,6 @@ _RATE_HEAD = 1e-2
 # Steps of a head alone take less than Keras takes to call for them: so many are run at a call. To trace that
 # costs as much as it spares in 300 steps.
 _STEPS_A_CALL, _WORTH_IT = 64, 500
-_MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 
 
 @dataclass(frozen=True)
@@ -80,8 +91,8 @@ def fine_tune(
     threshold_for: str | None = None,
     precision: str = "auto",
     seed: int = 0,
-    callbacks: Sequence[Any] = (),
-    run_dir: str | Path | None = None,
+    callbacks: Any = None,
+    run_dir: str | os.PathLike[str] | Run | None = None,
     verbose: bool = True,
 ) -> FineTuneResult:
     """Fine-tune a classifier that `build_model` made; its weights change in place.
@@ -112,8 +123,10 @@ def fine_tune(
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
-        callbacks: More Keras callbacks; they see `val_f1` and the rest in their logs.
-        run_dir: A new folder to write the run to; None writes nothing.
+        callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs.
+        run_dir: A new folder to write the run to (`finetune_eval.runs` says what is in it), or a `Run` that
+            is owned already; None writes nothing. While training, the weights of the best epoch so far are
+            there too, so that a process that is killed loses none of them.
         verbose: Print the table as the epochs end.
 
     Returns:
@@ -121,8 +134,13 @@ def fine_tune(
 
     Raises:
         ValueError, TypeError: An argument or a row is wrong; the sentence says which. Nothing was trained.
-        FileExistsError: `run_dir` holds a run already.
+        FileExistsError: `run_dir` holds a run already; the sentence says what became of it.
+        OSError: `run_dir` cannot be written, or its disk has no room. Nothing was trained.
         FloatingPointError: The loss became NaN; the weights are those from before this call.
+
+    Warns:
+        RuntimeWarning: The training is done, and something that belongs to it could not be: a file could not
+            be written, a temperature or a threshold not be chosen. The model is returned all the same.
 
     Example:
         >>> run = fine_tune(model, texts, labels, epochs=3)  # doctest: +SKIP
@@ -138,143 +156,292 @@ def fine_tune(
             f"`x` must be rows (list, array or Series), with their labels in `y`; got {type(x).__name__}. "
             "Train on a tf.data pipeline with `model.fit`."
         )
-    _checks.positive_int("epochs", epochs)
-    _checks.positive_int("seed", seed, minimum=0)
-    _checks.number("weight_decay", weight_decay, at_least=0, below=1)
-    _checks.number("label_smoothing", label_smoothing, at_least=0, below=1)
-    parameters = int(model.backbone.count_params())
-    if learning_rate is None:
-        learning_rate = _RATE_SMALL if parameters < _SMALL_MODEL else _RATE_LARGE
-        if not model.backbone.trainable_variables:
-            learning_rate = _RATE_HEAD
-    _checks.number("learning_rate", learning_rate, above=0, at_most=1)
-    if early_stopping is not None:
-        _checks.positive_int("early_stopping", early_stopping)
-    if validation_data is None and (early_stopping is not None or monitor is not None):
-        raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
-    if validation_data is None and (calibrate or threshold_for is not None):
-        raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
-    if threshold_for is not None and len(model.labels) != 2:
-        raise ValueError(f"`threshold_for` needs two classes; the model has {len(model.labels)}.")
-    if monitor is not None:
-        _checks.one_of("monitor", monitor, _MONITORS)
-    mode = "min" if (monitor or "val_loss").endswith("loss") else "max"
-    used_precision = precisions.resolve(precision, model.backbone)
-
-    _checks.same_length("x", x, "y", y) if y is not None else _checks.label_indices("y", y, model.labels)
-    indices = _checks.label_indices("y", y, model.labels)
-    weights = _class_weights(class_weight, indices, model.labels, sample_weight)
-    train = model.batches(x, indices, weights, batch_size=batch_size, seed=seed)
-    validation = None
-    if validation_data is not None:
-        try:
-            val_x, val_y = validation_data
-        except (TypeError, ValueError):
-            raise TypeError(
-                "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."
-            ) from None
-        validation = model.batches(val_x, val_y, batch_size=2 * batch_size, name="validation x")
-
-    folder = None if run_dir is None else RunFolder.create(run_dir)
-    manifest = {
-        "settings": {
-            "epochs": epochs, "batch_size": batch_size, "seed": seed,
-            "learning_rate": learning_rate, "weight_decay": weight_decay,
-            "class_weight": class_weight, "label_smoothing": label_smoothing,
-            "early_stopping": early_stopping, "monitor": monitor,
-            "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
-        },
-        "precision": {"asked": precision, "used": used_precision},
-        "model": {
-            "labels": list(model.labels), "backbone_parameters": parameters, "pooling": model.pooling,
-            **getattr(model, "source", {}),
-        },
-        "rows": {
-            "train": {"rows": len(train.rows), "hash": rows_hash(x, indices)},
-            "validation": None if validation is None else {
-                "rows": len(validation.rows), "hash": rows_hash(val_x, validation.y),
-            },
-        },
-        "environment": environment(),
-        "status": "running",
-    }  # fmt: skip
-    if folder is not None:
-        folder.write_manifest(manifest)
-
-    model.temperature, model.threshold = 1.0, None  # of the weights that are about to change
-    model.compile(
-        optimizer=fine_tuning_optimizer(
-            learning_rate, weight_decay, steps=len(train) * epochs, used_rows=_used_rows(model, train)
-        ),
-        loss=CrossEntropy(label_smoothing),
-    )
-    optimizer: Any = model.optimizer
-    # Variables made inside the first step would have TensorFlow trace that step a second time.
-    optimizer.build(model.trainable_variables)
-    _seed_dropout(model, seed)
-    tracer = EpochTrace(
-        rows=len(train.rows), val_rows=None if validation is None else len(validation.rows),
-        path=None if folder is None else folder.trace, show=print if verbose else None,
-        monitor=monitor if validation is not None else None, mode=mode,
+    recipe = Recipe(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
+        class_weight=class_weight, label_smoothing=label_smoothing, early_stopping=early_stopping,
+        monitor=monitor, calibrate=calibrate, threshold_for=threshold_for, precision=precision, seed=seed,
     )  # fmt: skip
-    guard, counts = StopOnDivergence(), ClassificationMetrics()
-    best = (
-        None if validation is None else BestEpoch(monitor or "val_loss", mode=mode, patience=early_stopping)
+    recipe.check_fit(len(model.labels), validated=validation_data is not None)
+    used_precision = precisions.resolve(precision, model.backbone)
+    more = _callbacks(callbacks)
+    if recipe.learning_rate is None:
+        recipe = dataclasses.replace(recipe, learning_rate=_default_rate(model))
+    with claimed(run_dir) as run:
+        data = _read(model, x, y, validation_data, sample_weight, recipe)
+        training = _Training(model, recipe, used_precision, data, run, print if verbose else None)
+        training.begin()
+        training.go(more)
+        return FineTuneResult(model, training.trace, training.manifest, None if run is None else run.path)
+
+
+def _default_rate(model: Classifier) -> float:
+    if not model.backbone.trainable_variables:
+        return _RATE_HEAD
+    return _RATE_SMALL if model.backbone.count_params() < _SMALL_MODEL else _RATE_LARGE
+
+
+def _callbacks(callbacks: Any) -> list[Any]:
+    """Return the user's callbacks as a list, as `keras.Model.fit` takes them: None, one, or several."""
+    given = (
+        []
+        if callbacks is None
+        else [callbacks]
+        if isinstance(callbacks, keras.callbacks.Callback)
+        else callbacks
     )
-    before = model.get_weights()
-    began = time.perf_counter()
-    status = "interrupted"
-    try:
-        with precisions.matmul_precision(used_precision), variables_kept(model):
-            _compute_frozen(model, train, validation, show=print if verbose else None)
+    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
+        raise TypeError(f"`callbacks` must be Keras callbacks, one or a list; got {type(given).__name__}.")
+    for place, each in enumerate(given):
+        if not isinstance(each, keras.callbacks.Callback) or isinstance(each, keras.callbacks.CallbackList):
+            raise TypeError(
+                f"`callbacks` must hold Keras callbacks; number {place} is {each!r} ({type(each).__name__})."
+                + (" Is it a class? Make one of it: add ()." if isinstance(each, type) else "")
+            )
+    return list(given)
+
+
+# --- the rows ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Data:
+    """Checked rows: as batches, and as they came."""
+
+    train: Batches
+    x: np.ndarray
+    y: np.ndarray
+    class_weight: Any  # by name, or "balanced"
+    validation: Batches | None
+    val_x: np.ndarray | None
+    val_y: np.ndarray | None
+
+    def record(self) -> dict[str, Any]:
+        """Return counts and hashes for the manifest."""
+        held_out = None
+        if self.val_x is not None:
+            held_out = {"rows": len(self.val_x), "hash": rows_hash(self.val_x, self.val_y)}
+        return {
+            "train": {"rows": len(self.x), "hash": rows_hash(self.x, self.y)},
+            "validation": held_out,
+        }
+
+
+def _read(
+    model: Classifier, x: Any, y: Any, validation_data: Any, sample_weight: Any, recipe: Recipe
+) -> _Data:
+    """Check rows and labels, and tokenise the rows."""
+    x, y = _pair(model, x, y, x_name="x", y_name="y", sample_weight=sample_weight)
+    weighting = recipe.class_weight
+    weights = _class_weights(weighting, y, model.labels, sample_weight)
+    if weighting is not None and not isinstance(weighting, str):
+        by_class = class_weight_vector(weighting, y, model.labels).tolist()
+        weighting = dict(zip(model.labels, by_class, strict=True))
+    train = model.batches(x, y, weights, batch_size=recipe.batch_size, seed=recipe.seed)
+    if validation_data is None:
+        return _Data(train, x, y, weighting, None, None, None)
+    parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
+    if len(parts) != 2:
+        raise TypeError("`validation_data` must be a pair `(x, y)`, such as `dataset.validation`.")
+    val_x, val_y = _pair(model, *parts, x_name="validation x", y_name="validation y")
+    if recipe.threshold_for is not None and len(np.unique(val_y)) < 2:
+        raise ValueError(
+            "`threshold_for` needs validation rows of both classes; all "
+            f"{len(val_y):,} are {model.labels[val_y[0]]!r}."
+        )
+    validation = model.batches(val_x, val_y, batch_size=2 * recipe.batch_size, name="validation x")
+    return _Data(train, x, y, weighting, validation, val_x, val_y)
+
+
+def _pair(
+    model: Classifier, x: Any, y: Any, *, x_name: str, y_name: str, **also: Any
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows, texts as an array of str, and the places of their classes."""
+    _rows.same_order(**{x_name: x, y_name: y}, **also)
+    rows = _rows.texts(x_name, x) if model.takes_text else _rows.column(x_name, x)
+    places = _labels.read(y_name, y, model.labels)
+    _checks.not_empty(x_name, rows)
+    _checks.same_length(x_name, rows, y_name, places)
+    return rows, places
+
+
+# --- the training -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Training:
+    """One training: its parts, and what is known of it so far."""
+
+    model: Classifier
+    recipe: Recipe
+    precision: str
+    data: _Data
+    run: Run | None
+    show: Any
+    manifest: dict[str, Any] = field(default_factory=dict)
+    trace: TrainingTrace = field(default_factory=TrainingTrace)
+
+    def begin(self) -> None:
+        """Write what is known before the first step; what cannot be written is found out now."""
+        model, run = self.model, self.run
+        self.manifest = {
+            "settings": {
+                **self.recipe.record(), "class_weight": self.data.class_weight,
+                "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
+            },
+            "precision": {"asked": self.recipe.precision, "used": self.precision},
+            "model": {
+                "labels": list(model.labels), "backbone_parameters": int(model.backbone.count_params()),
+                "pooling": model.pooling, **_source(model),
+            },
+            "rows": self.data.record(),
+            "environment": environment(),
+            "status": "running",
+        }  # fmt: skip
+        answer = model.temperature, model.threshold
+        model.temperature, model.threshold = 1.0, None  # of the weights that are about to change
+        model.compile()  # no state of an optimizer is saved
+        if run is None:
+            return
+        try:
+            run.check_room(sum(weight.numpy().nbytes for weight in model.weights))
+            run.write_manifest(self.manifest)
+            if model.takes_text:
+                labels = np.asarray(model.labels, dtype=object)[self.data.y]
+                self.manifest["files"] = {run.train.name: run.save_training_rows(self.data.x, labels)}
+                run.write_manifest(self.manifest)
+            run.begin_checkpoint(model.save)
+        except BaseException:
+            model.temperature, model.threshold = answer
+            run.abandon()
+            raise
+
+    def go(self, more: list[Any]) -> None:
+        """Train, keep the best epoch, write the model, and only then try the rest."""
+        model, data, recipe = self.model, self.data, self.recipe
+        tracer = EpochTrace(
+            rows=len(data.x), val_rows=None if data.val_x is None else len(data.val_x),
+            path=None if self.run is None else self.run.trace, show=self.show,
+            monitor=recipe.monitor if data.validation is not None else None, mode=recipe.mode,
+        )  # fmt: skip
+        guard, counts, best, kept = StopOnDivergence(), ClassificationMetrics(), None, None
+        if data.validation is not None:
+            best = BestEpoch(recipe.monitor or "val_loss", mode=recipe.mode, patience=recipe.early_stopping)
+        if self.run is not None:
+            kept = Checkpoint(self.run.save_best, best)
+        before = model.get_weights()
+        began = time.perf_counter()
+        status = "interrupted"
+        try:
+            self._fit([counts, guard, tracer, *filter(None, (best, kept)), *more], alone=not more)
+            # The last step's loss was computed before its update: look at what that left.
+            finite = all(np.isfinite(weight.numpy()).all() for weight in model.weights)
+            status = "complete" if finite and not guard.diverged else "diverged"
+        finally:
+            counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
+            # The graphs were made for this precision, and the rate has run down to 0: the next user starts
+            # afresh, `evaluate` tells the plain loss without label smoothing, no optimizer state is saved.
+            model.compile()
+            model.cut, model._forward, model.micro_batches = None, None, 1
+            if status == "interrupted" and best is not None:
+                best.restore()
+            broken = status == "diverged" or lost(model)
+            if broken:
+                model.set_weights(before)
+            self.trace = tracer.trace
+            model.moved = _moved(model, before)
+            self.manifest |= {
+                "status": status, "epochs": len(self.trace.epochs),
+                "seconds": round(time.perf_counter() - began, 3),
+                "best_epoch": self.trace.best_epoch, "moved": dict(model.moved),
+            }  # fmt: skip
+            if kept is not None:
+                kept.close()
+            if status == "complete":
+                self.manifest |= {"temperature": None, "threshold": None}
+            self._write(model=bool(self.trace.epochs) and not broken)
+        if status == "diverged":
+            raise FloatingPointError(
+                f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from "
+                "before it are restored. "
+                f"Lower `learning_rate` (it was {recipe.learning_rate:g})."
+            )
+        self._decide()
+
+    def _fit(self, callbacks: list[Any], *, alone: bool) -> None:
+        """Compile and fit; with `alone`, no callback of the user's wants to see every step."""
+        model, recipe, train, validation = self.model, self.recipe, self.data.train, self.data.validation
+        assert recipe.learning_rate is not None
+        steps = len(train) * recipe.epochs
+        model.compile(
+            optimizer=fine_tuning_optimizer(
+                recipe.learning_rate, recipe.weight_decay, steps=steps, used_rows=_used_rows(model, train)
+            ),
+            loss=CrossEntropy(recipe.label_smoothing),
+        )
+        optimizer: Any = model.optimizer
+        # Variables made inside the first step would have TensorFlow trace that step a second time.
+        optimizer.build(model.trainable_variables)
+        _seed_dropout(model, recipe.seed)
+        with precisions.matmul_precision(self.precision), variables_kept(model):
+            _compute_frozen(model, train, validation, show=self.show)
             model.micro_batches = micro_batches.how_many(model, train)
             head_alone = train.rows.features.keys() == {"frozen"}  # what the whole backbone gave, kept
-            if head_alone and not callbacks and len(train) * epochs >= _WORTH_IT:
+            if head_alone and alone and steps >= _WORTH_IT:
                 model.steps_per_execution = _STEPS_A_CALL
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
-                epochs=epochs, verbose=0, shuffle=False,  # the batches are shuffled already
-                callbacks=[counts, guard, tracer, *([best] if best else []), *callbacks],
+                epochs=recipe.epochs, verbose=0, shuffle=False,  # the batches are shuffled already
+                callbacks=callbacks,
             )  # fmt: skip
-        # The last step's loss was computed before its update: look at what that left.
-        finite = all(np.isfinite(weight.numpy()).all() for weight in model.weights)
-        status = "complete" if finite and not guard.diverged else "diverged"
-    finally:
-        counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
-        # The graphs were made for this precision, and the rate has run down to 0: the next user starts
-        # afresh, `evaluate` tells the plain loss without label smoothing, and no optimizer state is saved.
-        model.compile()
-        model.cut, model._forward, model.micro_batches = None, None, 1
-        if status == "diverged":
-            model.set_weights(before)
-        elif status == "interrupted" and best is not None:
-            best.restore()
-        cut_short = lost(model)
-        if cut_short:
-            model.set_weights(before)
-        trace = tracer.trace
-        model.moved = _moved(model, before)
-        manifest |= {
-            "status": status,
-            "seconds": round(time.perf_counter() - began, 3),
-            "best_epoch": trace.best_epoch,
-            "moved": dict(model.moved),
-        }
-        if status == "complete":
-            manifest |= _decision(model, calibrate, threshold_for, validation_data)
-        if folder is not None:
-            if model.takes_text:
-                folder.save_training_rows(x, np.asarray(model.labels)[indices])
-            if trace.epochs and status != "diverged" and not cut_short:
-                folder.save_model(model)
-            folder.write_manifest(manifest)
-    if status == "diverged":
-        raise FloatingPointError(
-            f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from "
-            "before it are restored. "
-            f"Lower `learning_rate` (it was {learning_rate:g})."
-        )
-    return FineTuneResult(model, trace, manifest, None if folder is None else folder.path)
+
+    def _write(self, *, model: bool) -> None:
+        """Write the model, then the manifest; a failure is a warning, for the weights are in memory."""
+        run = self.run
+        if run is None:
+            return
+        try:
+            if model:
+                run.save_model(self.model.save)
+            run.write_manifest(self.manifest)
+        except OSError as error:
+            kept = " Its checkpoint has the weights of the best epoch." if run.weights is not None else ""
+            warnings.warn(
+                f"The run could not be written whole: {error} The model in memory is trained: save it "
+                f"elsewhere with `model.save(path)`.{kept}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        else:
+            if model:
+                run.end_checkpoint()
+
+    def _decide(self) -> None:
+        """Fit what turns logits into an answer on the validation rows; write the model once more with it."""
+        model, recipe = self.model, self.recipe
+        if not recipe.calibrate and recipe.threshold_for is None:
+            return
+        rows = self.data.val_x, self.data.val_y
+        try:
+            if recipe.calibrate:
+                self.manifest["temperature"] = model.calibrate(*rows)
+            if recipe.threshold_for is not None:
+                chosen = model.choose_threshold(*rows, goal=recipe.threshold_for)
+                self.manifest["threshold"] = dataclasses.asdict(chosen)
+        except ValueError as error:
+            warnings.warn(
+                f"The model is trained, but not all that was asked could be chosen for it: {error}",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self._write(model=True)
+
+
+def _source(model: Classifier) -> dict[str, Any]:
+    """Return where the backbone came from; of a folder's path no more than its name, for runs are shared."""
+    source = dict(getattr(model, "source", {}))
+    if os.path.isabs(name := str(source.get("backbone"))):
+        source["backbone"] = os.path.basename(name)
+    return source
 
 
 def _compute_frozen(model: Classifier, train: Batches, validation: Batches | None, *, show: Any) -> None:
@@ -298,18 +465,6 @@ def _used_rows(model: Classifier, train: Batches) -> dict[str, np.ndarray]:
         return {}
     used = np.union1d(tokens, [0])  # batches are padded with 0
     return {table.path: used} if len(used) < table.shape[0] / 2 else {}
-
-
-def _decision(
-    model: Classifier, calibrate: bool, threshold_for: str | None, validation_data: Any
-) -> dict[str, Any]:
-    """Fit what turns logits into an answer, on the validation rows alone; return it for the manifest."""
-    temperature = model.calibrate(*validation_data) if calibrate else None
-    threshold = model.choose_threshold(*validation_data, goal=threshold_for) if threshold_for else None
-    return {
-        "temperature": temperature,
-        "threshold": None if threshold is None else dataclasses.asdict(threshold),
-    }
 
 
 def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:

@@ -1,9 +1,12 @@
 """fine_tune on tiny rows: it learns, keeps the best epoch, repeats itself, and fails in one sentence."""
 
+import errno
 import json
 import re
+import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +15,9 @@ import pytest
 import tensorflow as tf
 
 import finetune_eval as fe
+from finetune_eval import _files
 from finetune_eval.models import backbones
+from finetune_eval.runs import Run
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import fine_tune as module
 from finetune_eval.training import precision
@@ -123,13 +128,14 @@ def test_the_run_folder_holds_the_trace_the_model_and_the_manifest(run):
 
 def test_the_manifest_says_what_was_done(run, tiny):
     result, _, (val_x, val_y) = run
-    manifest = json.loads((result.run_dir / "manifest.json").read_text())
-    assert manifest == json.loads(json.dumps(result.manifest))
+    manifest = Run(result.run_dir).read_manifest()
+    assert manifest == _files.to_json(result.manifest)
     assert manifest["status"] == "complete" and manifest["seconds"] > 0
     assert manifest["settings"] == {
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
+        "calibrate": False, "threshold_for": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
     }  # fmt: skip
     from finetune_eval.data.ledger import rows_hash
@@ -433,7 +439,8 @@ def test_a_run_interrupted_in_its_first_epoch_has_no_model(tiny, data, held_out,
         )
     assert json.loads((tmp_path / "r" / "manifest.json").read_text())["status"] == "interrupted"
     sentence = (
-        f"`path` {str(tmp_path / 'r')!r} holds no model: there is no model.keras and no task.json in it."
+        f"`path` {str(tmp_path / 'r')!r} holds no model: it holds a run that was interrupted in epoch 1 of "
+        "2; no weights were kept."
     )
     with pytest.raises(FileNotFoundError, match=exactly(sentence)):
         fe.load_model(tmp_path / "r")
@@ -462,6 +469,216 @@ def test_an_interruption_while_a_batch_is_made_loses_no_weight(tiny, data, monke
         quick(model, *data)
     assert same_weights(model.get_weights(), before)
     assert np.isfinite(quick(model, *data).trace.epochs[-1].metrics["loss"])
+
+
+# --- what fails does not lose the training ---
+
+
+KILLED = """
+import os, signal, sys
+import keras, numpy as np
+sys.path.insert(0, sys.argv[1])
+import conftest as tiny
+from finetune_eval import fine_tune
+
+class Kill(keras.callbacks.Callback):
+    def on_train_batch_end(self, batch, logs=None):
+        if self.epoch == 3 and batch == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epoch = epoch
+    def on_epoch_end(self, epoch, logs=None):
+        np.savez(f"{sys.argv[2]}.{epoch + 1}.npz", *self.model.get_weights())
+
+x, y = tiny.numeric_rows(80)
+held_out = tiny.numeric_rows(40, seed=1) if sys.argv[3] == "validated" else None
+model = tiny.numeric_classifier()
+model.threshold = 0.3
+fine_tune(model, x, y, epochs=4, learning_rate=0.05, validation_data=held_out, verbose=False,
+          callbacks=[Kill()], run_dir=sys.argv[2])
+"""
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough: it starts Python")
+@pytest.mark.parametrize("validated", ["validated", "not validated"])
+def test_a_run_killed_in_its_last_epoch_keeps_the_best_one(tiny, tmp_path, validated):
+    folder = tmp_path / "run"
+    here = str(Path(__file__).parent.parent)
+    command = [sys.executable, "-c", KILLED, here, str(folder), validated]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    run = Run(folder)
+    assert run.read_manifest()["status"] == "running" and not run.in_use()
+    assert len(TrainingTrace.load(run.trace).epochs) == 3
+    model = fe.load_model(folder)
+    # A thread writes: what the third epoch ended with may not be there yet, what an earlier one did is.
+    best = TrainingTrace.load(run.trace).best_epoch if validated == "validated" else 3
+    ended = [list(np.load(f"{folder}.{epoch}.npz").values()) for epoch in range(1, best + 1)]
+    assert any(same_weights(model.get_weights(), weights) for weights in ended)
+    assert (model.temperature, model.threshold) == (1.0, None)  # those of other weights are not theirs
+    sentence = (
+        f"`run_dir` {str(folder)!r} holds a run that was cut short: its process was killed in epoch 4 of 4; "
+        "its weights are kept, and `load_model` reads them; pass a new folder, or remove it first."
+    )
+    with pytest.raises(FileExistsError, match=exactly(sentence)):
+        quick(tiny.numeric_classifier(), *tiny.numeric_rows(8), run_dir=folder)
+
+
+class Full:
+    """Stands for a disk without room for files whose names begin with `name`."""
+
+    def __init__(self, monkeypatch, name):
+        self.name, self.write = name, _files.write
+        monkeypatch.setattr(_files, "write", self)
+
+    def __call__(self, path, fill):
+        def half(temporary):
+            fill(temporary)
+            if path.name.startswith(self.name):
+                raise OSError(errno.ENOSPC, "No space left on device")
+
+        self.write(path, half)
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "train.parquet", "model.keras"])
+def test_what_cannot_be_written_before_training_is_no_run(tiny, tmp_path, monkeypatch, name):
+    model = tiny.text_classifier()
+    model.temperature, model.threshold = 2.5, 0.3
+    before = model.get_weights()
+    Full(monkeypatch, name)
+    with pytest.raises(OSError, match=f"{name}' could not be written .No space left on device..$"):
+        quick(model, TEXTS, Y, run_dir=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    assert same_weights(model.get_weights(), before) and model.threshold == 0.3
+
+
+def test_a_model_that_cannot_be_written_is_returned(tiny, data, held_out, tmp_path, monkeypatch):
+    class Fill(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            disk.name = "m"  # model.keras and manifest.json
+
+    disk, folder = Full(monkeypatch, "never"), tmp_path / "run"
+    options = {"validation_data": held_out, "callbacks": Fill(), "run_dir": folder}
+    with pytest.warns(RuntimeWarning) as said:
+        result = quick(tiny.numeric_classifier(), *data, **options)
+    assert [str(each.message) for each in said if each.category is RuntimeWarning] == [
+        f"The run could not be written whole: {str(folder / 'model' / 'model.keras')!r} could not be written "
+        "(No space left on device). The model in memory is trained: save it elsewhere with "
+        "`model.save(path)`. Its checkpoint has the weights of the best epoch."
+    ]
+    x, y = held_out
+    assert result.model.evaluate(x, y, verbose=0)[0] == pytest.approx(
+        min(record.metrics["val_loss"] for record in result.trace.epochs), abs=1e-6
+    )
+    again = fe.load_model(folder)  # the checkpoint has it
+    assert same_weights(again.get_weights(), result.model.get_weights())
+    assert not list(folder.rglob(".*"))
+
+
+def test_a_checkpoint_or_a_trace_that_cannot_be_written_stops_nothing(
+    tiny, data, held_out, tmp_path, monkeypatch
+):
+    disk = Full(monkeypatch, "best.npz")
+    append = _files.append_line
+
+    def fails(path, record, **kwargs):
+        if record["epoch"] == 2:
+            raise OSError(errno.ENOSPC, "No space left on device", str(path))
+        append(path, record, **kwargs)
+
+    monkeypatch.setattr(_files, "append_line", fails)
+    with pytest.warns(RuntimeWarning) as said:
+        result = quick(
+            tiny.numeric_classifier(), *data, validation_data=held_out, epochs=4, run_dir=tmp_path / "run"
+        )  # fmt: skip
+    sentences = [str(each.message) for each in said]
+    assert any(
+        re.match("The weights of epoch 1 could not be written: .*best.npz", each) for each in sentences
+    )
+    assert any(
+        re.match("The trace of the epochs could not be written: .*trace.jsonl", each) for each in sentences
+    )
+    assert disk.name and Run(tmp_path / "run").read_manifest()["status"] == "complete"
+    assert TrainingTrace.load(tmp_path / "run" / "trace.jsonl").epochs == result.trace.epochs
+
+
+def test_a_goal_that_no_threshold_reaches_is_a_warning_and_the_model_is_kept(tiny, data, tmp_path):
+    x, y = data
+    with pytest.warns(
+        RuntimeWarning, match="The model is trained, but not all .*: `goal` 'precision>=0.99' is"
+    ):
+        result = quick(
+            tiny.numeric_classifier(), x, y, validation_data=(x[:4], 1 - y[:4]), calibrate=True, epochs=9,
+            threshold_for="precision>=0.99", run_dir=tmp_path / "run",
+        )  # fmt: skip
+    manifest = Run(tmp_path / "run").read_manifest()
+    assert manifest["status"] == "complete" and manifest["threshold"] is None
+    again = fe.load_model(tmp_path / "run")
+    assert again.temperature == result.model.temperature == pytest.approx(manifest["temperature"])
+    assert manifest["temperature"] != 1 and again.threshold is None
+
+
+def test_calibrating_with_a_bad_row_leaves_the_answer_as_it_was(tiny, data):
+    model = tiny.numeric_classifier()
+    model.temperature, model.threshold = 2.5, 0.3
+    x, y = data
+    bad = x.copy()
+    bad[3, 2] = np.nan
+    for rows in ((x, np.where(np.arange(80) == 7, 5, y)), (bad, y), (x[:, :4], y), (x, y[:3])):
+        with pytest.raises(ValueError):
+            model.calibrate(*rows)
+        with pytest.raises(ValueError):
+            model.choose_threshold(*rows)
+        assert (model.temperature, model.threshold) == (2.5, 0.3)
+
+
+# --- forms of rows, weights and callbacks ---
+
+
+TEXTS = ["a good film.", "Bad, bad film!", "the film was very good", "not good"]
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        tf.constant, np.array, pd.Series, lambda texts: pd.DataFrame({"text": texts}), tuple,
+        lambda texts: np.array([text.encode() for text in texts]), lambda texts: np.array(texts)[:, None],
+    ],
+    ids=["tensor", "array", "Series", "DataFrame", "tuple", "bytes", "(n, 1)"],
+)  # fmt: skip
+def test_texts_of_every_form_are_kept_with_the_run(tiny, form, tmp_path):
+    model = tiny.text_classifier()
+    quick(model, form(TEXTS), Y, epochs=1, run_dir=tmp_path / "run")
+    texts, labels = Run(tmp_path / "run").training_rows()
+    assert (texts, labels.tolist()) == (TEXTS, ["negative", "positive"] * 2)
+    assert fe.evaluate(model, TEXTS[:2], Y[:2], train=tmp_path / "run").leaks.counts["exact"] == 2
+
+
+def test_class_weights_by_numpy_keys_are_those_of_plain_keys(tiny, data, tmp_path):
+    x, y = data
+    weights, given = [], ({0: 1, 1: 2}, dict(zip(np.unique(y), np.float32([1, 2]), strict=True)))
+    for number, class_weight in enumerate(given):
+        model = tiny.numeric_classifier()
+        quick(model, x, y, class_weight=class_weight, epochs=1, run_dir=tmp_path / str(number))
+        settings = Run(tmp_path / str(number)).read_manifest()["settings"]
+        assert settings["class_weight"] == {"negative": 1.0, "positive": 2.0}
+        weights.append(model.get_weights())
+    assert same_weights(*weights)
+
+
+@pytest.mark.parametrize("form", [lambda each: each, lambda each: [each], lambda each: (each,)])
+def test_one_callback_or_several(tiny, data, form):
+    weights = Weights()
+    quick(tiny.numeric_classifier(), *data, callbacks=form(weights))
+    assert len(weights.epochs) == 2
+    quick(tiny.numeric_classifier(), *data, callbacks=None, epochs=1)
+
+
+def test_a_run_that_is_owned_already_is_written_into(tiny, data, tmp_path):
+    with Run.create(tmp_path / "run") as mine:
+        result = quick(tiny.numeric_classifier(), *data, run_dir=mine)
+        assert mine.in_use() and result.run_dir == tmp_path / "run"
+    assert Run(tmp_path / "run").read_manifest()["status"] == "complete"
 
 
 # --- precision ---
@@ -541,13 +758,13 @@ TRAPS = {
     "no labels": (dict(y=None), ValueError,
         "`y` is None; labels are needed: one class index or class name for each row."),
     "label -1": (dict(y=[0, 1, -1, 1]), ValueError,
-        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is -1."),
+        "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 2 is -1."),
     "label K": (dict(y=[0, 1, 2, 1]), ValueError,
-        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is 2."),
+        "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 2 is 2."),
     "fractional label": (dict(y=[0, 1, 0.7, 1]), ValueError,
-        "`y` must be class indices from 0 to 1 (negative, positive); row 2 is 0.7."),
+        "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 2 is 0.7."),
     "NaN label": (dict(y=[0, 1, np.nan, 1]), ValueError,
-        "`y` has no label in row 2 (NaN); drop the row or give it a label."),
+        "`y` has no label in row 2; drop the row or give it a label."),
     "unknown name": (dict(y=["positive", "negative", "neutral", "positive"]), ValueError,
         "`y` has an unknown label 'neutral' in row 2; the labels are 'negative', 'positive'."),
     "NaN in x": (dict(x=ONE_COLUMN_OFF), ValueError,
@@ -566,7 +783,8 @@ TRAPS = {
         "`x` must hold numbers, for this model takes (10,) numbers a row."),
     "too few columns": (dict(x=np.zeros((4, 9))), ValueError, "`x` must have shape (rows, 10); got (4, 9)."),
     "validation labels": (dict(validation_data=(X, [0, 1, 0, 3])), ValueError,
-        "`validation y` must be class indices from 0 to 1 (negative, positive); row 3 is 3."),
+        "`validation y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 3 is "
+        "3."),
     "validation without labels": (dict(validation_data=X), TypeError,
         "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
     "unknown monitor": (dict(validation_data=(X, Y), monitor="val_f2"), ValueError,
@@ -582,6 +800,32 @@ TRAPS = {
         "`learning_rate` must be a finite number above 0 and at most 1; got 0."),
     "smoothing": (dict(label_smoothing=1), ValueError,
         "`label_smoothing` must be a finite number at least 0 and below 1; got 1."),
+    "goal": (dict(validation_data=(X, Y), threshold_for="recal>=0.9"), ValueError,
+        "`threshold_for` must be one of 'f1', 'accuracy', 'balanced_accuracy', 'cost', 'recall>=0.9', "
+        "'precision>=0.9'; got 'recal>=0.9'. Did you mean 'recall>=0.9'?"),
+    "cost": (dict(validation_data=(X, Y), threshold_for="cost"), ValueError,
+        "`threshold_for` cannot be 'cost': what a mistake costs must be said. Train without it, then "
+        "`choose_threshold(y, p, goal='cost', false_positive_cost=..., false_negative_cost=...)`."),
+    "one class to choose on": (dict(validation_data=(X, [1, 1, 1, 1]), threshold_for="f1"), ValueError,
+        "`threshold_for` needs validation rows of both classes; all 4 are 'positive'."),
+    "two arrays in one": (dict(validation_data=np.zeros((2, 10))), TypeError,
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+    "weights in a list": (dict(class_weight=[1.0, 2.0]), TypeError,
+        "`class_weight` must be a dictionary from class to weight, or 'balanced'; got list. Write "
+        "{class: weight, ...}."),
+    "no callback": (dict(callbacks=[keras.callbacks.TerminateOnNaN]), TypeError,
+        "`callbacks` must hold Keras callbacks; number 0 is <class "
+        "'keras.src.callbacks.terminate_on_nan.TerminateOnNaN'> (type). Is it a class? Make one of it: add "
+        "()."),
+    "callbacks of another kind": (dict(callbacks="EarlyStopping"), TypeError,
+        "`callbacks` must be Keras callbacks, one or a list; got str."),
+    "calibrate": (dict(validation_data=(X, Y), calibrate="yes"), TypeError,
+        "`calibrate` must be True or False; got 'yes'."),
+    "seed": (dict(seed=2**32), ValueError, "`seed` must be below 4294967296; got 4294967296."),
+    "another order": (dict(x=pd.DataFrame(X, index=list("abcd")), y=pd.Series(Y, index=list("abdc"))),
+        ValueError, "`x` and `y` name their rows differently: row 2 is 'c' in one index and 'd' in the other."
+        " Bring one into the order of the other (`y = y.loc[x.index]`), or, where their rows are in the same "
+        "order already, call `.reset_index(drop=True)` on both."),
     "precision": (dict(precision="fp16"), ValueError,
         "`precision` must be one of 'auto', 'float32', 'bfloat16'; got 'fp16'."),
 }  # fmt: skip

@@ -1,0 +1,351 @@
+"""A run on disk: where each file of a run folder is, who may write it, and what became of the run.
+
+```
+runs/NAME/
+  manifest.json       settings, versions, hashes, and the status: running, complete, interrupted or diverged
+  data.json           what happened to the rows before they were learned from
+  train.parquet       the training texts and labels, to look for them in test rows
+  trace.jsonl         one line an epoch, written as the epoch ends
+  checkpoint/         while training: the model as it began, and the weights of the best epoch so far
+  model/model.keras   the trained model
+  evaluation.json     predictions.parquet       one evaluation; each names the other's checksum
+  report.html         MODEL_CARD.md
+```
+
+One process owns a run folder at a time: it holds the lock of `.lock`, which the system frees however the
+process ends. A manifest that says "running" while nobody holds the lock is of a run that was killed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from finetune_eval import _files
+
+_FORMAT = 1  # of manifest.json; the first with a checksum
+_STORIES = {
+    "interrupted": "was interrupted",
+    "diverged": "diverged",
+    "running": "was cut short: its process was killed",
+}
+
+
+class Run:
+    """The files of a run folder. `Run.create` and `Run.own` give one that this process may write to.
+
+    Args:
+        path: The folder.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        self.path = Path(path)
+        self.manifest = self.path / "manifest.json"
+        self.data = self.path / "data.json"
+        self.train = self.path / "train.parquet"
+        self.trace = self.path / "trace.jsonl"
+        self.checkpoint = self.path / "checkpoint"
+        self.model = self.path / "model" / "model.keras"
+        self.evaluation = self.path / "evaluation.json"
+        self.predictions = self.path / "predictions.parquet"
+        self.report = self.path / "report.html"
+        self.card = self.path / "MODEL_CARD.md"
+        self._lock = self.path / ".lock"
+
+    def __repr__(self) -> str:
+        return f"Run({str(self.path)!r})"
+
+    # --- who may write ---------------------------------------------------------
+
+    @classmethod
+    @contextlib.contextmanager
+    def create(cls, path: str | os.PathLike[str], *, or_next_free: bool = False) -> Iterator[Run]:
+        """Make a run folder, and own it until the context ends.
+
+        A folder that was made here is removed again where no manifest was written: nothing had begun.
+
+        Args:
+            path: The folder; it may exist, without any file of a run in it.
+            or_next_free: Whether to take NAME-2, NAME-3, ... where NAME is taken.
+
+        Raises:
+            FileExistsError: There is a run in it, or another process is writing one; the sentence says
+                what became of that run.
+            OSError: It cannot be written.
+        """
+        first = checked_path("run_dir", path)
+        with contextlib.ExitStack() as held:
+            for number in itertools.count(1):
+                run = cls(first if number == 1 else first.with_name(f"{first.name}-{number}"))
+                try:
+                    run._claim(held, alone=or_next_free)
+                    break
+                except FileExistsError:
+                    if not or_next_free:
+                        raise
+            yield run
+
+    @contextlib.contextmanager
+    def own(self) -> Iterator[None]:
+        """Own the folder of a run that exists, so that no other process writes to it meanwhile.
+
+        Raises:
+            FileExistsError: Another process is writing to it.
+        """
+        with contextlib.ExitStack() as held:
+            self._hold(held, f"{str(self.path)!r}")
+            yield
+
+    def _claim(self, held: contextlib.ExitStack, *, alone: bool) -> None:
+        """Hold the lock of a folder that is new, or has no file of a run (with `alone`: no file) in it."""
+        shown = f"`run_dir` {str(self.path)!r}"
+        if os.path.lexists(self.path) and not self.path.is_dir():
+            raise FileExistsError(f"{shown} is a file; pass a folder.")
+        attempt = contextlib.ExitStack()
+        with attempt:
+            attempt.callback(_remove_empty, [self.path, *self.path.parents], _missing(self.path))
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise _unwritable(shown, error) from None
+            self._hold(attempt, shown)
+            if os.path.lexists(self.manifest):
+                raise FileExistsError(
+                    f"{shown} {self.account(owned=True)}; pass a new folder, or remove it first."
+                )
+            found = sorted({path.name for path in self.path.iterdir()} - {self._lock.name})
+            ours = [name for name in found if name in self._names()]
+            if ours:
+                raise FileExistsError(
+                    f"{shown} has a {ours[0]} but no manifest.json: it is not a whole run, and nothing in it "
+                    "is overwritten. Pass a new folder, or remove it first."
+                )
+            if alone and found:
+                raise FileExistsError(f"{shown} is not empty.")
+            held.push(attempt.pop_all())
+
+    def _hold(self, held: contextlib.ExitStack, shown: str) -> None:
+        try:
+            held.enter_context(_files.held_alone(self._lock))
+        except BlockingIOError:
+            raise FileExistsError(
+                f"{shown} is being written by another process; pass another folder, or wait until it ends."
+            ) from None
+        except OSError as error:
+            raise _unwritable(shown, error) from None
+        for folder in (self.path, self.model.parent, self.checkpoint):
+            _files.remove_leftovers(folder)
+
+    def _names(self) -> set[str]:
+        return {value.relative_to(self.path).parts[0] for value in vars(self).values() if value != self.path}
+
+    def in_use(self) -> bool:
+        """Whether a process is writing to the folder."""
+        try:
+            with _files.locked(self._lock, shared=True, wait=False):
+                return False
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+
+    # --- what became of it -----------------------------------------------------
+
+    def account(self, *, owned: bool = False) -> str:
+        """Return what the folder holds, as the rest of a sentence that begins with its name.
+
+        Args:
+            owned: Whether this process owns the folder, so that nobody else can be training in it.
+        """
+        try:
+            manifest = self.read_manifest()
+        except (OSError, ValueError):
+            return "holds a run whose manifest.json cannot be read"
+        status = manifest.get("status")
+        if status == "complete":
+            return "holds a run already"
+        if status == "running" and not owned and self.in_use():
+            return "holds a run that another process is still training"
+        return f"holds a run that {_STORIES.get(str(status), 'is not whole')}{self._progress(manifest)}"
+
+    def _progress(self, manifest: Mapping[str, Any]) -> str:
+        try:
+            done = len(_files.read_lines(self.trace))
+        except (OSError, ValueError):
+            done = 0
+        settings = manifest.get("settings")
+        epochs = settings.get("epochs") if isinstance(settings, dict) else None
+        where = ""
+        if isinstance(epochs, int):
+            where = (
+                f" in epoch {done + 1} of {epochs}"
+                if done < epochs
+                else f" after the last of {epochs} epochs"
+            )
+        if self.weights is None:
+            return f"{where}; no weights were kept"
+        return f"{where}; its weights are kept, and `load_model` reads them"
+
+    @property
+    def weights(self) -> Path | None:
+        """The file that holds the trained weights: the model's, or that of the best epoch of a killed run."""
+        return next((path for path in (self.model, self.checkpoint / "best.npz") if path.is_file()), None)
+
+    # --- what it holds ---------------------------------------------------------
+
+    def write_manifest(self, manifest: Mapping[str, Any]) -> None:
+        """Write `manifest.json`."""
+        _files.write_json(self.manifest, _files.to_json(manifest), format=_FORMAT)
+
+    def read_manifest(self) -> dict[str, Any]:
+        """Read `manifest.json`.
+
+        Raises:
+            FileNotFoundError: There is none.
+            ValueError: It is damaged.
+        """
+        return _files.read_json(self.manifest, newest_format=_FORMAT, checked_from=_FORMAT)
+
+    def save_training_rows(self, texts: Any, labels: Any) -> str:
+        """Write the training texts and the names of their classes to `train.parquet`; return its checksum."""
+        import pandas as pd
+
+        rows = pd.DataFrame({"text": list(texts), "label": list(labels)})
+        _files.write(self.train, lambda file: rows.to_parquet(file, index=False))
+        return _files.sha256(self.train)
+
+    def training_rows(self) -> tuple[list[str], np.ndarray]:
+        """Return the training texts and the names of their classes.
+
+        Raises:
+            FileNotFoundError: The run kept none.
+            ValueError: The file is damaged, or not the one that the run wrote.
+        """
+        shown = repr(str(self.train))
+        if not self.train.is_file():
+            raise FileNotFoundError(f"{shown} does not exist.")
+        known = self.read_manifest().get("files", {}) if self.manifest.is_file() else {}
+        if known.get(self.train.name, digest := _files.sha256(self.train)) != digest:
+            raise ValueError(
+                f"{shown} is damaged or was changed: it is not the file that its run wrote. "
+                "Restore it from a copy."
+            )
+        import pandas as pd
+
+        try:
+            frame = pd.read_parquet(self.train)
+        except (OSError, ValueError) as error:  # pyarrow's errors are both
+            raise ValueError(f"{shown} is damaged: it cannot be read as Parquet ({error}).") from None
+        for column in ("text", "label"):
+            if column not in frame:
+                raise ValueError(
+                    f"{shown} needs the columns 'text' and 'label'; it has "
+                    f"{', '.join(map(repr, map(str, frame.columns)))}."
+                )
+        return frame["text"].tolist(), frame["label"].to_numpy()
+
+    def save_model(self, save: Callable[[Path], Any]) -> None:
+        """Let `save` (as `model.save`) write `model/model.keras`, whole or not at all."""
+        _files.write(self.model, save)
+
+    def begin_checkpoint(self, save: Callable[[Path], Any]) -> None:
+        """Let `save` write the model as it begins: its structure, and the weights that stay as they are."""
+        _files.write(self.checkpoint / "model.keras", save)
+
+    def save_best(self, weights: Mapping[str, np.ndarray]) -> None:
+        """Write the weights of the best epoch so far into the checkpoint, in place of those before."""
+        _files.write(self.checkpoint / "best.npz", lambda file: _write_arrays(file, weights))
+
+    def read_best(self) -> dict[str, np.ndarray]:
+        """Read what `save_best` wrote."""
+        path = self.checkpoint / "best.npz"
+        try:
+            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # zipfile's, zlib's and NumPy's errors have nothing in common
+            raise ValueError(f"{str(path)!r} is damaged: it cannot be read as arrays ({error}).") from None
+
+    def abandon(self) -> None:
+        """Remove what was written before a training that then could not begin."""
+        self.end_checkpoint()
+        for path in (self.train, self.manifest):
+            path.unlink(missing_ok=True)
+
+    def end_checkpoint(self) -> None:
+        """Remove the checkpoint: the model is written."""
+        shutil.rmtree(self.checkpoint, ignore_errors=True)
+
+    def check_room(self, bytes_of_weights: int) -> None:
+        """Raise OSError where the disk has no room for the files that training writes."""
+        # The model as it begins, the weights of the best epoch, and the model at the end.
+        needed = 3 * bytes_of_weights
+        free = shutil.disk_usage(self.path).free
+        if free < needed:
+            raise OSError(
+                f"`run_dir` {str(self.path)!r} is on a disk with {_size(free)} free; this model needs "
+                f"{_size(needed)}. Make room, or pass another folder."
+            )
+
+
+@contextlib.contextmanager
+def claimed(run_dir: str | os.PathLike[str] | Run | None) -> Iterator[Run | None]:
+    """Give the run of an argument `run_dir`: a new one, owned meanwhile; an owned one as it is; or None."""
+    if run_dir is None or isinstance(run_dir, Run):
+        yield run_dir
+        return
+    with Run.create(run_dir) as run:
+        yield run
+
+
+def checked_path(name: str, path: Any) -> Path:
+    """Return a path, or raise where an argument is none."""
+    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
+        raise TypeError(f"`{name}` must be a path; got {path!r} ({type(path).__name__}).")
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"`{name}` must be the path of a folder; got {text!r}.")
+    return Path(text)
+
+
+def safe_name(text: str) -> str:
+    """Return a text as the name of a folder: no path, nothing hidden, never empty.
+
+    Example:
+        >>> safe_name("reviews"), safe_name(".."), safe_name("a/b")
+        ('reviews', 'run', 'a-b')
+    """
+    return text.replace(os.sep, "-").replace("\0", "").strip().lstrip(".") or "run"
+
+
+def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    with open(file, "wb") as handle:
+        np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def _missing(path: Path) -> set[Path]:
+    return {folder for folder in (path, *path.parents) if not folder.exists()}
+
+
+def _remove_empty(folders: list[Path], made: set[Path]) -> None:
+    """Remove the folders that were made here, innermost first, as far as nothing is in them."""
+    with contextlib.suppress(OSError):
+        for folder in folders:
+            if folder in made:
+                folder.rmdir()
+
+
+def _unwritable(shown: str, error: OSError) -> OSError:
+    return type(error)(f"{shown} cannot be written ({error.strerror or error}); pass another folder.")
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 1e6:,.1f} MB"
+
+
+__all__ = ["Run", "checked_path", "claimed", "safe_name"]

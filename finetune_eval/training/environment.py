@@ -1,0 +1,41 @@
+"""The versions and the hardware that a result depends on."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+_PACKAGES = ("finetune-eval", "tensorflow", "jax", "keras", "keras-hub", "numpy", "scikit-learn")
+
+
+def environment() -> dict[str, Any]:
+    """Return the versions and the hardware that a result depends on."""
+    versions: dict[str, str | None] = {}
+    for name in _PACKAGES:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:  # run from a source tree that is not installed
+            versions[name] = None
+    import keras
+
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "backend": keras.backend.backend(),
+        "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),  # sums differ in the last bit with it
+        "threads_an_operation": os.environ.get("TF_NUM_INTRAOP_THREADS"),  # None: all cores
+        "packages": versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")

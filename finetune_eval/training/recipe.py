@@ -1,0 +1,104 @@
+"""Recipe: every setting of a fine-tuning, checked before anything slow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_eval import _checks
+from finetune_eval.evaluation.thresholds import _read_goal
+
+MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
+_SEEDS = 2**32  # the states of Keras' dropout are two numbers of 32 bits
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The settings of `fine_tune`, under its names; what no recipe may hold is refused when one is made.
+
+    Raises:
+        ValueError, TypeError: A setting breaks its rule; the sentence names it.
+    """
+
+    epochs: int = 3
+    batch_size: int = 16
+    learning_rate: float | None = None
+    weight_decay: float = 0.01
+    class_weight: Mapping[Any, float] | str | None = None
+    label_smoothing: float = 0.0
+    early_stopping: int | None = None
+    monitor: str | None = None
+    calibrate: bool = False
+    threshold_for: str | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.calibrate, (bool, np.bool_)):
+            raise TypeError(f"`calibrate` must be True or False; got {self.calibrate!r}.")
+        plain: dict[str, Any] = {
+            "epochs": _checks.positive_int("epochs", self.epochs),
+            "batch_size": _checks.positive_int("batch_size", self.batch_size),
+            "weight_decay": _checks.number("weight_decay", self.weight_decay, at_least=0, below=1),
+            "label_smoothing": _checks.number("label_smoothing", self.label_smoothing, at_least=0, below=1),
+            "seed": _checks.positive_int("seed", self.seed, minimum=0),
+            "calibrate": bool(self.calibrate),
+        }
+        if plain["seed"] >= _SEEDS:
+            raise ValueError(f"`seed` must be below {_SEEDS}; got {self.seed}.")
+        if self.learning_rate is not None:
+            plain["learning_rate"] = _checks.number("learning_rate", self.learning_rate, above=0, at_most=1)
+        if self.early_stopping is not None:
+            plain["early_stopping"] = _checks.positive_int("early_stopping", self.early_stopping)
+        if self.monitor is not None:
+            _checks.one_of("monitor", self.monitor, MONITORS)
+        if isinstance(self.class_weight, str):
+            _checks.one_of("class_weight", self.class_weight, ("balanced",))
+        elif self.class_weight is not None and not isinstance(self.class_weight, Mapping):
+            raise TypeError(
+                "`class_weight` must be a dictionary from class to weight, or 'balanced'; got "
+                f"{type(self.class_weight).__name__}. Write {{class: weight, ...}}."
+            )
+        if self.threshold_for is not None:
+            _check_goal(self.threshold_for)
+        for name, value in plain.items():
+            object.__setattr__(self, name, value)
+
+    def check_fit(self, classes: int, *, validated: bool) -> None:
+        """Raise where the settings need rows or classes that are not there.
+
+        Args:
+            classes: How many the model tells apart.
+            validated: Whether there are validation rows.
+        """
+        if not validated and (self.early_stopping is not None or self.monitor is not None):
+            raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
+        if not validated and (self.calibrate or self.threshold_for is not None):
+            raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
+        if self.threshold_for is not None and classes != 2:
+            raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")
+
+    @property
+    def mode(self) -> str:
+        """Whether the smallest or the largest value of the monitor is the best: "min" or "max"."""
+        return "min" if (self.monitor or "val_loss").endswith("loss") else "max"
+
+    def record(self) -> dict[str, Any]:
+        """Return the settings for the manifest; the precision has a place of its own there."""
+        return {name: value for name, value in vars(self).items() if name != "precision"}
+
+
+def _check_goal(goal: Any) -> None:
+    """Raise where a goal cannot be read, or needs costs, for which `fine_tune` has no argument."""
+    try:
+        name, _ = _read_goal(goal)
+    except (ValueError, TypeError) as error:
+        raise type(error)(str(error).replace("`goal`", "`threshold_for`")) from None
+    if name == "cost":
+        raise ValueError(
+            "`threshold_for` cannot be 'cost': what a mistake costs must be said. Train without it, then "
+            "`choose_threshold(y, p, goal='cost', false_positive_cost=..., false_negative_cost=...)`."
+        )
