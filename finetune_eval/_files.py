@@ -291,6 +291,16 @@ def append_line(path: Path, record: Mapping[str, Any], *, flush: bool = True) ->
         os.close(handle)
 
 
+def record_of_line(line: bytes) -> dict[str, Any] | None:
+    """Return the record of a line that `json_line` made, or None where it is damaged or no record."""
+    try:
+        record = json.loads(line)
+        whole = isinstance(record, dict) and record.pop("checksum", None) in (None, _checksum(record))
+    except (ValueError, RecursionError):
+        return None
+    return record if whole else None
+
+
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """Read what `append_line` wrote; a last line that a killed process left unfinished is left out.
 
@@ -302,14 +312,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
-        try:
-            record = json.loads(line)
-            whole = isinstance(record, dict) and record.pop("checksum", None) in (None, _checksum(record))
-        except (ValueError, RecursionError):
-            if number == len(lines):  # without a line break at its end: never finished
-                break
-            whole = False
-        if not whole:
+        record = record_of_line(line)
+        if record is None and number == len(lines):  # without a line break at its end: never finished
+            break
+        if record is None:
             raise ValueError(
                 f"{str(path)!r} is damaged in line {number}: it is no record, or does not fit its checksum."
             )

@@ -33,7 +33,7 @@ from finetune_eval.evaluation.baselines import (
     majority_probabilities,
     tfidf_probabilities,
 )
-from finetune_eval.evaluation.lockbox import look
+from finetune_eval.evaluation.lockbox import look, not_counted
 from finetune_eval.evaluation.metrics import resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 
@@ -403,7 +403,10 @@ def _evaluate(
     if asked.baselines and checked.task == "classification":
         changes["baselines"] = tuple(_baselines(result, scorer, content))
     if asked.lockbox is not None and asked.lockbox is not False:
-        changes["looks"] = look(result, None if asked.lockbox is True else asked.lockbox)
+        try:
+            changes["looks"] = look(result, None if asked.lockbox is True else asked.lockbox)
+        except OSError as error:  # a score that was paid for is not lost for it
+            changes["warnings"] = (*result.warnings, not_counted(error))
     return dataclasses.replace(result, **changes)
 
 

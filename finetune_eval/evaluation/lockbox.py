@@ -7,19 +7,21 @@ written: no text, and no result of a single row. Nothing is counted unless it is
 
 from __future__ import annotations
 
-import contextlib
 import datetime
+import errno
 import hashlib
 import json
 import math
+import mmap
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from finetune_eval import _files
 from finetune_eval._text import counted, fill
 from finetune_eval.evaluation.power import normal_quantile
 from finetune_eval.evaluation.seeds import expected_best_of
@@ -92,9 +94,17 @@ class Looks:
 
 
 def home() -> Path:
-    """Return where looks are kept: the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval."""
-    named = os.environ.get("FINETUNE_EVAL_HOME")
-    return Path(named) if named else Path.home() / ".cache" / "finetune_eval"
+    """Return where looks are kept: the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval.
+
+    Raises:
+        OSError: The user has no home folder.
+    """
+    if named := os.environ.get("FINETUNE_EVAL_HOME"):
+        return Path(named)
+    try:
+        return Path.home() / ".cache" / "finetune_eval"
+    except RuntimeError:  # a user that the system does not know, as in some containers
+        raise FileNotFoundError(errno.ENOENT, "this user has no home folder") from None
 
 
 def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
@@ -128,29 +138,27 @@ def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
         "loss": evaluation.loss,
         "wrong": _wrong_by_part(evaluation),
     }
-    every = _append((home() if folder is None else Path(folder)) / _FILE, mine)
-    looks = [entry for entry in every if _is_look(entry) and entry["rows"] == rows]
-    latest = {entry["model"]: entry for entry in looks}
+    path = (home() if folder is None else Path(folder)) / _FILE
+    count, first, latest = _append(path, _files.to_json(mine))
     others = [entry["accuracy"] for name, entry in latest.items() if name != model]
     correlation = _correlation([entry.get("wrong") for entry in latest.values()])
     return Looks(
         rows=rows,
-        count=len(looks),
+        count=count,
         models=len(latest),
         best=all(accuracy > other for other in others),
-        first=str(looks[0]["time"]),
+        first=first,
         luck=_luck(len(latest), correlation, evaluation),
         correlation=correlation,
     )
 
 
-def _is_look(entry: Any) -> bool:
-    """Return whether a line of the file is a look; what is damaged, or another program's, is none."""
-    if not isinstance(entry, dict):
-        return False
-    accuracy = entry.get("accuracy")
-    number = isinstance(accuracy, (int, float)) and not isinstance(accuracy, bool)
-    return number and all(isinstance(entry.get(name), str) for name in ("time", "rows", "model"))
+def not_counted(error: OSError) -> str:
+    """Return the warning of an evaluation that was not counted, without a path: results are shared."""
+    return (
+        "This look at the test rows was not counted: the folder of looks (FINETUNE_EVAL_HOME, or "
+        f"~/.cache/finetune_eval) cannot be written ({error.strerror or error})."
+    )
 
 
 def _luck(models: int, correlation: float | None, evaluation: Evaluation) -> float:
@@ -221,39 +229,52 @@ def _model_key(evaluation: Evaluation) -> str:
     return hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()[:16]
 
 
-def _append(path: Path, entry: dict[str, Any]) -> list[Any]:
-    """Append a line and return all lines; writers in other processes wait for each other, none is lost."""
+def _append(path: Path, entry: dict[str, Any]) -> tuple[int, str, dict[str, dict[str, Any]]]:
+    """Append a look, and return what the file says of the same rows.
+
+    Writers in other processes wait for each other, none is lost. A line that cannot be read counts as a look,
+    of a model that is not known. Lines of other rows are passed over unread: a million cost a tenth of a
+    second.
+
+    Returns:
+        How many looks there were, when the first one was, and the last one of each model.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        with _locked(handle):
-            with os.fdopen(os.dup(handle), "rb") as file:
-                file.seek(0)
-                written = file.read()
-            line = (json.dumps(entry) + "\n").encode()
-            if written and not written.endswith(b"\n"):
-                line = b"\n" + line  # somebody died half-way through a line: that line is lost, not this one
+        with _files.locked(path):
+            line = _files.json_line(entry).encode()
+            size = os.fstat(handle).st_size
+            if size and os.pread(handle, 1, size - 1) != b"\n":
+                line = b"\n" + line  # a writer died half-way through a line: that line is lost, not this one
             if os.write(handle, line) != len(line):
-                raise OSError(f"{str(path)!r} could not be written whole: is the disk full?")
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
             os.fsync(handle)
+            with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as file:
+                return _past_looks(file, entry["rows"])
     finally:
         os.close(handle)
-    out = []
-    for text in (written + line).splitlines():
-        with contextlib.suppress(ValueError):
-            out.append(json.loads(text))
-    return out
 
 
-@contextlib.contextmanager
-def _locked(handle: int) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:  # Windows: appends are whole there, though two counts may come out the same
-        yield
-        return
-    fcntl.flock(handle, fcntl.LOCK_EX)
-    try:
-        yield
-    finally:
-        fcntl.flock(handle, fcntl.LOCK_UN)
+def _past_looks(file: mmap.mmap, rows: str) -> tuple[int, str, dict[str, dict[str, Any]]]:
+    """Return the number of lines of these rows, the time of the first, and the last one of each model."""
+    key, count, last = json.dumps({"rows": rows})[1:-1].encode(), 0, {}
+    first, at = "", file.find(key)
+    while at >= 0:
+        start, end = file.rfind(b"\n", 0, at) + 1, file.find(b"\n", at)
+        if not first and (record := _look_of_line(file[start:end])) is not None:
+            first = record["time"]
+        named = file.find(b'"model": "', start, end)
+        last[file[named:end].split(b'"', 4)[3] if named >= 0 else b""] = start, end
+        count, at = count + 1, file.find(key, end)
+    looks = [_look_of_line(file[start:end]) for start, end in last.values()]
+    return count, first, {look["model"]: look for look in looks if look is not None}
+
+
+def _look_of_line(line: bytes) -> dict[str, Any] | None:
+    """Return a line of the file as a look; None where it is damaged, or of another program."""
+    record = _files.record_of_line(line)
+    if record is None:
+        return None
+    number = type(record.get("accuracy")) in (int, float)
+    return record if number and all(type(record.get(n)) is str for n in ("time", "rows", "model")) else None

@@ -5,7 +5,10 @@ import math
 import stat
 import subprocess
 import sys
+import time
+import tracemalloc
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -110,7 +113,7 @@ def test_writers_in_several_processes_lose_nothing(tmp_path):
         "from finetune_eval.evaluation.lockbox import _append\n"
         "for i in range(100):\n"
         "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000}\n"
-        "    print(len(_append(pathlib.Path(sys.argv[2]), entry)))"
+        "    print(_append(pathlib.Path(sys.argv[2]), entry)[0])"
     )
     workers = [
         subprocess.Popen([sys.executable, "-c", code, str(k), str(path)], stdout=subprocess.PIPE, text=True)
@@ -130,6 +133,59 @@ def test_a_torn_line_costs_only_itself(tmp_path):
         file.write('{"rows": "half a li')
     assert look(scored(80), tmp_path).count == 2
     assert look(scored(80), tmp_path).count == 3
+
+
+def test_lines_that_are_no_looks_are_passed_over(tmp_path):
+    first = look(scored(80), tmp_path)
+    path = tmp_path / "looks.jsonl"
+    whole = json.loads(path.read_text())
+    lines = ["5", "null", "[]", '"text"', "{}", "{" * 100_000, '{"rows": 5}', "\0\0", ""]
+    lines += [json.dumps({name: value for name, value in whole.items() if name != gone}) for gone in whole]
+    lines += [json.dumps({**whole, "rows": "of others"}), json.dumps({**whole, "accuracy": "high"})]
+    path.write_bytes("\n".join([*lines, path.read_text()]).encode())
+    again = look(scored(80), tmp_path)
+    # Of the lines above, those that name these rows are looks at them: all but the one without rows (and the
+    # one of the others). Of the two whole ones and the damaged ones, no other model than this is known.
+    assert (again.count, again.models, again.first) == (len(whole) - 1 + 1 + 2, 1, first.first)
+
+
+def test_a_flipped_bit_makes_no_better_model(tmp_path):
+    look(scored(80), tmp_path)
+    path = tmp_path / "looks.jsonl"
+    path.write_text(path.read_text().replace('"accuracy": 0.8', '"accuracy": 0.9'))
+    changed = look(scored(70), tmp_path)
+    assert (changed.count, changed.models, changed.best) == (2, 1, True)
+
+
+def test_looks_at_other_rows_cost_nothing(tmp_path):
+    one = json.dumps(
+        {"time": "2026-01-01", "rows": "f" * 16, "model": "a", "n": 9, "accuracy": 0.5, "loss": 1.0}
+    )
+    (tmp_path / "looks.jsonl").write_text(f"{one}\n" * 200_000)
+    tracemalloc.start()
+    began = time.process_time()
+    assert look(scored(80), tmp_path).count == 1
+    seconds, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 5e6 and seconds < 1, (peak, seconds)  # 260 MB and 1.3 s where every line is parsed
+
+
+def test_a_home_that_cannot_be_written_costs_no_evaluation(tmp_path, monkeypatch):
+    (tmp_path / "alice").write_text("a file where the folder should be")
+    monkeypatch.setenv("FINETUNE_EVAL_HOME", str(tmp_path / "alice"))
+    p = np.where(Y == 1, 0.9, 0.1)
+    result = evaluate_predictions(Y, p, texts=TEXTS, lockbox=True)
+    assert result.looks is None and result.accuracy == 1
+    assert result.warnings[-1] == (
+        "This look at the test rows was not counted: the folder of looks (FINETUNE_EVAL_HOME, or "
+        "~/.cache/finetune_eval) cannot be written (File exists)."
+    )  # results are shared: no path in them
+    with pytest.raises(OSError):
+        look(result)
+    monkeypatch.delenv("FINETUNE_EVAL_HOME")
+    monkeypatch.setattr(Path, "home", classmethod(lambda cls: (_ for _ in ()).throw(RuntimeError("no home"))))
+    result = evaluate_predictions(Y, p, texts=TEXTS, lockbox=True)
+    assert result.looks is None and "(this user has no home folder)" in result.warnings[-1]
 
 
 def test_evaluate_counts_only_when_asked(tmp_path, monkeypatch):
