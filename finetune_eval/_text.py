@@ -9,8 +9,10 @@ combining mark none.
 from __future__ import annotations
 
 import shutil
+import sys
 import unicodedata
 from collections.abc import Iterable, Sequence
+from typing import TextIO
 
 from rich.cells import cell_len
 
@@ -167,6 +169,19 @@ def _escaped(character: str) -> str:
     if unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp"):
         return character.encode("unicode_escape").decode()
     return character
+
+
+def show(text: str, *, file: TextIO | None = None) -> None:
+    """Print a text, its tabs and line breaks as they are, whatever the encoding of the file can hold.
+
+    Args:
+        text: Any text; what a terminal would obey is escaped, what the encoding lacks is printed as "?".
+        file: Where to print; None is stdout.
+    """
+    file = sys.stdout if file is None else file
+    encoding = getattr(file, "encoding", None) or "utf-8"
+    safe = "\t".join(map(visible, text.split("\t")))
+    print(safe.encode(encoding, "replace").decode(encoding), file=file)
 
 
 def share(value: float) -> str:

@@ -117,9 +117,8 @@ class Run:
                 raise _unwritable(shown, error) from None
             self._hold(attempt, shown)
             if os.path.lexists(self.manifest):
-                raise FileExistsError(
-                    f"{shown} {self.account(owned=True)}; pass a new folder, or remove it first."
-                )
+                account = self.account(owned=True)
+                raise FileExistsError(f"{shown} {account}; pass a new folder, or remove it first.")
             found = sorted({path.name for path in self.path.iterdir()} - {self._lock.name})
             ours = [name for name in found if name in self._names()]
             if ours:
@@ -170,7 +169,7 @@ class Run:
             return "holds a run whose manifest.json cannot be read"
         status = manifest.get("status")
         if status == "complete":
-            return "holds a run already"
+            return "holds a run whose training is complete"
         if status == "running" and not owned and self.in_use():
             return "holds a run that another process is still training"
         return f"holds a run that {_STORIES.get(str(status), 'is not whole')}{self._progress(manifest)}"

@@ -23,7 +23,7 @@ ALLOWED = {
     "reports": {*BASE, "data", "traces", "evaluation", "reports"},
     "models": {*BASE, "runs", "data", "traces", "evaluation", "models"},
     "training": {*BASE, "runs", "data", "traces", "evaluation", "models", "training"},
-    "cli": {*BASE, "runs", "data", "traces", "evaluation", "models", "training", "reports"},
+    "cli": {*BASE, "runs", "data", "traces", "evaluation", "models", "training", "reports", "cli"},
     "__init__": set(),
 }
 HEAVY = {"tensorflow", "keras", "keras_hub", "keras_nlp", "tensorflow_text"}

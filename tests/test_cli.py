@@ -167,7 +167,7 @@ def test_a_file_is_read_as_the_options_say(capsys, predictions, tmp_path):
     one.write_text("\n".join(["label;probability", *(f"{a};{c}" for a, _, c in rows[1:])]), encoding="utf-16")
     options = ["--delimiter", ";", "--encoding", "utf-16"]
     code, _, err = run(capsys, "evaluate", str(one), *options)
-    assert code == 1 and "`labels` is needed when `y_true` holds class names" in err
+    assert code == 1 and "--labels is needed when `y_true` holds class names" in err
     code, out, err = run(capsys, "evaluate", str(one), *options, "--labels", "bad,good", "--json")
     assert (code, err) == (0, "")
     _, plain, _ = run(capsys, "evaluate", predictions[1], "--json")
@@ -202,12 +202,12 @@ def test_predictions_of_several_labels_a_row(capsys, tmp_path):
         (
             ["evaluate", "a.csv", "--threshold", "1.3"],
             1,
-            "`threshold` must be a finite number above 0 and below",
+            "--threshold must be a finite number above 0 and below",
         ),
         (
             ["evaluate", "a.csv", "--labels", "bad"],
             1,
-            "`labels` must name at least two classes; got ['bad'].",
+            "--labels must name at least two classes; got ['bad'].",
         ),
         (["evaluate", "a.csv", "--task", "multi"], 1, "Did you mean 'multilabel'?"),
         (["evaluate", "a.csv", "--frozen"], 2, "needs --data: saved predictions have no backbone."),

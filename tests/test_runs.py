@@ -59,7 +59,7 @@ KEPT = "its weights are kept, and `load_model` reads them"
         ({"status": "interrupted"}, f"holds a run that was interrupted in epoch 3 of 4; {KEPT}"),
         ({"status": "diverged", "weights": False},
          "holds a run that diverged in epoch 3 of 4; no weights were kept"),
-        ({"status": "complete"}, "holds a run already"),
+        ({"status": "complete"}, "holds a run whose training is complete"),
     ],
 )  # fmt: skip
 def test_a_run_that_is_there_is_refused_with_what_became_of_it(tmp_path, changes, story):
@@ -174,7 +174,10 @@ def test_of_processes_that_want_one_folder_exactly_one_gets_it(tmp_path):
         assert said[-1] == "mine\n"
         for line in said[:-1]:
             assert line.startswith(f"`run_dir` {str(folder)!r} ")
-            assert "is being written by another process" in line or "holds a run already" in line
+            assert (
+                "is being written by another process" in line
+                or "holds a run whose training is complete" in line
+            )
         assert Run(folder).read_manifest()["status"] == "complete"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.reports import _findings, _words
+from finetune_eval.reports import _findings, _made, _words
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ def write_card(
     prediction: PredictionTrace | None = None,
     comparison: Comparison | None = None,
     seeds: SeedSummary | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write a model card, in the sections of Mitchell et al. for which there are facts.
 
@@ -53,6 +54,7 @@ def write_card(
         prediction: One text through the model.
         comparison: This evaluation against others on the same rows.
         seeds: What `evaluate_seeds` returns of runs that differ in their seed only.
+        manifest: How the model was made, `FineTuneResult.manifest`: its backbone, settings and versions.
 
     Returns:
         The path.
@@ -63,6 +65,7 @@ def write_card(
     path = Path(path)
     sections = [
         f"# {_escape(name)}",
+        *([_escape(_made.headline(manifest)) + "."] if manifest else []),
         _escape(_words.verdict(evaluation)),
         *([_escape(comparison.verdict)] if comparison else []),
         *([f"**{_escape(care)}**"] if (care := _words.care(evaluation)) else []),
@@ -85,6 +88,7 @@ def write_card(
         "## Caveats",
         _list(_words.limits(evaluation)),
         *(["## Where the rows came from", _data(data)] if data else []),
+        *(["## Model", _table(["", ""], _made.facts(manifest))] if manifest else []),
         *(["## Training", _training(training)] if training and training.epochs else []),
         *(["## One prediction", _prediction(prediction)] if prediction else []),
     ]
@@ -138,7 +142,8 @@ def _trust(evaluation: Evaluation) -> list[str]:
 
 
 def _rows(evaluation: Evaluation) -> list[str]:
-    parts = [f"{counted(evaluation.n, 'row')}; hash of rows and labels `{evaluation.rows_hash}`."]
+    rows_hash = re.sub(r"\W", "", evaluation.rows_hash)  # as read from a file, it may be anything
+    parts = [f"{counted(evaluation.n, 'row')}; hash of rows and labels `{rows_hash}`."]
     if evaluation.task == "classification":
         parts.append(_escape(_words.majority(evaluation)))
     return parts

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.reports import _drawings, _findings, _words, plots
+from finetune_eval.reports import _drawings, _findings, _made, _words, plots
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ def report(
     prediction: PredictionTrace | None = None,
     comparison: Comparison | None = None,
     seeds: SeedSummary | None = None,
+    manifest: Mapping[str, Any] | None = None,
 ) -> Path:
     """Write an evaluation as one HTML page that needs nothing else: no network, no script, no other file.
 
@@ -54,12 +55,13 @@ def report(
         prediction: One text through the model: adds the drawing of it.
         comparison: This evaluation against others on the same rows: adds its verdict.
         seeds: What `evaluate_seeds` returns of runs that differ in their seed only.
+        manifest: How the model was made, `FineTuneResult.manifest`: its backbone, settings and versions.
 
     Returns:
         The path.
     """
     path = Path(path)
-    write_text(path, _render(evaluation, training, data, prediction, comparison, seeds))
+    write_text(path, _render(evaluation, training, data, prediction, comparison, seeds, manifest))
     return path
 
 
@@ -70,6 +72,7 @@ def _render(
     prediction: PredictionTrace | None,
     comparison: Comparison | None,
     seeds: SeedSummary | None,
+    manifest: Mapping[str, Any] | None,
 ) -> str:
     folder = resources.files("finetune_eval.reports")
     environment = jinja2.Environment(
@@ -130,6 +133,8 @@ def _render(
         seeds=None if seeds is None else _words.seeds(seeds),
         seeds_drawing=None if seeds is None else _drawings.seeds(seeds),
         limits=_words.limits(evaluation),
+        made=None if manifest is None else printable(_made.headline(manifest)),
+        facts=[] if manifest is None else [(name, printable(text)) for name, text in _made.facts(manifest)],
         training=training,
         curves=[] if training is None else _training_figures(training),
         data=data,

@@ -298,7 +298,10 @@ class EpochTrace(keras.callbacks.Callback):
         if self.path is not None:
             self._write(self.path, record)
         if self.show is not None:
-            self.show(row(record))
+            try:
+                self.show(row(record))
+            except OSError:  # the reader has gone, as `head` does: that is no reason to stop training
+                self.show = None
 
     def _write(self, path: Path, record: EpochRecord) -> None:
         """Append the epoch; after a failure, which is no reason to stop training, write all epochs anew."""

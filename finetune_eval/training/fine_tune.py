@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import os
 import time
 import warnings
@@ -14,7 +15,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks, _labels, _rows
+from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.splits import Rows
 from finetune_eval.models import frozen, micro_batches
@@ -168,7 +169,7 @@ def fine_tune(
         recipe = dataclasses.replace(recipe, learning_rate=_default_rate(model))
     with claimed(run_dir) as run:
         data = _read(model, x, y, validation_data, sample_weight, recipe)
-        training = _Training(model, recipe, used_precision, data, run, print if verbose else None)
+        training = _Training(model, recipe, used_precision, data, run, _text.show if verbose else None)
         training.begin()
         training.go(more)
         return FineTuneResult(model, training.trace, training.manifest, None if run is None else run.path)
@@ -295,6 +296,7 @@ class _Training:
             },
             "rows": self.data.record(),
             "environment": environment(),
+            "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
         }  # fmt: skip
         answer = model.temperature, model.threshold

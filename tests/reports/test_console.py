@@ -29,7 +29,7 @@ def test_stage_goes_to_stderr(capsys):
         (ValueError("`x` must be\n a list; got [red]."), "error: `x` must be a list; got [red].\n"),
         (KeyError("no metric 'f2'"), "error: no metric 'f2'\n"),
         (KeyboardInterrupt(), "error: KeyboardInterrupt\n"),
-        ("\x1b[31mword " * 40, "error: " + ("[31mword " * 40).strip() + "\n"),
+        ("\x1b[31mword " * 40, "error: " + ("\\x1b[31mword " * 40).strip() + "\n"),
     ],
 )
 def test_error_is_one_line_on_stderr(capsys, problem, line):

@@ -166,7 +166,8 @@ def test_a_second_run_into_the_folder_is_refused_and_loses_nothing(run, tiny):
     model = tiny.numeric_classifier()
     weights = model.get_weights()
     sentence = (
-        f"`run_dir` {str(result.run_dir)!r} holds a run already; pass a new folder, or remove it first."
+        f"`run_dir` {str(result.run_dir)!r} holds a run whose training is complete; pass a new folder, or "
+        "remove it first."
     )
     with pytest.raises(FileExistsError, match=exactly(sentence)):
         quick(model, x, y, run_dir=result.run_dir)

