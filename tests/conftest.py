@@ -1,5 +1,6 @@
 """Shared by all tests: quiet TensorFlow, no network, and the tiny models."""
 
+import json
 import os
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -79,6 +80,49 @@ def text_classifier(labels=LABELS, *, layers=1, **kwargs):
     return model
 
 
+def checkpoint(folder, *, hidden=8, layers=1):
+    """Write a BERT of random weights as Hugging Face does, for what takes a folder; return the folder."""
+    from safetensors.numpy import save_file
+
+    random, size = np.random.default_rng(0), len(VOCABULARY)
+    shapes = {
+        "embeddings.word_embeddings.weight": (size, hidden),
+        "embeddings.position_embeddings.weight": (16, hidden),
+        "embeddings.token_type_embeddings.weight": (2, hidden),
+        "embeddings.LayerNorm.weight": (hidden,), "embeddings.LayerNorm.bias": (hidden,),
+        "pooler.dense.weight": (hidden, hidden), "pooler.dense.bias": (hidden,),
+    }  # fmt: skip
+    for layer in range(layers):
+        at = f"encoder.layer.{layer}."
+        for name in (
+            "attention.self.query",
+            "attention.self.key",
+            "attention.self.value",
+            "attention.output.dense",
+        ):
+            shapes |= {f"{at}{name}.weight": (hidden, hidden), f"{at}{name}.bias": (hidden,)}
+        for name, (out, into) in {
+            "intermediate": (2 * hidden, hidden),
+            "output": (hidden, 2 * hidden),
+        }.items():
+            shapes |= {f"{at}{name}.dense.weight": (out, into), f"{at}{name}.dense.bias": (out,)}
+        for name in ("attention.output.LayerNorm", "output.LayerNorm"):
+            shapes |= {f"{at}{name}.weight": (hidden,), f"{at}{name}.bias": (hidden,)}
+    folder.mkdir(parents=True)
+    save_file(
+        {n: random.normal(0, 1, s).astype("float32") for n, s in shapes.items()}, folder / "model.safetensors"
+    )
+    settings = {
+        "model_type": "bert", "hidden_act": "gelu", "hidden_size": hidden, "intermediate_size": 2 * hidden,
+        "num_attention_heads": 2, "num_hidden_layers": layers, "max_position_embeddings": 16,
+        "vocab_size": size, "layer_norm_eps": 1e-12, "hidden_dropout_prob": 0.1, "type_vocab_size": 2,
+    }  # fmt: skip
+    (folder / "config.json").write_text(json.dumps(settings))
+    (folder / "vocab.txt").write_text("\n".join(VOCABULARY) + "\n")
+    (folder / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": True}))
+    return folder
+
+
 def numeric_backbone(columns=10, width=8, seed=0):
     """Return columns -> width features: the smallest thing that can be fine-tuned."""
     import keras
@@ -132,6 +176,7 @@ def tiny():
         labels=LABELS,
         bert=tiny_bert,
         text_classifier=text_classifier,
+        checkpoint=checkpoint,
         numeric_backbone=numeric_backbone,
         numeric_classifier=numeric_classifier,
         numeric_rows=numeric_rows,

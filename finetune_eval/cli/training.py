@@ -368,7 +368,7 @@ def _save_elsewhere(model: Any) -> None:
     try:
         path = Path(tempfile.mkdtemp(prefix="finetune-eval-")) / "model.keras"
         model.save(path)
-        console.warning(f"the trained model is in {str(path)!r} instead.")
+        console.show(f"warning: the trained model is in {str(path)!r} instead.", file=sys.stderr)
     except OSError as error:
         console.warning(
             f"the trained model could not be saved in the folder of temporary files either ({error})."

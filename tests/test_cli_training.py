@@ -1,0 +1,376 @@
+"""The commands that train: on a tiny checkpoint, in this process."""
+
+import hashlib
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+import warnings
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pandas as pd
+import pytest
+
+from finetune_eval import Evaluation, cli, load_model
+from finetune_eval.runs import Run
+
+pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
+
+SECRET = "s3cret-0f-the-envir0nment"
+FILES = [
+    "MODEL_CARD.md", "data.json", "evaluation.json", "manifest.json", "model", "predictions.parquet",
+    "report.html", "trace.jsonl", "train.parquet",
+]  # fmt: skip
+
+
+def command(*arguments):
+    """Run the command line here; return its exit code."""
+    with pytest.raises(SystemExit) as stop:
+        cli.main(list(map(str, arguments)))
+    return stop.value.code
+
+
+def write_rows(
+    path, n=60, *, words=("good", "bad"), names=("positive", "negative"), delimiter=",", encoding="utf-8"
+):
+    """Write n rows whose texts all differ, the classes in turn; row 1 has no text."""
+    lines = [delimiter.join(("id", "review", "stars"))]
+    for row in range(n):
+        text = "" if row == 1 else f"the {words[row % 2]} film {hashlib.md5(str(row).encode()).hexdigest()}"
+        lines.append(delimiter.join((f"a{row:03}", text, names[row % 2])))
+    path.write_text("\n".join(lines) + "\n", encoding=encoding)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tiny, tmp_path_factory):
+    """A folder in which `train` has been run once, with what it printed, from another home with a secret."""
+    here = tmp_path_factory.mktemp("alice")
+    tiny.checkpoint(here / "checkpoint")
+    write_rows(here / "reviews.csv")
+    arguments = [
+        "train", "reviews.csv", "--text", "review", "--label", "stars", "--model", str(here / "checkpoint"),
+        "--epochs", "2", "--learning-rate", "0.01", "--drop-missing",
+    ]  # fmt: skip
+    environment = {
+        **os.environ,
+        "HOME": str(here / "home"),
+        "MY_TOKEN": SECRET,
+        "USER": "alice-the-user",
+        "COLUMNS": "80",
+    }
+    environment.pop("FINETUNE_EVAL_HOME", None)
+    done = subprocess.run(
+        [sys.executable, "-m", "finetune_eval.cli", *arguments], cwd=here, env=environment,
+        capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return here, done.stdout, done.stderr
+
+
+def test_a_run_holds_its_files_and_nothing_is_written_elsewhere(trained):
+    here, out, err = trained
+    assert sorted(path.name for path in (here / "runs" / "reviews").iterdir()) == FILES
+    made = {str(path.relative_to(here)) for path in here.rglob("*") if "finetune_eval" in path.name}
+    assert not made  # looks are counted only if asked for
+    assert [line for line in err.splitlines() if line.startswith("[")] == [
+        "[1/5] data  reviews.csv", f"[2/5] models  {here / 'checkpoint'}",
+        "[3/5] training  2 epochs, batches of 16", "[4/5] evaluation  12 rows the model never saw",
+        "[5/5] reports  runs/reviews",
+    ]  # fmt: skip
+    assert "\nepoch  split" in out and out.endswith("open runs/reviews/report.html in a browser\n")
+
+
+def test_ids_are_the_rows_of_the_file(trained):
+    here, _, _ = trained
+    rows = pd.read_parquet(here / "runs" / "reviews" / "predictions.parquet")
+    texts = pd.read_csv(here / "reviews.csv")["review"]
+    assert texts[rows["id"].astype(int)].tolist() == rows["text"].tolist()
+
+
+def test_nothing_in_a_run_tells_whose_machine_it_was(trained):
+    here, out, _ = trained
+    telling = [str(here), SECRET, "alice-the-user", socket.gethostname(), os.path.expanduser("~")]
+    for path in (here / "runs" / "reviews").rglob("*"):
+        contents = [path.read_bytes()] if path.is_file() else []
+        if path.suffix == ".keras":
+            with zipfile.ZipFile(path) as archive:
+                contents = [archive.read(name) for name in archive.namelist()]
+        for word in telling:
+            assert not any(word.encode() in content for content in contents), (path, word)
+    assert Run(here / "runs" / "reviews").read_manifest()["model"]["backbone"] == "checkpoint"
+
+
+def test_page_and_card_name_the_model_its_settings_and_the_date(trained, monkeypatch, capsys):
+    here, _, _ = trained
+    run = Run(here / "runs" / "reviews")
+    manifest = run.read_manifest()
+    for text in (
+        run.report.read_text(encoding="utf-8"),
+        run.card.read_text(encoding="utf-8").replace("\\", ""),
+    ):
+        assert f"checkpoint, trained on 41 rows on {manifest['began'][:10]}" in text
+        for said in (
+            "epochs 2, batch size 16, learning rate 0.01",
+            f"keras {keras.__version__}",
+            "mean pooling",
+        ):
+            assert said in text
+    page = run.report.read_text(encoding="utf-8")
+    assert "One prediction" in page
+    monkeypatch.chdir(here)
+    assert command("report", "runs/reviews") == 0 and not run.in_use()
+    assert run.report.read_text(encoding="utf-8") == page
+    assert capsys.readouterr().out == "runs/reviews/report.html\n"
+    lines = run.trace.read_bytes().splitlines(keepends=True)
+    run.trace.write_bytes(lines[0])
+    assert command("report", "runs/reviews") == 1
+    assert "trace.jsonl' was cut: it has 1 of the 2 epochs of its run" in capsys.readouterr().err
+    run.trace.write_bytes(b"".join(lines))
+
+
+def test_the_next_run_of_the_same_file_gets_the_next_folder(trained, monkeypatch, capsys):
+    here, _, _ = trained
+    monkeypatch.chdir(here)
+    options = [
+        "--text",
+        "review",
+        "--label",
+        "stars",
+        "--drop-missing",
+        "--epochs",
+        "1",
+        "--model",
+        "checkpoint",
+    ]
+    assert command("train", "reviews.csv", *options, "--test", "0", "--validation", "0") == 0
+    assert "There are no test rows, so nothing was evaluated." in capsys.readouterr().out
+    assert Run("runs/reviews-2").read_manifest()["status"] == "complete"
+    assert load_model("runs/reviews-2").labels == ("negative", "positive")
+    assert command("evaluate", "runs/reviews-2") == 1
+    assert capsys.readouterr().err == (
+        "error: 'runs/reviews-2' has no evaluation: it holds a run whose training is complete. To score its "
+        "model, pass rows: finetune-eval evaluate runs/reviews-2 --data FILE\n"
+    )
+    assert command("train", "reviews.csv", *options, "--run-dir", "runs/reviews") == 1
+    said = capsys.readouterr()
+    assert said.err.splitlines()[-1] == (
+        "error: --run-dir 'runs/reviews' holds a run whose training is complete; pass a new folder, or "
+        "remove it first."
+    )
+    assert "[1/5]" not in said.err  # before anything was read
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (["--batch-size", "0"], "--batch-size must be at least 1; got 0."),
+        (["--epochs", "0"], "--epochs must be at least 1; got 0."),
+        (["--learning-rate", "0"], "--learning-rate must be a finite number above 0 and at most 1; got 0.0."),
+        (
+            ["--learning-rate", "nan"],
+            "--learning-rate must be a finite number above 0 and at most 1; got nan.",
+        ),
+        (["--early-stopping", "0"], "--early-stopping must be at least 1; got 0."),
+        (
+            ["--class-weight", "balance"],
+            "--class-weight must be one of 'balanced'; got 'balance'. Did you mean",
+        ),
+        (["--threshold-for", "recal>=0.9"], "--threshold-for must be one of 'f1', "),
+        (["--freeze", "two"], "Invalid value for --freeze: must be 'all' or a number of layers; got 'two'."),
+        (["--seed", "-1"], "--seed must be at least 0; got -1."),
+        (
+            ["--validation", "0", "--calibrate"],
+            "--calibrate and --threshold-for need --validation to choose on.",
+        ),
+        (["--validation", "1.5"], "--validation"),
+        (["--test-file", "nowhere.csv"], "nowhere.csv"),
+        (["--text", "revew"], "--text must be a column of reviews.csv; there is no 'revew'."),
+        ([], "1 has no text in column 'review'"),
+        (["--encoding", "latin-x"], "--encoding must be one that Python knows"),
+        (["--delimiter", ";"], "if its delimiter is ',', pass --delimiter ','"),
+    ],
+)
+def test_what_is_wrong_is_said_before_a_model_is_loaded(
+    trained, monkeypatch, tmp_path, capsys, options, line
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("finetune_eval.models.build.build_model", None)
+    defaults = ["--text", "review", "--label", "stars", *(["--drop-missing"] if options else [])]
+    assert command("train", trained[0] / "reviews.csv", *defaults, *options) in (1, 2)
+    said = capsys.readouterr()
+    last = said.err.splitlines()[-1]
+    assert last.startswith("error: ") and line in last and "`" not in last.replace("`monitor`", "")
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    files = [
+        write_rows(tmp_path / name, n, words=("café good", "café bad"), delimiter=";", encoding="cp1252")
+        for name, n in (("rows.csv", 60), ("judge.csv", 30))
+    ]
+    reading = [
+        "--text",
+        "review",
+        "--label",
+        "stars",
+        "--delimiter",
+        ";",
+        "--encoding",
+        "cp1252",
+        "--drop-missing",
+    ]
+    code = command(
+        "train", files[0], *reading, "--test-file", files[1], "--labels", "positive,negative", "--epochs",
+        "1", "--model", trained[0] / "checkpoint", "--sequence-length", "8", "--freeze", "all",
+        "--class-weight", "balanced", "--near-duplicates", "--split-seed", "3", "--json", "--run-dir", "r",
+        "--calibrate", "--early-stopping", "1",
+    )  # fmt: skip
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert json.loads(said.out)["n"] == 29  # all of the file but the row without a text
+    result = Evaluation.load("r")
+    assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
+    assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
+    again = json.loads(capsys.readouterr().out)
+    assert again["estimates"]["accuracy"]["value"] == result.accuracy
+    assert command("predict", "r", "--file", files[1], "--text", "stars", *reading[4:8]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 30
+
+
+def test_a_polite_kill_keeps_what_ctrl_c_keeps(trained, tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "finetune_eval.cli", "train", str(trained[0] / "reviews.csv"), "--text",
+         "review", "--label", "stars", "--drop-missing", "--epochs", "100000", "--model",
+         str(trained[0] / "checkpoint"), "--run-dir", "r"],
+        cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        while not (tmp_path / "r" / "checkpoint" / "best.npz").is_file():
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        err = process.communicate(timeout=120)[1]
+    assert process.returncode == 128 + signal.SIGTERM, err
+    line = err.splitlines()[-1]
+    epoch = re.fullmatch(
+        r"error: interrupted; 'r' holds a run that was interrupted in epoch (\d+) of 100000; its weights are "
+        r"kept, and `load_model` reads them. Use it: finetune-eval predict r TEXT; score it: finetune-eval "
+        r"evaluate r --data FILE",
+        line,
+    )
+    assert epoch and int(epoch[1]) > 1, line
+    assert Run(tmp_path / "r").read_manifest()["status"] == "interrupted"
+    assert np.isfinite(load_model(tmp_path / "r").predict(["a good film"])).all()
+
+
+def test_ctrl_c_before_training_leaves_nothing(trained, tmp_path, monkeypatch, capsys):
+    def interrupted(*args, **kwargs):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("finetune_eval.data.sources.load_dataset", interrupted)
+    assert command("train", trained[0] / "reviews.csv") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == (
+        "error: interrupted before the training began; nothing is left behind"
+    )
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failure_after_the_training_says_where_the_model_is(trained, tmp_path, monkeypatch, capsys):
+    def fails(*args, **kwargs):
+        raise OSError(28, "No space left on device", "r/evaluation.json")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Evaluation, "save", fails)
+    options = ["--text", "review", "--label", "stars", "--drop-missing", "--epochs", "1", "--run-dir", "r"]
+    assert command("train", trained[0] / "reviews.csv", *options, "--model", trained[0] / "checkpoint") == 1
+    err = capsys.readouterr().err
+    assert (
+        "warning: what follows failed after the training: the model is in\n         'r/model/model.keras'."
+        in err
+    )
+    assert load_model("r").labels == ("negative", "positive")
+
+
+def test_a_model_without_room_is_saved_elsewhere(trained, tmp_path, monkeypatch, capsys):
+    def fails(self, save):
+        raise OSError("'r/model/model.keras' could not be written (No space left on device).")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(Run, "save_model", fails)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    options = ["--text", "review", "--label", "stars", "--drop-missing", "--epochs", "1", "--run-dir", "r"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        command(
+            "train", trained[0] / "reviews.csv", *options, "--model", trained[0] / "checkpoint", "--test", "0"
+        )
+    err = " ".join(capsys.readouterr().err.split())
+    assert (
+        "warning: The run could not be written whole: 'r/model/model.keras' could not be written (No" in err
+    )
+    saved = Path(re.search(r"the trained model is in '(.*)' instead", err)[1])
+    assert saved.is_relative_to(tmp_path) and load_model(saved).labels == ("negative", "positive")
+
+
+def test_predict_reads_standard_input_and_refuses_what_is_no_text(trained, monkeypatch, capsys):
+    import io
+
+    monkeypatch.chdir(trained[0])
+    monkeypatch.setattr("sys.stdin", io.StringIO("a good film\r\nnot\tgood\n"))
+    assert command("predict", "runs/reviews", "-", "very bad") == 0
+    lines = [line.split("\t") for line in capsys.readouterr().out.splitlines()]
+    assert [line[2] for line in lines] == ["a good film", "not good", "very bad"]
+    assert all(line[0] in ("negative", "positive") and 0.5 <= float(line[1]) <= 1 for line in lines)
+    for texts in ([""], ["good", "  "]):
+        assert command("predict", "runs/reviews", *texts) == 1
+        assert f"text {len(texts)} of {len(texts)} is empty; leave it out." in capsys.readouterr().err
+
+
+def test_weights_that_are_nan_are_no_prediction(trained, tmp_path, monkeypatch, capsys):
+    model = load_model(trained[0] / "runs" / "reviews")
+    kernel = model.get_layer("logits").kernel
+    kernel.assign(kernel * np.nan)
+    model.save(tmp_path / "nan.keras")
+    assert command("predict", tmp_path / "nan.keras", "good") == 1
+    said = capsys.readouterr()
+    assert said.out == "" and "NaN" in said.err
+
+
+HOSTILE = "\x1b[31m\x07\u202ered\x9b2J"
+
+
+def test_nothing_a_file_holds_moves_the_cursor(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    name = f"rows{HOSTILE}.csv"
+    names = (f"good{HOSTILE}", f"bad{HOSTILE}")
+    write_rows(tmp_path / name, words=(f"good {HOSTILE}", f"bad {HOSTILE}"), names=names)
+    tiny.checkpoint(tmp_path / "checkpoint")
+    options = ["--text", "review", "--label", "stars", "--drop-missing"]
+    assert command("train", name, *options, "--epochs", "1", "--run-dir", "r", "--model", "checkpoint") == 0
+    for more in (
+        ["evaluate", "r"], ["evaluate", "r", "--json"], ["report", "r"],
+        ["compare", "r", "r/predictions.parquet"],
+        ["predict", "r", f"a {HOSTILE} film"], ["predict", "r", f"a {HOSTILE} film", "--json"],
+        ["trace", "r", f"a {HOSTILE} film"], ["trace", "r", f"a {HOSTILE} film", "--json"],
+        ["evaluate", "r", "--data", name, *options], ["leaks", "r/train.parquet", "r/predictions.parquet"],
+        ["leaks", name, name, "--text", HOSTILE], ["evaluate", HOSTILE], ["train", HOSTILE], [HOSTILE],
+        ["evaluate", "r", "--" + HOSTILE], ["train", name, "--text", HOSTILE],
+    ):  # fmt: skip
+        command(*more)
+        said = capsys.readouterr()
+        for stream in said:
+            assert not re.search("[^\n\t -~\u00a0-\u2029\u2030-\uffff]", stream), (more, stream)
+        if "--json" in more:
+            assert HOSTILE in json.loads(said.out.splitlines()[0] if "predict" in more else said.out).get(
+                "text", HOSTILE
+            )
