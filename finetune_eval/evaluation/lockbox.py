@@ -248,10 +248,12 @@ def _append(path: Path, entry: dict[str, Any]) -> tuple[int, str, dict[str, dict
             if size and os.pread(handle, 1, size - 1) != b"\n":
                 line = b"\n" + line  # a writer died half-way through a line: that line is lost, not this one
             if os.write(handle, line) != len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             os.fsync(handle)
             with mmap.mmap(handle, 0, access=mmap.ACCESS_READ) as file:
                 return _past_looks(file, entry["rows"])
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror, str(path)) from error
     finally:
         os.close(handle)
 

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from finetune_eval import _checks
+from finetune_eval._text import width
 
-_WIDTH = 80
 _MARGIN = 11  # where what a stage did begins; the stage's name stands before it
 _LINES = 5  # at most this many lines of text or tokens: a review of 400 tokens is no drawing
 _BAR = 28
+_ROOM_FOR_BARS = 69  # columns beside the margin from which the layers' bars have room
+_MOST_CLASSES = 20  # more are no drawing
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class LayerStep:
 
 @dataclass(frozen=True)
 class PredictionTrace:
-    """One prediction, step by step; printing it gives a drawing in 80 columns.
+    """One prediction, step by step; printing it gives a drawing as wide as the terminal, at most 80 columns.
 
     Attributes:
         text: The text as it was given.
@@ -111,24 +113,35 @@ class PredictionTrace:
     def _layers(self) -> list[str]:
         moved = any(step.moved is not None for step in self.layers)
         most = max((step.moved or 0.0 for step in self.layers), default=0.0)
-        lines = [f"{'':<24}{'shape':>12}{'norm':>9}{'cosine':>8}" + ("    moved" if moved else "")]
+        wide = max(8, min(24, _room() - 38 - (7 if moved else 0)))  # what the other columns leave for names
+        lines = [f"{'':<{wide}}{'shape':>12}{'norm':>9}{'cosine':>8}" + ("    moved" if moved else "")]
         for step in self.layers:
-            line = _fill(clip(printable(step.name), 23), 24) + f"{_shape(step.shape):>12}{step.norm:>9.3g}"
+            name = _fill(clip(printable(step.name), wide - 1), wide)
+            line = name + f"{_shape(step.shape):>12}{step.norm:>9.3g}"
             line += f"{'-' if step.cosine_to_previous is None else f'{step.cosine_to_previous:.2f}':>8}"
             if step.moved is not None:
                 share = 100 * step.moved
                 line += f"{f'{share:.2f}' if share < 1000 else f'{share:.0e}':>7} %"
-                line += f" {'#' * round(6 * step.moved / most) if most > 0 else ''}"
+                if most > 0 and _room() >= _ROOM_FOR_BARS:
+                    line += f" {'#' * round(6 * step.moved / most)}"
             lines.append(line.rstrip())
         return lines
 
     def _softmax(self) -> list[str]:
-        wide = max(7, min(18, max(cells(printable(label)) for label in self.labels)))
+        classes = list(zip(self.labels, self.logits, self.probabilities, strict=True))
+        left = len(classes) - _MOST_CLASSES
+        if left > 1:
+            ranked = sorted(range(len(classes)), key=lambda place: -classes[place][2])
+            classes = [classes[place] for place in sorted(ranked[:_MOST_CLASSES])]
+        wide = max(7, min(18, max(cells(printable(label)) for label, _, _ in classes)))
+        bars = min(_BAR, _room() - wide - 23)
         lines = [f"{'':<{wide}}{'logit':>9}{'probability':>13}"]
-        for label, logit, probability in zip(self.labels, self.logits, self.probabilities, strict=True):
-            bar = "#" * round(_BAR * probability) if math.isfinite(probability) else ""
+        for label, logit, probability in classes:
+            bar = "#" * round(bars * probability) if math.isfinite(probability) else ""
             name = _fill(clip(printable(label), wide), wide)
             lines.append(f"{name}{logit:>9.3f}{probability:>13.3f} {bar}".rstrip())
+        if left > 1:
+            lines.append(f"... and {left:,} classes that are less probable")
         return lines
 
     def _answer(self) -> str:
@@ -141,6 +154,11 @@ class PredictionTrace:
 
     def _check(self) -> str:
         return f"check: differs from model.predict by at most {self.check:.1g}"
+
+
+def _room() -> int:
+    """Return the columns beside the margin."""
+    return width() - _MARGIN
 
 
 def _step(step: LayerStep) -> str:
@@ -184,7 +202,7 @@ def clip(text: str, columns: int) -> str:
 
 def _wrap(words: Sequence[str], more: str) -> list[str]:
     """Lay out words in at most `_LINES` lines beside the margin; `more` stands for what was left out."""
-    room = _WIDTH - _MARGIN
+    room = _room()
     lines = [""]
     for word in words:
         word = clip(word, room)

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from finetune_eval import _checks, _files
+from finetune_eval._text import fill, width
 
-_WIDTH = 80
+_WIDE = 79  # columns of the whole table; a narrower terminal gets a narrower one
 _INDENT = 7  # where the split's name and the observation begin
 _METRICS = ("loss", "accuracy", "precision", "recall", "f1")
 # A relative change of a loss smaller than this is called no change. Prechelt (1998) measures the rise of the
@@ -75,7 +76,7 @@ class EpochRecord:
 
 @dataclass(frozen=True)
 class TrainingTrace:
-    """Every epoch of a training run; printing it gives a table and a chart in 80 columns.
+    """Every epoch of a training run; printing it gives a table and a chart that fit the terminal.
 
     Attributes:
         epochs: One record an epoch, in order.
@@ -493,9 +494,11 @@ def _points(share: float) -> str:
 
 
 def header() -> str:
-    """Return the heading line of the per-epoch table, 79 columns wide."""
-    return (
-        f"{'epoch':<{_INDENT}}{'split':<5}"
+    """Return the heading line of the per-epoch table: 79 columns wide, or 47 on a narrow terminal."""
+    start = f"{'epoch':<{_INDENT}}{'split':<5}"
+    if width() < _WIDE:
+        return start + f"{'loss':>7}{'acc':>7}{'prec':>7}{'recall':>7}{'F1':>7}"
+    return start + (
         f"{'loss':>10}{'accuracy':>10}{'precision':>10}{'recall':>10}{'F1':>10}{'rate':>9}{'seconds':>8}"
     )
 
@@ -510,13 +513,14 @@ def row(record: EpochRecord, *, best: bool = False) -> str:
     rate = "-" if record.learning_rate is None else f"{record.learning_rate:.2g}"
     seconds = "-" if math.isnan(record.seconds) else f"{record.seconds:.1f}"
     number = f"{record.epoch}{'*' if best else ''}"
-    lines = [f"{number:<{_INDENT}}{'train':<5}{_cells(record, '')}{rate:>9}{seconds:>8}"]
+    last = f"{rate:>9}{seconds:>8}" if width() >= _WIDE else ""
+    lines = [f"{number:<{_INDENT}}{'train':<5}{_cells(record, '')}{last}"]
     if any(name.startswith("val_") for name in record.metrics):
         lines.append(f"{'':<{_INDENT}}{'valid':<5}{_cells(record, 'val_')}")
     margin = " " * _INDENT
     lines += textwrap.wrap(
         record.observation,
-        _WIDTH - 1,
+        min(width(), _WIDE),
         initial_indent=margin,
         subsequent_indent=margin,
         break_on_hyphens=False,
@@ -525,12 +529,15 @@ def row(record: EpochRecord, *, best: bool = False) -> str:
 
 
 def _cells(record: EpochRecord, prefix: str) -> str:
-    return "".join(f"{_cell(record.metrics.get(prefix + name)):>10}" for name in _METRICS)
+    columns = 10 if width() >= _WIDE else 7
+    return "".join(f"{_cell(record.metrics.get(prefix + name), columns):>{columns}}" for name in _METRICS)
 
 
-def _cell(value: float | None) -> str:
+def _cell(value: float | None, columns: int = 10) -> str:
     if value is None:
         return "-"
+    if columns < 10 and abs(value) >= 10:
+        return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0e}"
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.2e}"
 
 
@@ -567,7 +574,7 @@ def chart(trace: TrainingTrace) -> str:
     if high - low < 1e-9 * max(1.0, abs(high)):  # a flat line still needs a scale to stand on
         low, high = low - 0.05 * max(abs(low), 0.1), high + 0.05 * max(abs(high), 0.1)
 
-    span = min(_CHART_COLUMNS - 1, _CHART_STEP * (len(epochs) - 1))
+    span = min(min(_CHART_COLUMNS, width() - 14) - 1, _CHART_STEP * (len(epochs) - 1))
     column = [round(i * span / max(1, len(epochs) - 1)) for i in range(len(epochs))]
     grid = [[" "] * (span + 1) for _ in range(_CHART_HEIGHT)]
 
@@ -637,5 +644,5 @@ def _legend(trace: TrainingTrace, curves: Mapping[str, Sequence[float]]) -> str:
     ]
     if missing:
         listed = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-        return f"{'   '.join(said)}\nnot finite, not drawn: epoch {listed}"
+        return "   ".join(said) + "\n" + fill(f"not finite, not drawn: epoch {listed}")
     return "   ".join(said)

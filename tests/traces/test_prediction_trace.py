@@ -1,5 +1,6 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -104,3 +105,23 @@ def test_unequal_lengths_are_refused():
         ValueError, match="^`logits` and `labels` must have the same number of rows; got 2 and 3.$"
     ):
         dataclasses.replace(TRACE, labels=("a", "b", "c"))
+
+
+@pytest.mark.parametrize("columns", [60, 80, 200])
+def test_the_drawing_fits_the_terminal_and_many_classes_are_few_lines(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    step = LayerStep("transformer_layer_0", (17, 384), 11.5, 0.87, 0.0172)
+    p = np.full(500, 0.5 / 499)
+    p[[3, 400]] = 0.3, 0.2 + 0.5 / 499
+    labels = tuple(f"class number {k}" for k in range(500))
+    text, logits = "A warm, funny and honest film. " * 9, tuple(np.log(p))
+    lines = str(
+        PredictionTrace(
+            text, ("film",) * 60, (7,) * 60, step, (step,) * 3, "mean of the tokens", (384,), logits, tuple(p),
+            labels, labels[3], 0.0,
+        )
+    ).splitlines()  # fmt: skip
+    assert max(map(len, lines)) <= min(columns, 80) and len(lines) < 60
+    shown = [" ".join(line.split()) for line in lines if "class number" in line and "answer" not in line]
+    assert len(shown) == 20 and any(line.startswith("class number 400 -1.605 0.201") for line in shown)
+    assert "           ... and 480 classes that are less probable" in lines

@@ -390,3 +390,15 @@ def test_documentation_shows_what_its_code_prints(capsys):
     code, shown = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)\n```", page, re.DOTALL).groups()
     exec(code, {})
     assert capsys.readouterr().out.rstrip() == shown
+
+
+@pytest.mark.parametrize("columns", [48, 60, 79, 200])
+def test_table_and_chart_fit_the_terminal(monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    losses = [12345.678, 987.6, 45.6, 1.5, float("nan")] * 10
+    trace = TrainingTrace.from_history(
+        {"loss": losses, "val_loss": losses[::-1], "accuracy": [0.5] * 50}, val_rows=9
+    )
+    lines = str(trace).splitlines()
+    assert max(map(len, lines)) <= min(columns, 80)
+    assert lines[0].split()[2] == "loss" and ("seconds" in lines[0]) == (columns >= 79)
