@@ -1,6 +1,7 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
 # make test-jax   the tests of models and training on JAX
+# make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
@@ -15,7 +16,7 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-jax check examples $(EXAMPLES) bench clean
+.PHONY: demo test test-jax check examples $(EXAMPLES) faults bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -36,6 +37,11 @@ examples: $(EXAMPLES)
 $(EXAMPLES): .venv/installed
 	@echo "== $@"
 	@$(BIN)/python $@
+
+# kill -9, full disks, read-only folders and damaged files, hundreds of times (docs/reliability.md); half an hour
+faults: .venv/installed-dev
+	$(BIN)/python -W ignore tests/faults/faults.py
+	HOSTILE_TIMES=10 $(BIN)/python -m pytest -q --hypothesis-profile=search tests/test_hostile.py tests/test_hostile_keras.py
 
 bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/speed.py --peers .venv-peers

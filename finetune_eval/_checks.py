@@ -7,10 +7,14 @@ from __future__ import annotations
 
 import difflib
 import math
+import os
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+MOST_RESAMPLES = 1_000_000
 
 
 def nearest(value: object, options: Iterable[str]) -> str:
@@ -23,17 +27,68 @@ def nearest(value: object, options: Iterable[str]) -> str:
 
 def one_of(name: str, value: object, options: Sequence[str]) -> None:
     """Raise ValueError unless `value` is one of `options`."""
-    if value not in options:
+    if not isinstance(value, str) or value not in options:
         listed = ", ".join(repr(option) for option in options)
         raise ValueError(f"`{name}` must be one of {listed}; got {value!r}.{nearest(value, options)}")
 
 
-def positive_int(name: str, value: object, *, minimum: int = 1) -> int:
-    """Return `value` as an int, or raise unless it is a whole number of at least `minimum`."""
+def instance(name: str, value: object, kind: type, made_by: str) -> None:
+    """Raise TypeError unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
+        raise TypeError(
+            f"`{name}` must be {article} {kind.__name__}, as {made_by} gives; got {_shown(value)} "
+            f"({type(value).__name__})."
+        )
+
+
+def evaluations(name: str, values: Any) -> None:
+    """Raise TypeError unless `values` is a list of evaluations."""
+    if not isinstance(values, (list, tuple)):
+        raise TypeError(
+            f"`{name}` must be a list of evaluations, as `evaluate` gives; got {type(values).__name__}."
+        )
+    for place, value in enumerate(values):
+        if not hasattr(value, "estimates"):  # by its looks: the class is above this module
+            raise TypeError(
+                f"`{name}` must be evaluations, as `evaluate` gives; number {place} is {_shown(value)} "
+                f"({type(value).__name__})."
+            )
+
+
+def flag(name: str, value: object) -> bool:
+    """Return `value` as a bool, or raise where it is none."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"`{name}` must be True or False; got {_shown(value)}.")
+    return bool(value)
+
+
+def path(name: str, value: object) -> Path:
+    """Return a path, or raise where an argument is none."""
+    if not isinstance(value, (str, os.PathLike)) or not isinstance(text := os.fspath(value), str):
+        raise TypeError(f"`{name}` must be a path; got {_shown(value)} ({type(value).__name__}).")
+    if not text.strip() or "\0" in text:
+        raise ValueError(f"`{name}` must be a path; got {text!r}.")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"`{name}` must be a path; got {text!r}, which has half a character.") from None
+    return Path(text)
+
+
+def _shown(value: object) -> str:
+    shown = " ".join(repr(value).split())
+    return shown if len(shown) <= 60 else f"{shown[:57]}..."
+
+
+def positive_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
+    """Return `value` as an int, or raise unless it is a whole number from `minimum` to `maximum`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"`{name}` must be a whole number; got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"`{name}` must be a whole number; got {_shown(value)} ({type(value).__name__}).")
     if value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
+    if maximum is not None and value > maximum:
+        raise ValueError(f"`{name}` must be at most {maximum:,}; got {value}.")
     return int(value)
 
 
@@ -48,7 +103,7 @@ def number(
 ) -> float:
     """Return `value` as a finite float inside the given bounds, or raise."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"`{name}` must be a number; got {value!r} ({type(value).__name__}).")
+        raise TypeError(f"`{name}` must be a number; got {_shown(value)} ({type(value).__name__}).")
     bounds = [
         (above, "above", above is not None and not value > above),
         (at_least, "at least", at_least is not None and not value >= at_least),

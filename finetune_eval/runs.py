@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _files
+from finetune_eval import _checks, _files
 
 _FORMAT = 1  # of manifest.json; the first with a checksum
 _STORIES = {
@@ -80,7 +80,7 @@ class Run:
                 what became of that run.
             OSError: It cannot be written.
         """
-        first = checked_path("run_dir", path)
+        first = _checks.path("run_dir", path)
         with contextlib.ExitStack() as held:
             for number in itertools.count(1):
                 run = cls(first if number == 1 else first.with_name(f"{first.name}-{number}"))
@@ -110,8 +110,8 @@ class Run:
             raise FileExistsError(f"{shown} is a file; pass a folder.")
         attempt = contextlib.ExitStack()
         with attempt:
-            attempt.callback(_remove_empty, [self.path, *self.path.parents], _missing(self.path))
             try:
+                attempt.callback(_remove_empty, [self.path, *self.path.parents], _missing(self.path))
                 self.path.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise _unwritable(shown, error) from None
@@ -303,15 +303,6 @@ def claimed(run_dir: str | os.PathLike[str] | Run | None) -> Iterator[Run | None
         yield run
 
 
-def checked_path(name: str, path: Any) -> Path:
-    """Return a path, or raise where an argument is none."""
-    if not isinstance(path, (str, os.PathLike)) or not isinstance(text := os.fspath(path), str):
-        raise TypeError(f"`{name}` must be a path; got {path!r} ({type(path).__name__}).")
-    if not text.strip() or "\0" in text:
-        raise ValueError(f"`{name}` must be the path of a folder; got {text!r}.")
-    return Path(text)
-
-
 def safe_name(text: str) -> str:
     """Return a text as the name of a folder: no path, nothing hidden, never empty.
 
@@ -347,4 +338,4 @@ def _size(amount: int) -> str:
     return f"{amount / 1e6:,.1f} MB"
 
 
-__all__ = ["Run", "checked_path", "claimed", "safe_name"]
+__all__ = ["Run", "claimed", "safe_name"]

@@ -22,6 +22,7 @@ from hypothesis import settings
 # search with new ones: pytest --hypothesis-profile=default.
 # Without a deadline: how long an example takes says more of what else the machine does.
 settings.register_profile("same", derandomize=True, deadline=None)
+settings.register_profile("search", deadline=None)  # make faults
 settings.load_profile("same")
 
 VOCABULARY = (

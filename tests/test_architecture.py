@@ -16,7 +16,7 @@ ALLOWED = {
     "_files": set(),
     "_rows": set(),
     "_labels": {"_checks", "_rows"},
-    "runs": {"_files"},
+    "runs": {"_checks", "_files"},
     "data": {*BASE, "data"},
     "traces": {*BASE, "traces"},
     "evaluation": {*BASE, "runs", "data", "evaluation"},

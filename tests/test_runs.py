@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from finetune_eval import _files
-from finetune_eval.runs import Run, checked_path, claimed, safe_name
+from finetune_eval.runs import Run, claimed, safe_name
 
 
 def names(folder):
@@ -121,9 +121,12 @@ def test_what_cannot_be_a_folder(tmp_path):
     ):
         with Run.create(tmp_path / "file" / "run"):
             pass
-    for path, error in (("", ValueError), ("a\0b", ValueError), (b"a", TypeError), (3, TypeError)):
-        with pytest.raises(error, match="`run_dir` must be"):
-            checked_path("run_dir", path)
+    with pytest.raises(OSError, match=r"cannot be written \(File name too long\); pass another folder"):
+        with Run.create(tmp_path / ("a" * 5000)):
+            pass
+    for path, error in (("", ValueError), ("a\0b", ValueError), ("\ud800", ValueError), (b"a", TypeError)):
+        with pytest.raises(error, match="`run_dir` must be a path; got"), Run.create(path):
+            pass
 
 
 def test_a_name_that_the_program_chose_moves_on_to_the_next_free_one(tmp_path):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.cells import cell_len
 
-from finetune_eval import _files, _text
+from finetune_eval import _checks, _files, _text
 from finetune_eval._text import counted as counted
 
 _HASH_CHARACTERS = 16  # 64 bits: two of a million different rows collide with probability 3e-8
@@ -137,7 +137,7 @@ class DataTrace:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write the trace to a JSON file, whole or not at all, and return its path."""
-        target = Path(path)
+        target = _checks.path("path", path)
         record = {"steps": [asdict(step) for step in self.steps]}
         _files.write_json(target, record, format=_FORMAT)
         return target
@@ -150,7 +150,7 @@ class DataTrace:
             FileNotFoundError: There is no such file.
             ValueError: The file is not a data trace.
         """
-        target = Path(path)
+        target = _checks.path("path", path)
         if not target.is_file():
             raise FileNotFoundError(
                 f"`path` must be a data trace written by DataTrace.save; {target} does not exist."

@@ -165,6 +165,10 @@ def split(
         names = _labels.class_names(labels)
         y = _labels.read("y", y, names)
     seed = _checks.positive_int("seed", seed, minimum=0)
+    near_duplicates = _checks.flag("near_duplicates", near_duplicates)
+    for name, size in (("validation", validation), ("test", test)):
+        if size is None:
+            raise TypeError(f"`{name}` must be a number of rows or a share of them, 0 for none; got None.")
     sizes = _sizes(n, {"train": train, "validation": validation, "test": test})
     row_ids = _as_ids(ids, n)
     if metadata is not None:

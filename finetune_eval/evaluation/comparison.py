@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
-from finetune_eval import _rows
+from finetune_eval import _checks, _rows
 from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval._text import p_value, visible
 from finetune_eval.evaluation._paired_differences import difference_of
@@ -122,11 +122,12 @@ def compare(
         >>> compare(a, b).outcome
         'better'
     """
+    _checks.evaluations("evaluations", evaluations)
     if len(evaluations) < 2:
         raise ValueError(f"`evaluations` must be at least two to compare; got {len(evaluations)}.")
     one_of("metric", metric, tuple(METRICS))
     alpha = number("alpha", alpha, above=0, below=1)
-    n_resamples = positive_int("n_resamples", n_resamples, minimum=100)
+    n_resamples = positive_int("n_resamples", n_resamples, minimum=100, maximum=_checks.MOST_RESAMPLES)
     if matters is not None:
         matters = number("matters", matters, at_least=0)
     rows = check_same_rows(evaluations, _names(names, len(evaluations)))

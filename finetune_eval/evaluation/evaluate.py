@@ -115,6 +115,10 @@ def evaluate(
         batch_size = _checks.positive_int("batch_size", batch_size)
     if hasattr(x, "element_spec") or hasattr(x, "num_batches"):
         x, y, sample_weight = _collected(x, y, sample_weight)
+    if not callable(getattr(model, "predict", None)):
+        raise TypeError(
+            f"`model` must have a `predict` that gives probabilities; got {type(model).__name__}."
+        )
     if y is None:
         raise ValueError("`y` is missing: evaluate needs the true label of each row of `x`.")
     task = task or getattr(model, "task", None) or "classification"
@@ -522,7 +526,9 @@ def _checked_options(
         groups=groups,
         ids=ids,
         metadata=_metadata(asked.metadata, n),
-        n_resamples=_checks.positive_int("n_resamples", asked.n_resamples, minimum=100),
+        n_resamples=_checks.positive_int(
+            "n_resamples", asked.n_resamples, minimum=100, maximum=_checks.MOST_RESAMPLES
+        ),
         seed=_checks.positive_int("seed", asked.seed, minimum=0),
         task=asked.task,
         texts=texts,
@@ -534,10 +540,11 @@ def _checked_options(
 def _ids(values: Any, n: int) -> NDArray[Any]:
     """Return (n,) whole numbers or texts: what names the rows."""
     ids = _rows.one_a_row("ids", values, n)
-    absent = _rows.missing(ids) | (ids == "" if ids.dtype.kind in "OU" else False)
-    if absent.any():
-        raise ValueError(f"`ids` has no id in row {int(absent.argmax())}; give every row one.")
-    return ids if ids.dtype.kind in "iu" else np.array([str(value) for value in ids.tolist()], dtype=object)
+    absent = _rows.missing(ids)
+    names = ["" if gone else str(value) for gone, value in zip(absent, ids.tolist(), strict=True)]
+    if "" in names:
+        raise ValueError(f"`ids` has no id in row {names.index('')}; give every row one.")
+    return ids if ids.dtype.kind in "iu" else _rows.texts("ids", names)
 
 
 def _metadata(values: Any, n: int) -> Any:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Looks", "home", "look"]
 
 _FILE = "looks.jsonl"
+_PARTS_OF_A_LOOK = (b'"model": "', b'"accuracy": ', b'"time": "')
 _DIGITS = 4  # of the probabilities that tell models apart: the same model on other hardware stays the same
 # The rows are put at random into so many parts, and the wrong ones of each part are counted. That is enough
 # to measure how the errors of two models correlate (to about .1), and keeps no row's own result.
@@ -232,9 +233,9 @@ def _model_key(evaluation: Evaluation) -> str:
 def _append(path: Path, entry: dict[str, Any]) -> tuple[int, str, dict[str, dict[str, Any]]]:
     """Append a look, and return what the file says of the same rows.
 
-    Writers in other processes wait for each other, none is lost. A line that cannot be read counts as a look,
-    of a model that is not known. Lines of other rows are passed over unread: a million cost a tenth of a
-    second.
+    Writers in other processes wait for each other, none is lost. A line that names these rows, a model and a
+    score but does not fit its checksum counts as a look, of a model that is not known. Lines of other rows
+    are passed over unread: a million cost a tenth of a second.
 
     Returns:
         How many looks there were, when the first one was, and the last one of each model.
@@ -259,16 +260,18 @@ def _append(path: Path, entry: dict[str, Any]) -> tuple[int, str, dict[str, dict
 
 
 def _past_looks(file: mmap.mmap, rows: str) -> tuple[int, str, dict[str, dict[str, Any]]]:
-    """Return the number of lines of these rows, the time of the first, and the last one of each model."""
-    key, count, last = json.dumps({"rows": rows})[1:-1].encode(), 0, {}
-    first, at = "", file.find(key)
-    while at >= 0:
+    """Return the number of looks at these rows, the time of the first, and the last one of each model."""
+    key, count, first, last = json.dumps({"rows": rows})[1:-1].encode(), 0, "", {}
+    end = 0
+    while (at := file.find(key, end)) >= 0:
         start, end = file.rfind(b"\n", 0, at) + 1, file.find(b"\n", at)
+        places = [file.find(part, start, end) for part in _PARTS_OF_A_LOOK]
+        if min(places) < 0:
+            continue
         if not first and (record := _look_of_line(file[start:end])) is not None:
             first = record["time"]
-        named = file.find(b'"model": "', start, end)
-        last[file[named:end].split(b'"', 4)[3] if named >= 0 else b""] = start, end
-        count, at = count + 1, file.find(key, end)
+        last[file[places[0] : end].split(b'"', 4)[3]] = start, end
+        count += 1
     looks = [_look_of_line(file[start:end]) for start, end in last.values()]
     return count, first, {look["model"]: look for look in looks if look is not None}
 

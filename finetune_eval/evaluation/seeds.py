@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from finetune_eval import _checks
 from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval._text import counted, fill, p_value
 from finetune_eval.evaluation._paired_rows import check_same_rows
@@ -128,6 +129,7 @@ def evaluate_seeds(
     Reference:
         Expected best of k: Tang et al. 2020, ACL. Bouthillier et al. 2021, MLSys.
     """
+    _checks.evaluations("evaluations", evaluations)
     if len(evaluations) < 2:
         raise ValueError(f"`evaluations` must be at least two runs; got {len(evaluations)}.")
     one_of("metric", metric, tuple(evaluations[0].estimates))
@@ -256,6 +258,7 @@ def compare_seeds(
         Welch 1947, Biometrika 34:28-35.
     """
     for name, runs in (("a", a), ("b", b)):
+        _checks.evaluations(name, runs)
         if len(runs) < 2:
             raise ValueError(f"`{name}` must be at least two runs of one recipe; got {len(runs)}.")
     if matters is not None:

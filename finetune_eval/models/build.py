@@ -181,7 +181,7 @@ def load_model(path: str | Path) -> Classifier:
         FileNotFoundError: There is no model there.
         TypeError: The model is not one that `build_model` made.
     """
-    place = Path(path)
+    place = _checks.path("path", path)
     if place.is_dir():
         inside = [place / "model" / "model.keras", place / "model.keras"]
         found = next((file for file in inside if file.is_file()), None)
@@ -237,7 +237,7 @@ def _load_preset(folder: Path) -> Classifier:
 
 def _label_names(labels: Any) -> list[str]:
     if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
-        return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2))]
+        return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2, maximum=1_000_000))]
     if isinstance(labels, (str, bytes)) or not hasattr(labels, "__iter__"):
         raise TypeError(f"`labels` must be class names or the number of classes; got {labels!r}.")
     names = [str(label) for label in labels]

@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _findings, _made, _words
+from finetune_eval.reports._arguments import check
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -62,7 +64,10 @@ def write_card(
     Reference:
         M. Mitchell et al., "Model cards for model reporting", FAT* 2019.
     """
-    path = Path(path)
+    path = _checks.path("path", path)
+    check(evaluation, training, data, prediction, comparison, seeds, manifest)
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a text; got {name!r} ({type(name).__name__}).")
     sections = [
         f"# {_escape(name)}",
         *([_escape(_made.headline(manifest)) + "."] if manifest else []),

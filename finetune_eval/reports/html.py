@@ -11,11 +11,13 @@ import jinja2
 import numpy as np
 from markupsafe import Markup
 
+from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _drawings, _findings, _made, _words, plots
+from finetune_eval.reports._arguments import check
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -60,7 +62,8 @@ def report(
     Returns:
         The path.
     """
-    path = Path(path)
+    path = _checks.path("path", path)
+    check(evaluation, training, data, prediction, comparison, seeds, manifest)
     write_text(path, _render(evaluation, training, data, prediction, comparison, seeds, manifest))
     return path
 

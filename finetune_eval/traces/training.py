@@ -122,6 +122,16 @@ class TrainingTrace:
         Raises:
             ValueError: The lists differ in length, or `monitor` is not in `history`.
         """
+        if not isinstance(history, Mapping):
+            raise TypeError(
+                "`history` must be a dictionary from metric to values, as `model.fit(...).history`; got "
+                f"{type(history).__name__}."
+            )
+        history = {name: _checked_values(name, values) for name, values in history.items()}
+        rows = rows if rows is None else _checks.positive_int("rows", rows)
+        val_rows = val_rows if val_rows is None else _checks.positive_int("val_rows", val_rows)
+        if seconds is not None:
+            seconds = _checked_values("seconds", seconds)
         lengths = {name: len(values) for name, values in history.items()}
         if len(set(lengths.values())) > 1:
             raise ValueError(
@@ -165,7 +175,7 @@ class TrainingTrace:
             ValueError: A line is damaged or not an epoch, or `monitor` is not among the metrics.
         """
         records = []
-        for number, line in enumerate(_files.read_lines(Path(path)), start=1):
+        for number, line in enumerate(_files.read_lines(_checks.path("path", path)), start=1):
             try:
                 records.append(EpochRecord.of_record(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -214,6 +224,14 @@ class TrainingTrace:
         return "\n".join(parts) + (f"\n\n{drawn}" if drawn else "")
 
 
+def _checked_values(name: Any, values: Any) -> list[float]:
+    """Return a metric's values as floats, one an epoch."""
+    try:
+        return [float(value) for value in values]
+    except (TypeError, ValueError, OverflowError):
+        raise TypeError(f"`history` must have one number an epoch for {name!r}; got {values!r}.") from None
+
+
 def best_epoch(records: Iterable[EpochRecord], monitor: str, *, mode: str | None = None) -> int | None:
     """Return the number of the best epoch: the first of several that are equally good.
 
@@ -230,6 +248,10 @@ def best_epoch(records: Iterable[EpochRecord], monitor: str, *, mode: str | None
         ValueError: No epoch has `monitor`, or its direction is not known and `mode` is not given.
     """
     records = tuple(records)
+    if not isinstance(monitor, str):
+        raise TypeError(
+            f"`monitor` must be the name of a metric; got {monitor!r} ({type(monitor).__name__})."
+        )
     if mode is None:
         mode = "min" if monitor.endswith("loss") else "max" if _plain(monitor) in _METRICS else None
         if mode is None:

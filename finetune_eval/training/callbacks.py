@@ -252,7 +252,7 @@ class EpochTrace(keras.callbacks.Callback):
     ):
         super().__init__()
         self.rows, self.val_rows, self.show = rows, val_rows, show
-        self.path = None if path is None else Path(path)
+        self.path = None if path is None else _checks.path("path", path)
         self.monitor, self.mode = monitor, mode
         self.records: list[EpochRecord] = []
         self._behind = False  # whether the file lacks epochs

@@ -233,6 +233,8 @@ def _read(
     """Check rows and labels, and tokenise the rows."""
     x, y = _pair(model, x, y, x_name="x", y_name="y", sample_weight=sample_weight)
     weighting = recipe.class_weight
+    if sample_weight is not None:
+        sample_weight = _rows.weights("sample_weight", sample_weight, len(y))
     weights = _class_weights(weighting, y, model.labels, sample_weight)
     if weighting is not None and not isinstance(weighting, str):
         by_class = class_weight_vector(weighting, y, model.labels).tolist()

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from finetune_eval import _checks
 from finetune_eval.evaluation.thresholds import _read_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
-_SEEDS = 2**32  # the states of Keras' dropout are two numbers of 32 bits
+_LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 bits
 
 
 @dataclass(frozen=True)
@@ -37,18 +35,14 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not isinstance(self.calibrate, (bool, np.bool_)):
-            raise TypeError(f"`calibrate` must be True or False; got {self.calibrate!r}.")
         plain: dict[str, Any] = {
             "epochs": _checks.positive_int("epochs", self.epochs),
             "batch_size": _checks.positive_int("batch_size", self.batch_size),
             "weight_decay": _checks.number("weight_decay", self.weight_decay, at_least=0, below=1),
             "label_smoothing": _checks.number("label_smoothing", self.label_smoothing, at_least=0, below=1),
-            "seed": _checks.positive_int("seed", self.seed, minimum=0),
-            "calibrate": bool(self.calibrate),
+            "seed": _checks.positive_int("seed", self.seed, minimum=0, maximum=_LARGEST_SEED),
+            "calibrate": _checks.flag("calibrate", self.calibrate),
         }
-        if plain["seed"] >= _SEEDS:
-            raise ValueError(f"`seed` must be below {_SEEDS}; got {self.seed}.")
         if self.learning_rate is not None:
             plain["learning_rate"] = _checks.number("learning_rate", self.learning_rate, above=0, at_most=1)
         if self.early_stopping is not None:

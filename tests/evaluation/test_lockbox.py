@@ -85,7 +85,7 @@ def test_looks_of_older_versions_and_damaged_lines_are_read(tmp_path):
     first = look(scored(70), tmp_path)
     path = tmp_path / "looks.jsonl"
     (line,) = map(json.loads, path.read_text().splitlines())
-    del line["wrong"]  # as versions before wrote it
+    del line["wrong"], line["checksum"]  # as versions before wrote it
     damaged = ["5", "null", '"text"', "[1]", '{"rows": "' + first.rows + '"}', '{"rows": 3, "model": 1', ""]
     path.write_text("\n".join([json.dumps(line), *damaged]) + "\n")
     best = look(scored(90), tmp_path)
@@ -112,7 +112,7 @@ def test_writers_in_several_processes_lose_nothing(tmp_path):
         "import sys, pathlib\n"
         "from finetune_eval.evaluation.lockbox import _append\n"
         "for i in range(100):\n"
-        "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000}\n"
+        "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000, 'time': '', 'accuracy': 1}\n"
         "    print(_append(pathlib.Path(sys.argv[2]), entry)[0])"
     )
     workers = [
@@ -144,9 +144,9 @@ def test_lines_that_are_no_looks_are_passed_over(tmp_path):
     lines += [json.dumps({**whole, "rows": "of others"}), json.dumps({**whole, "accuracy": "high"})]
     path.write_bytes("\n".join([*lines, path.read_text()]).encode())
     again = look(scored(80), tmp_path)
-    # Of the lines above, those that name these rows are looks at them: all but the one without rows (and the
-    # one of the others). Of the two whole ones and the damaged ones, no other model than this is known.
-    assert (again.count, again.models, again.first) == (len(whole) - 1 + 1 + 2, 1, first.first)
+    # Looks are the whole line, this one, the one without a checksum (as older versions wrote it), and those
+    # that lack or change what the checksum alone tells: n, loss, wrong, accuracy. No other model is known.
+    assert (again.count, again.models, again.first) == (3 + 4, 1, first.first)
 
 
 def test_a_flipped_bit_makes_no_better_model(tmp_path):

@@ -117,11 +117,12 @@ def test_the_drawing_fits_the_terminal_and_many_classes_are_few_lines(monkeypatc
     text, logits = "A warm, funny and honest film. " * 9, tuple(np.log(p))
     lines = str(
         PredictionTrace(
-            text, ("film",) * 60, (7,) * 60, step, (step,) * 3, "mean of the tokens", (384,), logits, tuple(p),
-            labels, labels[3], 0.0,
+            text, ("film",) * 60, (7,) * 60, step, (step,) * 3, "mean of the tokens", (384,), logits,
+            tuple(p), labels, labels[3], 0.0,
         )
     ).splitlines()  # fmt: skip
     assert max(map(len, lines)) <= min(columns, 80) and len(lines) < 60
-    shown = [" ".join(line.split()) for line in lines if "class number" in line and "answer" not in line]
-    assert len(shown) == 20 and any(line.startswith("class number 400 -1.605 0.201") for line in shown)
+    drawn = [line for line in lines if "class number" in line and "answer" not in line]
+    shown = [" ".join(line.split()) for line in drawn]
+    assert len(shown) == 20 and any(line.startswith("class number 400 -1.604 0.201") for line in shown)
     assert "           ... and 480 classes that are less probable" in lines

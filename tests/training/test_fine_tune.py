@@ -772,9 +772,9 @@ TRAPS = {
         "`x` has NaN in row 2, column 5; one such value would turn every weight into NaN. Fill or drop it."),
     "empty x": (dict(x=np.zeros((0, 10)), y=[]), ValueError, "`x` has no rows; at least one is needed."),
     "all-zero sample_weight": (dict(sample_weight=[0, 0, 0, 0]), ValueError,
-        "`sample_weight` is 0 for every row: nothing would be learned or measured."),
+        "`sample_weight` is 0 in every row; at least one row must count."),
     "short sample_weight": (dict(sample_weight=[1], class_weight="balanced"), ValueError,
-        "`sample_weight` must have shape (4,), one weight a row; got (1,)."),
+        "`sample_weight` must have one value for each of the 4 rows; got 1."),
     "class_weight without a class": (dict(class_weight={"negative": 1.0}), ValueError,
         "`class_weight` has no weight for 'positive'; give every class one."),
     "tf.data": (dict(x=tf.data.Dataset.from_tensors(0), y=None), TypeError,
@@ -822,7 +822,7 @@ TRAPS = {
         "`callbacks` must be Keras callbacks, one or a list; got str."),
     "calibrate": (dict(validation_data=(X, Y), calibrate="yes"), TypeError,
         "`calibrate` must be True or False; got 'yes'."),
-    "seed": (dict(seed=2**32), ValueError, "`seed` must be below 4294967296; got 4294967296."),
+    "seed": (dict(seed=2**32), ValueError, "`seed` must be at most 4,294,967,295; got 4294967296."),
     "another order": (dict(x=pd.DataFrame(X, index=list("abcd")), y=pd.Series(Y, index=list("abdc"))),
         ValueError, "`x` and `y` name their rows differently: row 2 is 'c' in one index and 'd' in the other."
         " Bring one into the order of the other (`y = y.loc[x.index]`), or, where their rows are in the same "
