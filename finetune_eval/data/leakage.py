@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import counted, normalise
+from finetune_eval.data.ledger import counted
+from finetune_eval.data.words import same_text
 
 NEAR = 0.8  # Lee et al. 2022
 KINDS = ("exact", "normalised", "near")
@@ -48,8 +49,8 @@ class Leaks:
     Attributes:
         test_rows: (m,) int64, ascending: which test rows.
         train_rows: (m,) int64: the most similar training row found for each.
-        kind: (m,) str, for each: "exact" (the same text), "normalised" (the same but for case, white space
-            or Unicode form) or "near".
+        kind: (m,) str, for each: "exact" (the same text), "normalised" (the same but for case, white space,
+            Unicode form or characters that are not seen) or "near".
         similarity: (m,) Jaccard similarity of their character 5-grams in [0, 1]; 1.0 for the first two kinds.
         n_train: Training rows looked at.
         n_test: Test rows looked at.
@@ -105,7 +106,7 @@ class Leaks:
         if self.threshold is not None:
             meaning = {
                 "exact": "the same text",
-                "normalised": "the same but for case, white space or Unicode form",
+                "normalised": "the same but for case, spaces and invisible differences",
                 "near": f"at least {self.threshold:g} of their character {_SHINGLE}-grams in common",
             }
         lines += [f"  {kind:<10} {self.counts[kind]:>9,}  {what}" for kind, what in meaning.items()]
@@ -143,8 +144,8 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
     crowded = 0
     _same(x_train, x_test, "exact", found)
     if isinstance(x_train[0], str):
-        normal_train = [normalise(text) for text in x_train]
-        normal_test = [normalise(text) for text in x_test]
+        normal_train = [same_text(text) for text in x_train]
+        normal_test = [same_text(text) for text in x_test]
         _same(normal_train, normal_test, "normalised", found)
         left = [row for row in range(len(x_test)) if row not in found]
         crowded = _near(normal_train, normal_test, left, threshold, found)

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted, normalise
+from finetune_eval.data.ledger import counted
+from finetune_eval.data.words import same_text
 from finetune_eval.evaluation.intervals import Estimate
 
 
@@ -49,11 +50,12 @@ class LeakScores:
 def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
     """Say how many rows are there more than once, and how many of them contradict each other.
 
-    Texts that differ only in case, white space or Unicode form are the same, as in a split.
+    Texts that differ only in case, white space, Unicode form or invisible characters are the same, as in a
+    split.
     """
     labels_of: dict[str, set[bytes]] = {}
     for text, label in zip(texts, y, strict=True):
-        labels_of.setdefault(normalise(text), set()).add(label.tobytes())
+        labels_of.setdefault(same_text(text), set()).add(label.tobytes())
     extra = len(texts) - len(labels_of)
     if not extra:
         return []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.words import unspaced
+from finetune_eval.data.words import words as words_of
 from finetune_eval.evaluation._inputs import row_weights
 from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
 
@@ -30,7 +31,6 @@ _FEWEST_IN_A_WORD = 20  # rows a word must be in to be looked at
 _MOST_WORDS = 2000  # the commonest
 _SHOWN_WORDS = 20
 _MOST_TEXTS = 50_000  # texts whose words are looked at: a random sample of more
-_WORD = re.compile(r"[^\W_]{2,}")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,7 @@ def _proper(column: str, codes: NDArray[Any], names: Sequence[str]) -> _Found:
 
 
 def _quantiles(column: str, values: NDArray[Any], parts: int, unit: str = "") -> _Found:
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1], method="inverted_cdf"))
+    edges = np.unique(np.quantile(values, np.arange(1, parts) / parts, method="inverted_cdf"))
     codes = np.searchsorted(edges, values, side="left")
     names = []
     for code in range(len(edges) + 1):
@@ -207,6 +207,10 @@ def _lengths(texts: Sequence[str] | None, n: int) -> _Found:
         return iter(())
     if len(texts) != n:
         raise ValueError(f"`texts` must have one text for each of the {n} rows; got {len(texts)}.")
+    if unspaced(texts):
+        return _quantiles(
+            "length", np.array([len("".join(text.split())) for text in texts]), _LENGTHS, " characters"
+        )
     return _quantiles("length", np.array([len(text.split()) for text in texts]), _LENGTHS, " words")
 
 
@@ -246,7 +250,7 @@ def _words(
     number: dict[str, int] = {}
     words, sizes = array("q"), []
     for row in rows.tolist():
-        found = set(_WORD.findall(texts[row].lower()))
+        found = {word for word in words_of(texts[row]) if len(word) > 1 or not word.isalnum()}
         words.extend([number.setdefault(word, len(number)) for word in found])
         sizes.append(len(found))
     place, of_row = np.array(words, dtype=np.int64), parts[np.repeat(rows, sizes)]

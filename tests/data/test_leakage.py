@@ -170,7 +170,7 @@ def test_printed():
     assert lines[:4] == [
         "Possible leak: 1 of 10 test rows against 200 training rows (10 %).",
         "  exact              1  the same text",
-        "  normalised         0  the same but for case, white space or Unicode form",
+        "  normalised         0  the same but for case, spaces and invisible differences",
         "  near               0  at least 0.8 of their character 5-grams in common",
     ]
     assert lines[4] == "exact, similarity 1.00"

@@ -49,6 +49,25 @@ def test_tfidf_is_the_pipeline_it_says_it_is():
     np.testing.assert_allclose(tfidf_probabilities(train, y, test, classes=2), model.predict_proba(test))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("यह {} दिन था", "यह {} दान था"),  # the words differ in a combining mark only
+        ("এটা {} ভালো", "এটা {} ভুল"),
+        ("หนัง{}ดีมาก", "หนัง{}แย่มาก"),
+        ("这部{}电影好", "这部{}电影坏"),
+        ("この{}映画は好き", "この{}映画は嫌い"),
+        ("film {} \U0001f600", "film {} \U0001f621"),
+        ("la {} é bona", "la {} e\u0300 bona"),
+        ("{} no\u200bt good", "{} very good"),
+    ],
+)
+def test_tfidf_tells_texts_apart_by_words_of_every_script(good, bad):
+    texts = [(bad if i % 2 else good).format(f"{i}") for i in range(100)]
+    p = tfidf_probabilities(texts[:60], [0, 1] * 30, texts[60:], classes=2)
+    assert p.argmax(axis=1).tolist() == [0, 1] * 20
+
+
 def test_features_are_standardised_on_the_training_rows():
     random = np.random.default_rng(0)
     x, y = random.normal(3, 10, (100, 4)), random.integers(0, 2, 100)

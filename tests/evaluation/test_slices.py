@@ -91,6 +91,21 @@ def test_weighted_slices_raise_no_more_false_alarms_than_they_say():
     assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * 0.0126
 
 
+@pytest.mark.parametrize(
+    ("weak", "plain", "word"),
+    [
+        ("यह फिल्म अच्छी नहीं है", "यह फिल्म बहुत अच्छी है", "नहीं"),
+        ("die na\u0308he hier", "die ferne hier", "nähe"),
+        ("电影不好", "电影很好", "不好"),
+        ("it is so so \U0001f621", "it is so so", "\U0001f621"),
+    ],
+)
+def test_weak_words_are_whole_in_every_script(weak, plain, word):
+    texts = [weak if i % 4 == 0 else plain for i in range(200)]
+    right = [i % 4 != 0 or i % 8 == 0 for i in range(200)]
+    assert word in [one.value for one in find_slices(right, texts=texts) if one.column == "word" and one.weak]
+
+
 def test_numbers_of_a_slice():
     correct = np.array([True] * 70 + [False] * 30)
     where = ["x"] * 50 + ["y"] * 20 + ["x"] * 10 + ["y"] * 20
