@@ -13,7 +13,7 @@ from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
-from finetune_eval.evaluation._trust import repeats
+from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.intervals import (
     Estimate,
@@ -330,6 +330,7 @@ class Scorer:
                     f"Fewer than {SMALL_CLASS} rows of {_listed(small)}: the intervals of their scores, and "
                     "of macro averages, are unreliable."
                 )
+            out += nearly_only_answer(self.y, self.predicted, self.labels)
             if self.options.threshold is None:
                 equal = (self.p == self.p.max(axis=1, keepdims=True)).sum(axis=1)
                 ties = int((equal > 1).sum())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 
@@ -38,11 +39,11 @@ def text(result: Evaluation) -> str:
 
 
 def headline(result: Evaluation) -> str:
-    """Return the verdict: "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
+    """Return the verdict, such as "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
     estimate = result.estimates["accuracy"]
     weighted = "weighted " if "weight" in result.predictions else ""
     right = "right" if result.task == "classification" else "right in every label"
-    return f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"
+    return _fill(opening(result, f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"))
 
 
 def _count(value: float) -> str:
@@ -55,7 +56,7 @@ def _fill(sentence: str, indent: str = "") -> str:
 
 def _trust(result: Evaluation) -> str:
     """Say what speaks against the numbers, before they are read."""
-    sentences = list(result.warnings)
+    sentences = [*(baseline.verdict for baseline in better_baselines(result)), *result.warnings]
     if result.looks is not None and result.looks.count > 1:
         sentences.append(result.looks.verdict)
     if result.leaks is not None and result.leaks.rows:

@@ -1,10 +1,10 @@
-"""Whether the rows can be trusted: repeats, contradictions, and what leaked from the training rows."""
+"""What speaks against an evaluation: leaks, repeats, one answer to every row, a better simple model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from finetune_eval.data.ledger import counted
 from finetune_eval.data.words import same_text
 from finetune_eval.evaluation.intervals import Estimate
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation._result import Evaluation
+    from finetune_eval.evaluation.baselines import Baseline
+
+_NEARLY_EVERY = 0.99  # of the rows have the same answer: said as a warning
 
 
 @dataclass(frozen=True)
@@ -45,6 +51,54 @@ class LeakScores:
         if not self.without:
             return f"{start} No test row is left without them."
         return f"{start} Without them: accuracy {self.without['accuracy']}."
+
+
+def only_answer(evaluation: Evaluation) -> str:
+    """Return that the model answers every row alike, or nothing where it does not (or is right to)."""
+    answers, truth = evaluation.predictions["prediction"], evaluation.predictions["label"]
+    answer = answers.iloc[0]
+    if len(answers) == 1 or (answers != answer).any() or (truth == answer).all():
+        return ""
+    if evaluation.task == "classification":
+        return f"The model answers {answer!r} to every row"
+    return (
+        f"The model gives every row the same labels, {answer}" if answer else "The model gives no row a label"
+    )
+
+
+def nearly_only_answer(
+    y: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
+) -> list[str]:
+    """Say that the model answers nearly every row alike, though more rows are of another class."""
+    answers = np.bincount(predicted, minlength=len(labels))
+    most = int(answers.argmax())
+    others, answered_otherwise = int((y != most).sum()), len(y) - int(answers[most])
+    if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * len(y) or others <= 2 * answered_otherwise:
+        return []
+    return [
+        f"The model answers {labels[most]!r} to {answers[most]:,} of {counted(len(y), 'row')}, though "
+        f"{others:,} {'is' if others == 1 else 'are'} of another class."
+    ]
+
+
+def better_baselines(evaluation: Evaluation) -> list[Baseline]:
+    """Return the simple models that are better than the one that was evaluated."""
+    return [baseline for baseline in evaluation.baselines if baseline.outcome == "worse"]
+
+
+def opening(evaluation: Evaluation, verdict: str) -> str:
+    """Return a verdict with what must be known to read it: one answer to all rows, a better baseline."""
+    answer = only_answer(evaluation)
+    better = [
+        f"{baseline.name} ({baseline.estimates[baseline.metric].value:.3f})"
+        for baseline in better_baselines(evaluation)
+    ]
+    are = "is" if len(better) == 1 else "are"
+    return (
+        (f"{answer}; " if answer else "")
+        + verdict
+        + (f"; {' and '.join(better)} {are} better on the same rows" if better else "")
+    )
 
 
 def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:

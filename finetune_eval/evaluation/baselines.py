@@ -15,6 +15,7 @@ from finetune_eval import _checks
 from finetune_eval.evaluation.comparison import compare
 from finetune_eval.data.words import units, words
 from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -221,5 +222,8 @@ def compare_with_baseline(
         n_resamples=n_resamples,
         seed=seed,
     )
-    verdict = found.verdict[0].upper() + found.verdict[1:]
+    if METRICS[metric].source == "confusion" and simple.predictions["prediction"].equals(frame["prediction"]):
+        verdict = f"This model gives every row the same answer as {name}."
+    else:
+        verdict = found.verdict[0].upper() + found.verdict[1:]
     return Baseline(name, simple.estimates, metric, found.difference, found.p_value, found.outcome, verdict)

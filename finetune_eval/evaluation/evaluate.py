@@ -483,6 +483,7 @@ def _checked_options(
         if asked.task == "multilabel":
             _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
             average = "macro" if average == "auto" else average
+            _no_joining(labels)
         else:
             average = resolve_average(average, len(labels))
     chosen = threshold if isinstance(threshold, Threshold) else None
@@ -535,6 +536,16 @@ def _ids(values: Any, n: int) -> NDArray[Any]:
     if absent.any():
         raise ValueError(f"`ids` has no id in row {int(absent.argmax())}; give every row one.")
     return ids if ids.dtype.kind in "iu" else np.array([str(value) for value in ids.tolist()], dtype=object)
+
+
+def _no_joining(labels: tuple[str, ...]) -> None:
+    """Refuse names that cannot be told apart once the names of a row's labels are joined by " + "."""
+    for name in labels:
+        if not name or " + " in f" {name} ":
+            raise ValueError(
+                "`labels` must be names without ' + ' where task='multilabel', since that joins the labels of a "
+                f"row; got {name!r}. Call it something else."
+            )
 
 
 def _metadata(values: Any, n: int) -> Any:

@@ -360,18 +360,20 @@ def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFram
 
     Confident learning: a row is confidently of class j if its probability of j is at least the mean
     probability of j over the rows labelled j; of several such classes the most probable counts. A row that is
-    so of another class than its label is listed, the most clear-cut first (by the probability of the label
-    less the highest other one). The probabilities are out of sample, as test rows' are.
+    confidently of another class than its label is listed, unless its label is as probable: the most clear-cut
+    first (by the probability of the label less that of the class suggested). The probabilities must be out of
+    sample, as those of test rows are.
 
     Args:
         evaluation: Of classification rows.
         n: How many rows at most.
 
     Returns:
-        id, label, suggested, p_label, p_suggested (and text), the most suspicious first.
+        id, label, suggested, p_label, p_suggested (and text), the most suspicious first; p_suggested is
+        always above p_label.
 
     Reference:
-        Northcutt et al. 2021, JAIR 70:1373-1411.
+        Northcutt et al. 2021, JAIR 70:1373-1411; as in cleanlab, a label that is the model's answer stays.
     """
     _single_label(evaluation)
     n = _checks.positive_int("n", n)
@@ -381,17 +383,18 @@ def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFram
     y = frame["label"].map({label: k for k, label in enumerate(labels)}).to_numpy(dtype=np.int64)
     rows = np.arange(len(y))
     support = np.bincount(y, minlength=len(labels))
-    own = np.bincount(y, weights=p[rows, y], minlength=len(labels))
+    given = p[rows, y]
+    own = np.bincount(y, weights=given, minlength=len(labels))
     # A class without rows has no threshold; nothing is confidently of it.
     threshold = np.divide(own, support, out=np.full(len(labels), np.inf), where=support > 0)
-    confident = np.where(p >= threshold, p, -1.0)
+    confident = np.where((p >= threshold) & (p > given[:, None]), p, -1.0)
     suggested = confident.argmax(axis=1)
-    suspect = np.flatnonzero((confident[rows, suggested] >= 0) & (suggested != y))
-    margin = p[suspect, y[suspect]] - p[suspect, suggested[suspect]]
+    suspect = np.flatnonzero(confident[rows, suggested] >= 0)
+    margin = given[suspect] - p[suspect, suggested[suspect]]
     chosen = suspect[np.argsort(margin, kind="stable")[:n]]
     out = frame.iloc[chosen][["id", "label"]].reset_index(drop=True)
     out["suggested"] = [labels[k] for k in suggested[chosen]]
-    out["p_label"] = p[chosen, y[chosen]]
+    out["p_label"] = given[chosen]
     out["p_suggested"] = p[chosen, suggested[chosen]]
     if "text" in frame:
         out["text"] = frame["text"].to_numpy()[chosen]

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
@@ -180,6 +182,31 @@ def test_possible_label_errors_by_hand():
     assert found["id"].tolist() == [2, 5]
     assert found["suggested"].tolist() == ["b", "a"] and found["text"].tolist() == ["w", "z"]
     assert found["p_label"].tolist() == pytest.approx([0.1, 0.35])
+
+
+def test_no_label_error_is_suggested_that_is_less_probable_than_the_label():
+    # Class c: mean p_c = .3. Rows 0 and 1 are confidently c (.35 and .3), but a is as probable or more so.
+    p = [[0.6, 0.05, 0.35], [0.4, 0.2, 0.4], [0.1, 0.6, 0.3], [0.1, 0.8, 0.1], [0.05, 0.65, 0.3]]
+    result = evaluate_predictions([0, 0, 2, 1, 1], p, labels=["a", "b", "c"])
+    # Row 2 (c) has p_b = .6 < mean p_b of the b rows (.725): confidently of no class.
+    assert possible_label_errors(result).empty
+
+
+def test_a_class_of_probability_zero_is_never_suggested():
+    # Nobody gives class c any probability: its mean is 0, and every probability reaches that.
+    p = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.6, 0.4, 0.0]])
+    found = possible_label_errors(evaluate_predictions([0, 0, 1, 2], p, labels=["a", "b", "c"]))
+    assert found.empty
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 5), st.integers(2, 60))
+def test_suggested_classes_are_more_probable_than_the_label(seed, classes, n):
+    random = np.random.default_rng(seed)
+    p = random.multinomial(20, random.dirichlet(np.full(classes, 0.3), n)) / 20  # many ties, many zeros
+    result = evaluate_predictions(random.integers(0, classes, n), p, baselines=False)
+    found = possible_label_errors(result, n=n)
+    assert (found["p_suggested"] > found["p_label"]).all() and (found["p_suggested"] > 0).all()
 
 
 def test_planted_label_errors_are_found():
