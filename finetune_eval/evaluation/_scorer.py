@@ -267,6 +267,7 @@ class Scorer:
             confidence=self.options.confidence,
             sample_weight=self.options.weights,
             seed=self.options.seed,
+            positive=repr(self.labels[-1]),
         )
 
     def slices(self) -> tuple[Slice, ...]:

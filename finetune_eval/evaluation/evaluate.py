@@ -543,8 +543,8 @@ def _no_joining(labels: tuple[str, ...]) -> None:
     for name in labels:
         if not name or " + " in f" {name} ":
             raise ValueError(
-                "`labels` must be names without ' + ' where task='multilabel', since that joins the labels of a "
-                f"row; got {name!r}. Call it something else."
+                "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of "
+                f"a row; got {name!r}. Call it something else."
             )
 
 

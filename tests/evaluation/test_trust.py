@@ -72,6 +72,6 @@ def test_multilabel_names_that_cannot_be_joined_are_refused(name):
     with pytest.raises(ValueError) as error:
         evaluate_predictions(np.eye(2), np.eye(2), labels=["x", name], task="multilabel")
     assert str(error.value) == (
-        "`labels` must be names without ' + ' where task='multilabel', since that joins the labels of a row; "
+        "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of a row; "
         f"got {name!r}. Call it something else."
     )
