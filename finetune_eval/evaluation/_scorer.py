@@ -239,9 +239,7 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
-            threshold_origin=None
-            if chosen is None
-            else f"chosen for {chosen.goal} on {counted(chosen.n, 'row')}",
+            threshold_origin=None if chosen is None else chosen.origin,
             estimates=self.estimates() if full else self.main_estimates(),
             confusion_matrix=self.tables,
             per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
@@ -30,7 +31,7 @@ def text(result: Evaluation) -> str:
         _baselines(result),
         _detectable(result),
         _calibration(result),
-        _threshold(result),
+        _fill(thresholds.sentence(result)),
         _slices(result),
         _label_errors(result),
         _limits(result),
@@ -106,15 +107,6 @@ def _baselines(result: Evaluation) -> str:
 def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
     return _fill(detectable_sentence(result))
-
-
-def _threshold(result: Evaluation) -> str:
-    if result.threshold is None or result.task != "classification":
-        return ""
-    origin = f", {result.threshold_origin}" if result.threshold_origin else ""
-    return _fill(
-        f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on{origin}."
-    )
 
 
 def _limits(result: Evaluation) -> str:

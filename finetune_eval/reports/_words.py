@@ -86,16 +86,6 @@ def majority(evaluation: Evaluation) -> str:
     )
 
 
-def threshold(evaluation: Evaluation) -> str:
-    """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
-    if evaluation.threshold is None:
-        return ""
-    what = (
-        f"{evaluation.labels[1]!r} is" if evaluation.task == "classification" else "A label is"
-    ) + f" predicted from a probability of {evaluation.threshold:.4g} on"
-    if evaluation.threshold_origin:
-        return f"{what}, {evaluation.threshold_origin}."
-    return f"{what}. It is honest only if it was chosen on other rows than these."
 
 
 def brier(evaluation: Evaluation) -> str:

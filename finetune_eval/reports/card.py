@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _findings, _words
@@ -79,7 +80,7 @@ def write_card(
         *(["## Against simple models", _baselines(evaluation)] if evaluation.baselines else []),
         *_section("What these rows could show", detectable_sentence(evaluation)),
         *_calibration(evaluation),
-        *_section("Threshold", _words.threshold(evaluation)),
+        *_section("Threshold", thresholds.sentence(evaluation)),
         *_weak(evaluation),
         *(["## Other seeds", _escape(_words.seeds(seeds))] if seeds else []),
         "## Caveats",

@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.reports import _drawings, _findings, _words, plots
@@ -109,7 +110,7 @@ def _render(
         reliability=None
         if calibration is None
         else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
-        threshold=_words.threshold(evaluation),
+        threshold=thresholds.sentence(evaluation),
         parts=parts,
         few=any(part["small"] for part in parts),
         looked=len(evaluation.slices),
