@@ -30,7 +30,7 @@ from finetune_eval.evaluation.metrics import (
     row_brier,
     row_loss,
 )
-from finetune_eval.evaluation.slices import Slice, find_slices
+from finetune_eval.evaluation.slices import Slice, SliceSearch, search_slices
 from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 
 if TYPE_CHECKING:
@@ -268,15 +268,14 @@ class Scorer:
             positive=repr(self.labels[-1]),
         )
 
-    def slices(self) -> tuple[Slice, ...]:
+    def slices(self) -> tuple[tuple[Slice, ...], SliceSearch | None]:
         """Look for weak parts of the rows, where texts or metadata were given."""
-        texts, metadata = self.options.texts, self.options.metadata
         if not self._sliced():
-            return ()
-        return find_slices(
+            return (), None
+        return search_slices(
             self.correct,
-            texts=texts,
-            metadata=metadata,
+            texts=self.options.texts,
+            metadata=self.options.metadata,
             confidence=self.options.confidence,
             sample_weight=self.options.weights,
             seed=self.options.seed,

@@ -9,6 +9,7 @@ from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import PICKED, possible_label_errors
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -216,26 +217,27 @@ def _calibration(result: Evaluation) -> str:
 
 
 def _slices(result: Evaluation) -> str:
-    if not result.slices:
+    search = result.slice_search
+    if search is None:
         return ""
     weak = [one for one in result.slices if one.weak][:10]
-    if not weak:
-        return _fill("No part of the rows was found that does worse than the rest.")
-    return "\n".join(
-        [
+    lines = []
+    if weak:
+        lines = [
             "Weaker than the rest (false discovery rate 5 %)",
             f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest",
             *(str(one) for one in weak),
+            _fill(PICKED),
         ]
-    )
+    elif result.slices:
+        lines = [_fill(search.nothing_found)]
+    return "\n".join([*lines, *([_fill(search.not_looked_at)] if search.left_out else [])])
 
 
 def _label_errors(result: Evaluation) -> str:
     """Name the rows whose labels are most worth a second look."""
     if result.task != "classification":
         return ""
-    from finetune_eval.evaluation.slices import possible_label_errors
-
     found = possible_label_errors(result, n=3)
     if not len(found):
         return ""

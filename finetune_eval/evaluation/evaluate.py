@@ -391,8 +391,13 @@ def _evaluate(
     if scores_only:
         return result
     warnings = (*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes)
+    slices, search = scorer.slices()
     result = dataclasses.replace(
-        result, calibration=scorer.calibration(), slices=scorer.slices(), warnings=warnings
+        result,
+        calibration=scorer.calibration(),
+        slices=slices,
+        slice_search=search,
+        warnings=warnings,
     )
     if contents is not None:
         result = dataclasses.replace(result, rows_hash=rows_hash(np.asarray(contents), y), identified=True)

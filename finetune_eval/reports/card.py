@@ -229,8 +229,7 @@ def _weak(evaluation: Evaluation) -> list[str]:
     parts = []
     found = _findings.parts(evaluation)
     if found:
-        if not any(one.weak for one in found):
-            parts.append("No part was found that does worse than the rest.")
+        parts += [_escape(said) for said in _findings.about_parts(evaluation)]
         rows = [
             [
                 f"{one.column}: {one.value}",

@@ -114,6 +114,7 @@ def _render(
         parts=parts,
         few=any(part["small"] for part in parts),
         looked=len(evaluation.slices),
+        about_parts=_findings.about_parts(evaluation),
         weak=any(part.weak for part in evaluation.slices),
         confused=[
             {
