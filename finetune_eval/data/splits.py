@@ -17,7 +17,7 @@ import numpy as np
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval._text import counted
-from finetune_eval.data.leakage import NEAR, near_duplicate_clusters
+from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
 from finetune_eval.data.words import same_text
 
@@ -171,7 +171,7 @@ def split(
     if metadata is not None:
         _check_metadata(metadata, n)
 
-    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
+    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
     crowd_warnings: list[str] = []
     units, together = same, ["text" if x.ndim == 1 else "values"]
     if near_duplicates:

@@ -31,6 +31,8 @@ class LeakScores:
         rows: Which test rows.
         examples: Kind, similarity, test row, its text, training row, its text.
         without: The estimates on the other test rows; empty where there are none, or nothing leaked.
+        limits: What would not have been found.
+        templates: How many test rows share a template with training rows, in a sentence; may be empty.
     """
 
     n_train: int
@@ -39,18 +41,22 @@ class LeakScores:
     rows: tuple[int, ...]
     examples: tuple[tuple[str, float, int, str, int, str], ...]
     without: dict[str, Estimate]
+    limits: str = ""
+    templates: str = ""
 
     @property
     def verdict(self) -> str:
-        """Say in one sentence how much leaked, and what is left of the accuracy without."""
+        """Say how much leaked, what is left of the accuracy without, and what would not have been found."""
         looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
+        limits = f" ({self.limits})" if self.limits else ""
+        templates = f" {self.templates}" if self.templates else ""
         if not self.rows:
-            return f"No possible leak found: {looked}."
+            return f"No possible leak found: {looked}{limits}.{templates}"
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
         start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
         if not self.without:
             return f"{start} No test row is left without them."
-        return f"{start} Without them: accuracy {self.without['accuracy']}."
+        return f"{start} Without them{limits}: accuracy {self.without['accuracy']}.{templates}"
 
 
 def only_answer(evaluation: Evaluation) -> str:

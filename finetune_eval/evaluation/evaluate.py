@@ -450,6 +450,8 @@ def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
         rows=tuple(np.asarray(found.test_rows).tolist()),
         examples=tuple(found.examples),
         without=scorer.of(clean).estimates() if len(found) and len(clean) else {},
+        limits=found.limits,
+        templates=found.templates,
     )
 
 

@@ -199,7 +199,8 @@ def test_nothing_found_is_said_and_is_no_warning(tmp_path):
     warned = re.search('<ul class="warnings">.*?</ul>', source, re.DOTALL).group()
     trusted = section(Page(source), "Can it be trusted?", "The rows")
     for sentence in (
-        "No possible leak found: 4 test rows against 2 training rows.",
+        "No possible leak found: 4 test rows against 2 training rows (similarity from 0.8; a paraphrase "
+        "would not be noticed).",
         "First recorded look at these test rows.",
     ):
         assert sentence in trusted and sentence not in warned

@@ -1,0 +1,135 @@
+"""Short texts that are the same but for a word: pairs are found by what is left when the word is taken away.
+
+The sets of character 5-grams of two short texts differ in half of their members once one word is changed, and
+no threshold on them tells such a pair from a chance one. Word by word it is one of eight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_eval.data.words import units
+
+LONGEST = 200  # characters: in a longer text 5-grams find a changed word, but for the longest words
+FEWEST = 7  # words; of fewer, many innocent pairs differ in one ("this is a very bad movie")
+_FEWEST_ALIKE = 3  # words of two texts that differ in punctuation only
+_SIDE_BY_SIDE = 2  # words changed, where there are twice eight
+_ONE_IN = 8
+_SAMPLE = 16  # pairs of one text by one place: of templates there are thousands
+_PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers have inverses modulo 2^64
+
+
+@dataclass(frozen=True)
+class _Words:
+    """Words of many short texts, as numbers; those of the i-th of `texts` from starts[i] to starts[i + 1]."""
+
+    texts: np.ndarray  # which of the texts given
+    numbers: np.ndarray
+    starts: np.ndarray
+
+    def of(self, place: int) -> list[int]:
+        words: list[int] = self.numbers[self.starts[place] : self.starts[place + 1]].tolist()
+        return words
+
+
+def _numbered(texts: Sequence[str], number: dict[str, int]) -> _Words:
+    rows, sizes, numbers = [], [0], []
+    for row, text in enumerate(texts):
+        if len(text) <= LONGEST:
+            found = units(text)
+            if len(found) >= _FEWEST_ALIKE:
+                rows.append(row)
+                sizes.append(len(found))
+                numbers += [number.setdefault(word, len(number)) for word in found]
+    return _Words(np.array(rows, np.int64), np.array(numbers, np.int64), np.cumsum(sizes))
+
+
+def _allowed(words: Any) -> Any:
+    """Return how many words side by side may be changed in texts of so many."""
+    return np.where(np.asarray(words) < FEWEST, 0, np.clip(np.asarray(words) // _ONE_IN, 1, _SIDE_BY_SIDE))
+
+
+def _mixed(numbers: np.ndarray) -> np.ndarray:
+    """Return the finaliser of SplitMix64 of (n,) numbers."""
+    out: np.ndarray = (numbers.astype(np.uint64) + np.uint64(1)) * _PRIME
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        out ^= out >> np.uint64(shift)
+        out *= np.uint64(factor)
+    out ^= out >> np.uint64(31)
+    return out
+
+
+def _remainders(words: _Words) -> tuple[np.ndarray, np.ndarray]:
+    """Return a hash of each text without no, one or two words side by side, and whose it is."""
+    sizes = np.diff(words.starts)
+    of_word = np.repeat(np.arange(len(sizes)), sizes)
+    at = np.arange(len(of_word)) - words.starts[of_word]
+    power = np.ones(int(sizes.max(initial=0)) + 1, dtype=np.uint64)
+    power[1:] = np.cumprod(np.full(len(power) - 1, _PRIME))
+    # The sum of hash times power up to each word, of its own text: a polynomial modulo 2^64.
+    total = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(words.numbers) * power[at])])
+    whole = total[words.starts[1:]] - total[words.starts[:-1]]
+    allowed = _allowed(sizes)
+    keys, owners = [whole], [np.arange(len(sizes))]
+    for block in range(1, _SIDE_BY_SIDE + 1):
+        begin = np.flatnonzero((at + block <= sizes[of_word]) & (allowed[of_word] >= block))
+        own = of_word[begin]
+        before = total[begin] - total[words.starts[own]]
+        after = total[words.starts[own + 1]] - total[begin + block]
+        keys.append(before + after * np.uint64(pow(int(_PRIME), -block, 1 << 64)))
+        owners.append(own)
+    return np.concatenate(keys), np.concatenate(owners)
+
+
+def shared(a: Sequence[int], b: Sequence[int]) -> float:
+    """Return the share of words that two texts have in common: 1 less the changed ones of the longer text.
+
+    Returns:
+        The share, in [0, 1]; 0 where they differ in more than a few words side by side.
+
+    Example:
+        >>> shared([1, 2, 3, 4, 5, 6, 7, 8], [1, 2, 3, 9, 5, 6, 7, 8])
+        0.875
+    """
+    short, long = sorted((len(a), len(b)))
+    front = next((i for i in range(short) if a[i] != b[i]), short)
+    back = next((i for i in range(short - front) if a[-1 - i] != b[-1 - i]), short - front)
+    changed = long - front - back
+    return 1 - changed / long if changed <= _allowed(long) else 0.0
+
+
+def one_word_apart(
+    queries: Sequence[str], known: Sequence[str], threshold: float
+) -> Iterator[tuple[int, int, float]]:
+    """Yield a query, a known text and the share of words they have in common, where that is high enough.
+
+    The two differ in one word, in two side by side where they have 16 or more, or in punctuation only.
+
+    Args:
+        queries: Texts in the form of `same_text`.
+        known: The same.
+        threshold: The least share, in [0, 1].
+    """
+    number: dict[str, int] = {}
+    ours, theirs = _numbered(queries, number), _numbered(known, number)
+    if not len(ours.texts) or not len(theirs.texts):
+        return
+    keys, owners = _remainders(theirs)
+    order = np.argsort(keys, kind="stable")
+    keys, owners = keys[order], owners[order]
+    wanted, asking = _remainders(ours)
+    left = np.searchsorted(keys, wanted, "left")
+    right = np.minimum(np.searchsorted(keys, wanted, "right"), left + _SAMPLE)
+    hit = np.flatnonzero(right > left)
+    sizes = (right - left)[hit]
+    within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    pairs = np.repeat(asking[hit], sizes) * len(theirs.texts) + owners[np.repeat(left[hit], sizes) + within]
+    for pair in np.unique(pairs).tolist():
+        query, other = divmod(pair, len(theirs.texts))
+        share = shared(ours.of(query), theirs.of(other))
+        if share >= threshold:
+            yield int(ours.texts[query]), int(theirs.texts[other]), share
