@@ -6,6 +6,7 @@ no threshold on them tells such a pair from a chance one. Word by word it is one
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -25,27 +26,27 @@ _PRIME = np.uint64(0x9E3779B97F4A7C15)  # odd, so that its powers have inverses 
 
 @dataclass(frozen=True)
 class _Words:
-    """Words of many short texts, as numbers; those of the i-th of `texts` from starts[i] to starts[i + 1]."""
+    """Hashes of the words of short texts; those of `texts[i]` are from `starts[i]` to `starts[i + 1]`."""
 
     texts: np.ndarray  # which of the texts given
-    numbers: np.ndarray
+    hashes: np.ndarray
     starts: np.ndarray
 
     def of(self, place: int) -> list[int]:
-        words: list[int] = self.numbers[self.starts[place] : self.starts[place + 1]].tolist()
+        words: list[int] = self.hashes[self.starts[place] : self.starts[place + 1]].tolist()
         return words
 
 
-def _numbered(texts: Sequence[str], number: dict[str, int]) -> _Words:
-    rows, sizes, numbers = [], [0], []
+def _hashed(texts: Sequence[str]) -> _Words:
+    rows, sizes, hashes = [], [0], array("q")
     for row, text in enumerate(texts):
         if len(text) <= LONGEST:
             found = units(text)
             if len(found) >= _FEWEST_ALIKE:
                 rows.append(row)
                 sizes.append(len(found))
-                numbers += [number.setdefault(word, len(number)) for word in found]
-    return _Words(np.array(rows, np.int64), np.array(numbers, np.int64), np.cumsum(sizes))
+                hashes.extend(map(hash, found))
+    return _Words(np.array(rows, np.int64), np.array(hashes, np.int64), np.cumsum(sizes))
 
 
 def _allowed(words: Any) -> Any:
@@ -53,9 +54,9 @@ def _allowed(words: Any) -> Any:
     return np.where(np.asarray(words) < FEWEST, 0, np.clip(np.asarray(words) // _ONE_IN, 1, _SIDE_BY_SIDE))
 
 
-def _mixed(numbers: np.ndarray) -> np.ndarray:
-    """Return the finaliser of SplitMix64 of (n,) numbers."""
-    out: np.ndarray = (numbers.astype(np.uint64) + np.uint64(1)) * _PRIME
+def _mixed(hashes: np.ndarray) -> np.ndarray:
+    """Return the finaliser of SplitMix64 of (n,) hashes."""
+    out: np.ndarray = (hashes.view(np.uint64) + np.uint64(1)) * _PRIME
     for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
         out ^= out >> np.uint64(shift)
         out *= np.uint64(factor)
@@ -71,7 +72,7 @@ def _remainders(words: _Words) -> tuple[np.ndarray, np.ndarray]:
     power = np.ones(int(sizes.max(initial=0)) + 1, dtype=np.uint64)
     power[1:] = np.cumprod(np.full(len(power) - 1, _PRIME))
     # The sum of hash times power up to each word, of its own text: a polynomial modulo 2^64.
-    total = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(words.numbers) * power[at])])
+    total = np.concatenate([[np.uint64(0)], np.cumsum(_mixed(words.hashes) * power[at])])
     whole = total[words.starts[1:]] - total[words.starts[:-1]]
     allowed = _allowed(sizes)
     keys, owners = [whole], [np.arange(len(sizes))]
@@ -114,20 +115,19 @@ def one_word_apart(
         known: The same.
         threshold: The least share, in [0, 1].
     """
-    number: dict[str, int] = {}
-    ours, theirs = _numbered(queries, number), _numbered(known, number)
+    ours, theirs = _hashed(queries), _hashed(known)
     if not len(ours.texts) or not len(theirs.texts):
         return
     keys, owners = _remainders(theirs)
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     keys, owners = keys[order], owners[order]
     wanted, asking = _remainders(ours)
-    left = np.searchsorted(keys, wanted, "left")
-    right = np.minimum(np.searchsorted(keys, wanted, "right"), left + _SAMPLE)
-    hit = np.flatnonzero(right > left)
-    sizes = (right - left)[hit]
+    left = np.searchsorted(keys, wanted)
+    hit = np.flatnonzero(keys[np.minimum(left, len(keys) - 1)] == wanted)
+    left, wanted, asking = left[hit], wanted[hit], asking[hit]
+    sizes = np.minimum(np.searchsorted(keys, wanted, "right") - left, _SAMPLE)
     within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-    pairs = np.repeat(asking[hit], sizes) * len(theirs.texts) + owners[np.repeat(left[hit], sizes) + within]
+    pairs = np.repeat(asking, sizes) * len(theirs.texts) + owners[np.repeat(left, sizes) + within]
     for pair in np.unique(pairs).tolist():
         query, other = divmod(pair, len(theirs.texts))
         share = shared(ours.of(query), theirs.of(other))

@@ -182,6 +182,9 @@ def _band_keys(
             column %= _HASHES
             keys[deeper] = _mix(keys[deeper], known[deeper, column])
             query_keys[query_deeper] = _mix(query_keys[query_deeper], queries[query_deeper, column])
+        ordered = np.sort(keys)
+        if not (ordered[_CROWD:] == ordered[:-_CROWD]).any():
+            break
         distinct, place, counts = np.unique(keys, return_inverse=True, return_counts=True)
         crowds = np.flatnonzero(counts > _CROWD)
         deeper = (counts > _CROWD)[place]

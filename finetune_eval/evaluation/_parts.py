@@ -73,18 +73,21 @@ def of_columns(metadata: Any, n: int) -> tuple[list[Part], list[tuple[str, str]]
     """Return the values of each column, and the columns that are left out, each with the reason."""
     import pandas as pd
 
-    frame = pd.DataFrame({name: pd.Series(metadata[name]).reset_index(drop=True) for name in metadata})
-    if len(frame) != n:
-        raise ValueError(f"`metadata` must have one row for each of the {n} rows; got {len(frame)}.")
+    if isinstance(metadata, pd.DataFrame):
+        columns = [(str(name), metadata.iloc[:, i]) for i, name in enumerate(metadata.columns)]
+    else:
+        columns = [(str(name), pd.Series(values)) for name, values in metadata.items()]
     parts: list[Part] = []
     left_out: list[tuple[str, str]] = []
-    for column in frame.columns:
-        found = _values(str(column), frame[column])
+    for column, values in columns:
+        if len(values) != n:
+            raise ValueError(f"`metadata` must have one row for each of the {n} rows; got {len(values)}.")
+        found = _values(column, values)
         if isinstance(found, str):
-            left_out.append((str(column), found))
+            left_out.append((column, found))
         else:
             codes, names = found
-            parts += _with_code(str(column), codes, names)
+            parts += _with_code(column, codes, names)
     return parts, left_out
 
 
@@ -103,8 +106,13 @@ def _values(column: str, values: pd.Series[Any]) -> tuple[NDArray[np.int64], lis
 
 def _missing(values: pd.Series[Any]) -> NDArray[np.bool_]:
     """Mark None, NaN, NaT, pandas.NA, what a mask hides, and texts of nothing but white space."""
-    empty = values.map(lambda value: isinstance(value, str) and not value.strip())
-    return np.asarray(values.isna().to_numpy() | empty.to_numpy(dtype=bool, na_value=False))
+    import pandas as pd
+
+    missing = values.isna().to_numpy(dtype=bool)
+    if pd.api.types.is_numeric_dtype(values) or pd.api.types.is_datetime64_any_dtype(values):
+        return np.asarray(missing)
+    empty = [isinstance(value, str) and not value.strip() for value in values.tolist()]
+    return np.asarray(missing | np.array(empty))
 
 
 def _known_values(column: str, values: pd.Series[Any]) -> tuple[Any, list[str]] | str:

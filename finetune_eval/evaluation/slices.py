@@ -299,11 +299,8 @@ def _findable(accuracy: float, n: int, size: int, level: float) -> float | None:
 
     def power(worse: float) -> float:
         share = max(0.0, accuracy - worse)
-        right = round(accuracy * (n - size) + share * size)
-        hits = np.arange(max(0, size - (n - right)), min(size, right) + 1)
-        full = np.full(len(hits), size)
-        p = _fisher_lower(hits, full, right - hits, n - full)
-        rejected = hits[p <= level]
+        hits, chances = _hypergeometric(size, round(accuracy * (n - size) + share * size), n)
+        rejected = hits[np.cumsum(chances) - chances / 2 <= level]
         return float(bdtr(int(rejected.max()), size, share)) if len(rejected) else 0.0
 
     steps = np.arange(1, math.ceil(100 * accuracy) + 1) / 100
@@ -336,17 +333,24 @@ def _fisher_lower(
     Fisher's own p-value counts the second term in full, and is too large on average (Lancaster 1961, JASA
     56:223-234). scipy.stats has the hypergeometric distribution, and takes half a second to import.
     """
-    from scipy.special import gammaln
-
-    def log_choose(top: Any, bottom: Any) -> NDArray[np.float64]:
-        return np.asarray(gammaln(top + 1.0) - gammaln(bottom + 1.0) - gammaln(top - bottom + 1.0))
-
     out = np.empty(len(n))
     for i, (k, size, right, total) in enumerate(zip(hits, n, hits + other_hits, n + other_n, strict=True)):
-        counts = np.arange(max(0, size - (total - right)), k + 1)
-        terms = log_choose(right, counts) + log_choose(total - right, size - counts) - log_choose(total, size)
-        out[i] = np.exp(terms).sum() - np.exp(terms[-1]) / 2
+        chances = _hypergeometric(size, right, total, most=k)[1]
+        out[i] = chances.sum() - chances[-1] / 2
     return np.clip(out, 0.0, 1.0)
+
+
+def _hypergeometric(
+    size: int, right: int, total: int, most: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return how many may be right of `size` drawn from `total`, up to `most`, and with which probability."""
+    from scipy.special import gammaln
+
+    hits = np.arange(max(0, size - (total - right)), (min(size, right) if most is None else most) + 1)
+    rest, wrong = size - hits, total - right
+    logs = gammaln(np.array([right, wrong, size, total - size, total]) + 1.0)
+    terms = gammaln(np.stack([hits, right - hits, rest, wrong - rest]) + 1.0).sum(axis=0)
+    return hits, np.asarray(np.exp(logs[:4].sum() - logs[4] - terms))
 
 
 @dataclass(frozen=True)
