@@ -26,6 +26,7 @@ _CHUNK_PAIRS = 50_000
 # Boilerplate puts thousands of rows into one bucket, and comparing them all would take time quadratic in
 # their number. A bucket of more rows is divided by further MinHash values, which only closer copies share.
 _CROWD = 500
+_SAMPLED_BANDS = 4
 KEPT_A_BAND = 16  # proposals of one band for one row: the most similar, and samples of crowded buckets
 
 
@@ -145,11 +146,15 @@ def proposals(
         found = ((rows, order[places]) for rows, places in _expand(left, right))
         if same:
             found = ((rows[rows < others], others[rows < others]) for rows, others in found)
-        # Of a crowded bucket that has been divided a row may be alone in its part: a sample of it stands in.
-        sampled = _sampled(np.flatnonzero(crowded), samples[crowded])
-        for rows, others in itertools.chain(found, sampled):
+        # A row may be alone in its part of a crowded bucket that was divided: a sample of the bucket stands
+        # in. It is there for rows that are like all of it, so that few bands do, and no slack.
+        sampled = _sampled(np.flatnonzero(crowded), samples[crowded]) if band < _SAMPLED_BANDS else iter(())
+        floors = itertools.chain(
+            zip(found, itertools.repeat(least)), zip(sampled, itertools.repeat(threshold))
+        )
+        for (rows, others), floor in floors:
             similarity = (queries[rows] == known[others]).mean(axis=1)
-            good = similarity >= least
+            good = similarity >= floor
             rows, others, similarity = rows[good], others[good], similarity[good]
             rank = np.lexsort((-similarity, rows))
             rows, others, similarity = rows[rank], others[rank], similarity[rank]

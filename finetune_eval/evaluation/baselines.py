@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.evaluation.comparison import compare
 from finetune_eval.data.words import units, words
+from finetune_eval.evaluation.comparison import compare
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
 

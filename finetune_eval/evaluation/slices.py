@@ -15,8 +15,8 @@ from finetune_eval import _checks
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
-from finetune_eval.evaluation.comparison import benjamini_hochberg
 from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
+from finetune_eval.evaluation.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -86,8 +86,6 @@ def majority(evaluation: Evaluation) -> str:
     )
 
 
-
-
 def brier(evaluation: Evaluation) -> str:
     """Return the Brier score in its parts."""
     assert evaluation.calibration is not None
