@@ -211,14 +211,16 @@ def split(
 
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
-    """Return a sentence for each pair of class names that may be one: but for case, spaces, leading zeros."""
+    """Return a sentence for each pair of class names that may be one but for case, zeros or what is not seen."""
     spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
     zeros = "are one number; are they one class?"
+    unseen = "differ only in characters that are not seen; are they one class?"
     seen: dict[tuple[str, str], str] = {}
     sentences = []
     for label in labels:
         plain = normalise(label)
-        keys = [(spaces, plain), *([(zeros, plain.lstrip("0"))] if plain.isdecimal() else [])]
+        keys = [(spaces, plain), (unseen, same_text(label))]
+        keys += [(zeros, plain.lstrip("0"))] if plain.isdecimal() else []
         pairs = [(seen.setdefault(key, label), key[0]) for key in keys]
         same = next((pair for pair in pairs if pair[0] != label), None)
         if same is not None:
