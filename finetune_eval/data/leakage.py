@@ -11,16 +11,15 @@ Reference:
 from __future__ import annotations
 
 import functools
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _rows
+from finetune_eval._text import counted, quoted, shorten, visible, wrap
 from finetune_eval.data import edits, minhash
-from finetune_eval.data.ledger import counted
 from finetune_eval.data.minhash import jaccard, lsh_probability
 from finetune_eval.data.words import same_text
 
@@ -108,7 +107,7 @@ class Leaks:
         """Say how many test rows share a template with training rows; nothing where none does."""
         if not len(self.template_rows):
             return ""
-        test, train = (repr(_cut(text, 60)) for text in self.template_example)
+        test, train = map(quoted, self.template_example)
         one = len(self.template_rows) == 1
         return (
             f"{counted(len(self.template_rows), 'test row')} {'shares' if one else 'share'} a template with "
@@ -125,7 +124,7 @@ class Leaks:
         return f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.3g} %)."
 
     def __str__(self) -> str:
-        lines = textwrap.wrap(self.found, 80)
+        lines = wrap(self.found)
         if len(self):
             meaning = {"exact": "the same values"}
             if self.threshold is not None:
@@ -137,18 +136,17 @@ class Leaks:
                 }
             lines += [f"  {kind:<10} {self.counts[kind]:>9,}  {what}" for kind, what in meaning.items()]
         if self.templates:
-            lines += textwrap.wrap(self.templates, 80)
+            lines += wrap(self.templates)
         if self.crowded:
-            lines += textwrap.wrap(
+            lines += wrap(
                 f"{counted(self.crowded, 'test row')} {'resembles' if self.crowded == 1 else 'resemble'} "
-                "hundreds of training rows; looser copies among these may have been missed.",
-                80,
+                "hundreds of training rows; looser copies among these may have been missed."
             )
         for kind, similarity, test_row, test_text, train_row, train_text in self.examples:
             lines.append(f"{kind}, similarity {similarity:.2f}")
             for name, row, text in (("test", test_row, test_text), ("train", train_row, train_text)):
                 start = f"  {name:<5} row {row}: "
-                lines.append(start + _cut(text, 80 - len(start)))
+                lines.append(start + shorten(visible(" ".join(text.split())), 80 - len(start)))
         return "\n".join(lines)
 
 
@@ -251,45 +249,39 @@ def row_keys(rows: np.ndarray) -> list[bytes]:
     the rest.
 
     Args:
-        rows: (n, ...) booleans, integers or floats.
+        rows: (n, ...) booleans, integers or finite floats.
     """
     kind = {"b": np.int64, "i": np.int64, "u": np.uint64}.get(rows.dtype.kind, np.float64)
     flat = rows.reshape(len(rows), -1).astype(kind)
-    finite = np.isfinite(flat)
-    rest = np.fmod(flat, kind(_HALF), where=finite, out=np.zeros_like(flat))
-    whole = np.subtract(flat, rest, where=finite, out=flat.copy())
-    high = whole // kind(_HALF) if flat.dtype.kind in "iu" else whole / _HALF
+    half: Any = kind(_HALF)
+    rest = np.fmod(flat, half)
+    high = (flat - rest) // half
     halves = np.stack([high, rest], axis=-1).astype("<f8") + 0.0  # + 0.0 turns -0.0 into 0.0
     return [row.tobytes() for row in halves]
 
 
 def _contents(name: str, rows: Any) -> list[Any]:
     """Return the rows as a list of hashable contents: texts, or the keys of numbers."""
-    _checks.not_empty(name, rows)
-    array = _checks.row_array(getattr(rows, "x", rows))
+    array = _rows.column(name, getattr(rows, "x", rows))
+    _checks.not_empty(name, array)
     if array.ndim == 1 and array.dtype.kind in "OUT":
         listed: list[Any] = array.tolist()
         for row, text in enumerate(listed):
             if not isinstance(text, str):
                 raise ValueError(f"`{name}` must hold a text in every row; row {row} is {text!r}.")
         return listed
-    if array.ndim < 2 or array.dtype.kind not in "biuf":
+    if array.ndim < 2:
         raise ValueError(
             f"`{name}` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} and dtype "
             f"{array.dtype}."
         )
-    return row_keys(array)
+    return row_keys(_rows.numbers(name, array))
 
 
 def _shown(rows: Any, row: int) -> str:
     value = getattr(rows, "x", rows)
     value = value.iloc[row] if hasattr(value, "iloc") else value[row]
     return value if isinstance(value, str) else np.array2string(np.asarray(value).ravel()[:8], precision=4)
-
-
-def _cut(text: str, width: int) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= width else f"{text[: width - 3]}..."
 
 
 def _same(train: Sequence[Any], test: Sequence[Any], kind: str, found: dict[int, _Match]) -> None:

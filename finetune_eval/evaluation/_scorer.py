@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, quoted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
@@ -265,7 +265,7 @@ class Scorer:
             confidence=self.options.confidence,
             sample_weight=self.options.weights,
             seed=self.options.seed,
-            positive=repr(self.labels[-1]),
+            positive=quoted(self.labels[-1]),
         )
 
     def slices(self) -> tuple[tuple[Slice, ...], SliceSearch | None]:

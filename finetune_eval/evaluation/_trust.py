@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, quoted, visible
 from finetune_eval.data.words import same_text
 from finetune_eval.evaluation.intervals import Estimate
 
@@ -66,9 +66,11 @@ def only_answer(evaluation: Evaluation) -> str:
     if len(answers) == 1 or (answers != answer).any() or (truth == answer).all():
         return ""
     if evaluation.task == "classification":
-        return f"The model answers {answer!r} to every row"
+        return f"The model answers {quoted(answer)} to every row"
     return (
-        f"The model gives every row the same labels, {answer}" if answer else "The model gives no row a label"
+        f"The model gives every row the same labels, {visible(answer)}"
+        if answer
+        else "The model gives no row a label"
     )
 
 
@@ -82,7 +84,7 @@ def nearly_only_answer(
     if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * len(y) or others <= 2 * answered_otherwise:
         return []
     return [
-        f"The model answers {labels[most]!r} to {answers[most]:,} of {counted(len(y), 'row')}, though "
+        f"The model answers {quoted(labels[most])} to {answers[most]:,} of {counted(len(y), 'row')}, though "
         f"{others:,} {'is' if others == 1 else 'are'} of another class."
     ]
 

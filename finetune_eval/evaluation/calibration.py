@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval._text import p_value
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
 from finetune_eval.evaluation._reliability import Deviation, binned, debiased, deviation, error, simulated
 from finetune_eval.evaluation.intervals import Estimate, effective_units, effective_wilson, wilson
@@ -126,7 +127,7 @@ class Calibration:
         if found.p_value > _ALPHA:
             return f"No miscalibration detected: calibration {level}"
         word, details = self._positive() if self.event == "positive" else self._top()
-        what = f"{'; '.join(details)} (p = {found.p_value:.3f}). Calibration" if details else "calibration"
+        what = f"{'; '.join(details)} ({p_value(found.p_value)}). Calibration" if details else "calibration"
         return f"{word}: {what} {level}"
 
     def _positive(self) -> tuple[str, list[str]]:
@@ -399,7 +400,7 @@ def calibrate(
     Example:
         >>> y, p = [0, 0, 1, 1] * 50, [0.1, 0.4, 0.6, 0.9] * 50
         >>> print(calibrate(y, p).verdict)
-        Under-confident: the probabilities are too far from 0 and 1 (p = 0.00...). Calibration error 0.250...
+        Under-confident: the probabilities are too far from 0 and 1 (p ...). Calibration error 0.250...
 
     Reference:
         Cox 1958, Biometrika 45:562-565 (shift and spread); Broecker and Smith 2007, Weather and Forecasting

@@ -548,7 +548,7 @@ def _ids(values: Any, n: int) -> NDArray[Any]:
 def _no_joining(labels: tuple[str, ...]) -> None:
     """Refuse names that cannot be told apart once the names of a row's labels are joined by " + "."""
     for name in labels:
-        if not name or " + " in f" {name} ":
+        if " + " in f" {name} ":
             raise ValueError(
                 "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of "
                 f"a row; got {name!r}. Call it something else."

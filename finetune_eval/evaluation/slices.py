@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
-from finetune_eval.data.ledger import counted
+from finetune_eval import _checks, _text
+from finetune_eval._text import counted
 from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
 from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
@@ -67,8 +67,8 @@ class Slice:
 
     def __str__(self) -> str:
         mark = "weak" if self.weak else "small" if self.small else ""
-        name = f"{self.column}: {self.value}"
-        return f"{name[:38]:<38} {self.n:>7,}  {self.accuracy}  {self.rest:.3f}  {mark}".rstrip()
+        name = _text.shorten(_text.visible(f"{self.column}: {self.value}"), 38)
+        return f"{_text.pad(name, 38)} {self.n:>7,}  {self.accuracy}  {self.rest:.3f}  {mark}".rstrip()
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class SliceSearch:
         """Name the columns that were left out, and why; nothing where there are none."""
         if not self.left_out:
             return ""
-        listed = ", ".join(f"{column} ({reason})" for column, reason in self.left_out)
+        listed = ", ".join(f"{_text.quoted(column)} ({reason})" for column, reason in self.left_out)
         return f"Not looked at for weak parts: {listed}."
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, quoted
 from finetune_eval.evaluation import guarantees
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
 from finetune_eval.evaluation.goals import Goal, parse_goal
@@ -106,7 +106,7 @@ def sentence(evaluation: Evaluation) -> str:
     """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
     if evaluation.threshold is None:
         return ""
-    what = f"{evaluation.labels[1]!r} is" if evaluation.task == "classification" else "A label is"
+    what = f"{quoted(evaluation.labels[1])} is" if evaluation.task == "classification" else "A label is"
     what += f" predicted from a probability of {evaluation.threshold:.4g} on"
     if evaluation.threshold_origin:
         return f"{what}, {evaluation.threshold_origin}."

@@ -413,7 +413,6 @@ def test_numbers_are_compared_exactly_whatever_their_type():
     for dtype in (np.int8, np.int32, np.float32, np.float64, bool):
         assert len(find_leaks(np.array([[1, 0]]), np.array([[1, -0.0]]).astype(dtype))) == 1
     assert len(find_leaks([[0.5, 1e300]], [[0.5, 1e300]])) == 1
-    assert len(find_leaks([[np.inf, 1.0]], [[-np.inf, 1.0]])) == 0
     assert len(find_leaks([[1.0 + 2.0**-52]], [[1.0]])) == 0
     made = split(np.array([[2**53 + i] for i in range(40)]), [0, 1] * 20, validation=0, test=10)
     assert not any("repeat" in sentence for sentence in made.warnings)

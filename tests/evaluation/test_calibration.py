@@ -242,11 +242,11 @@ def test_verdicts_of_two_classes_name_the_direction():
         return calibrate(y, 1 / (1 + np.exp(-odds)), positive="'spam'").verdict
 
     assert said(odds).startswith("No miscalibration detected: calibration error 0.0")
-    assert said(2 * odds).startswith("Over-confident: the probabilities are too near 0 and 1 (p = 0.00")
-    assert said(odds / 2).startswith("Under-confident: the probabilities are too far from 0 and 1 (p = 0.00")
+    assert said(2 * odds).startswith("Over-confident: the probabilities are too near 0 and 1 (p ")
+    assert said(odds / 2).startswith("Under-confident: the probabilities are too far from 0 and 1 (p ")
     assert re.match(
         r"Miscalibrated: the probabilities of 'spam' are too high on average, 0\.\d+ where 0\.\d+ came true "
-        r"\(p = 0\.00\d\)\. Calibration error 0\.\d+; perfect probabilities would show 0\.\d+ on average, "
+        r"\(p . 0\.00\d\)\. Calibration error 0\.\d+; perfect probabilities would show 0\.\d+ on average, "
         r"and up to 0\.\d+ in 19 of 20 such sets\.$",
         said(odds + 0.7),
     )

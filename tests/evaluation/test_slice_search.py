@@ -69,9 +69,8 @@ def test_columns_that_tell_rows_apart_are_left_out_and_named():
     assert {one.column for one in slices} == {"weight", "price", "kind"}
     assert [column for column, _ in search.left_out] == ["row", "customer_id", "customer", "note"]
     assert search.not_looked_at == (
-        "Not looked at for weak parts: row (another number in every row), customer_id (another number in "
-        "every "
-        f"row), customer ({customers} values in 200 rows), note (200 values in 200 rows)."
+        "Not looked at for weak parts: 'row' (another number in every row), 'customer_id' (another number in "
+        f"every row), 'customer' ({customers} values in 200 rows), 'note' (200 values in 200 rows)."
     )
     assert search.parts == 4 + 4 + 2 and search.words == 0
 
@@ -217,7 +216,7 @@ def test_evaluation_and_reports_say_it(tmp_path):
     )
     said = " ".join(str(result).split())
     assert result.slice_search.nothing_found in said
-    assert "Not looked at for weak parts: id (another number in every row)." in said
+    assert "Not looked at for weak parts: 'id' (another number in every row)." in said
     assert _findings.about_parts(result) == [
         result.slice_search.nothing_found,
         result.slice_search.not_looked_at,

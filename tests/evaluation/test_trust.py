@@ -67,7 +67,7 @@ def test_a_better_baseline_stands_in_the_first_sentence_and_in_the_trust_block()
     assert _words.trust(result)[0][0].startswith("This model is worse than TF-IDF + logistic regression")
 
 
-@pytest.mark.parametrize("name", ["R + D", "a +", "+ b", "+", ""])
+@pytest.mark.parametrize("name", ["R + D", "a +", "+ b", "+"])
 def test_multilabel_names_that_cannot_be_joined_are_refused(name):
     with pytest.raises(ValueError) as error:
         evaluate_predictions(np.eye(2), np.eye(2), labels=["x", name], task="multilabel")
