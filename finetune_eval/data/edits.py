@@ -32,6 +32,18 @@ class _Words:
     hashes: np.ndarray
     starts: np.ndarray
 
+    def ends(self) -> np.ndarray:
+        """Return (2, n) hashes of the first three and of the last three words of each text."""
+        mixed = _mixed(self.hashes)
+        places = np.stack([self.starts[:-1], self.starts[1:] - _FEWEST_ALIKE])
+        return np.asarray(sum(mixed[places + i] * _PRIME ** np.uint64(i) for i in range(_FEWEST_ALIKE)))
+
+    def only(self, kept: np.ndarray) -> _Words:
+        """Return some of the texts."""
+        sizes = np.diff(self.starts)
+        starts = np.concatenate([[0], np.cumsum(sizes[kept])])
+        return _Words(self.texts[kept], self.hashes[np.repeat(kept, sizes)], starts)
+
     def of(self, place: int) -> list[int]:
         words: list[int] = self.hashes[self.starts[place] : self.starts[place + 1]].tolist()
         return words
@@ -116,6 +128,10 @@ def one_word_apart(
         threshold: The least share, in [0, 1].
     """
     ours, theirs = _hashed(queries), _hashed(known)
+    # Of six words or more that two texts share, three are at the beginning of both or at the end.
+    ends, other_ends = ours.ends(), theirs.ends()
+    ours = ours.only(np.isin(ends[0], other_ends[0]) | np.isin(ends[1], other_ends[1]))
+    theirs = theirs.only(np.isin(other_ends[0], ends[0]) | np.isin(other_ends[1], ends[1]))
     if not len(ours.texts) or not len(theirs.texts):
         return
     keys, owners = _remainders(theirs)

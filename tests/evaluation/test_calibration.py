@@ -261,7 +261,8 @@ def test_a_percentile_is_called_one():
     y, p, logits = calibrated(300, seed=3)
     found = calibrate(y, softmax(2.5 * logits))
     null = null_calibration_error(y, softmax(2.5 * logits), n_resamples=2000, seed=1)
-    assert np.mean(null > found.null_high) == pytest.approx(0.05, abs=0.02)
+    # A share of .05 of 1,000 and one of 2,000 sets have standard errors of .0069 and .0049, together .0085.
+    assert np.mean(null > found.null_high) == pytest.approx(0.05, abs=3 * 0.0085)
     for made in (found, calibrate(y, p)):
         assert made.verdict.endswith(f"and up to {made.null_high:.3f} in 19 of 20 such sets.")
 
