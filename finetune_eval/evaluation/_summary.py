@@ -9,7 +9,7 @@ from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.evaluation.slices import PICKED, possible_label_errors
+from finetune_eval.evaluation.slices import about_slices, possible_label_errors
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -217,21 +217,12 @@ def _calibration(result: Evaluation) -> str:
 
 
 def _slices(result: Evaluation) -> str:
-    search = result.slice_search
-    if search is None:
-        return ""
-    weak = [one for one in result.slices if one.weak][:10]
-    lines = []
+    lines = [_fill(sentence) for sentence in about_slices(result)]
+    weak = [str(one) for one in result.slices if one.weak][:10]
     if weak:
-        lines = [
-            "Weaker than the rest (false discovery rate 5 %)",
-            f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest",
-            *(str(one) for one in weak),
-            _fill(PICKED),
-        ]
-    elif result.slices:
-        lines = [_fill(search.nothing_found)]
-    return "\n".join([*lines, *([_fill(search.not_looked_at)] if search.left_out else [])])
+        head = f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest"
+        lines = ["Weaker than the rest (false discovery rate 5 %)", head, *weak, *lines]
+    return "\n".join(lines)
 
 
 def _label_errors(result: Evaluation) -> str:

@@ -113,10 +113,20 @@ class SliceSearch:
         return f"Not looked at for weak parts: {listed}."
 
 
-PICKED = (
+_PICKED = (
     "These parts were picked for looking weak, and so they look worse than they are; the intervals allow for "
     "that."
 )
+
+
+def about_slices(evaluation: Evaluation) -> list[str]:
+    """Return what must be known to read the slices: that they were picked, or what could have been found."""
+    search = evaluation.slice_search
+    if search is None:
+        return []
+    weak = any(one.weak for one in evaluation.slices)
+    found = [_PICKED if weak else search.nothing_found] if evaluation.slices else []
+    return [*found, *([search.not_looked_at] if search.left_out else [])]
 
 
 def find_slices(

@@ -5,13 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from finetune_eval.evaluation.slices import (
-    PICKED,
-    ConfusedPair,
-    Slice,
-    confused_pairs,
-    possible_label_errors,
-)
+from finetune_eval.evaluation.slices import ConfusedPair, Slice, confused_pairs, possible_label_errors
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -48,15 +42,6 @@ def parts(evaluation: Evaluation) -> list[Slice]:
     weak = [part for part in evaluation.slices if part.weak][:_MOST_WEAK]
     others = [part for part in evaluation.slices if not part.weak and part.column != "word"]
     return [*weak, *others][:_MOST_PARTS]
-
-
-def about_parts(evaluation: Evaluation) -> list[str]:
-    """Return what must be known to read the parts: what could have been found, and what was left out."""
-    search = evaluation.slice_search
-    if search is None:
-        return []
-    first = PICKED if any(part.weak for part in evaluation.slices) else search.nothing_found
-    return [first, *([search.not_looked_at] if search.left_out else [])]
 
 
 def confused(evaluation: Evaluation) -> tuple[ConfusedPair, ...]:

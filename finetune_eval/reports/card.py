@@ -12,6 +12,7 @@ from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import about_slices
 from finetune_eval.reports import _findings, _words
 from finetune_eval.traces.prediction import clip, printable
 
@@ -226,10 +227,9 @@ def _calibration(evaluation: Evaluation) -> list[str]:
 
 
 def _weak(evaluation: Evaluation) -> list[str]:
-    parts = []
+    parts = [_escape(said) for said in about_slices(evaluation)]
     found = _findings.parts(evaluation)
     if found:
-        parts += [_escape(said) for said in _findings.about_parts(evaluation)]
         rows = [
             [
                 f"{one.column}: {one.value}",

@@ -16,6 +16,7 @@ from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import about_slices
 from finetune_eval.reports import _drawings, _findings, _words, plots
 from finetune_eval.traces.prediction import clip, printable
 
@@ -114,7 +115,7 @@ def _render(
         parts=parts,
         few=any(part["small"] for part in parts),
         looked=len(evaluation.slices),
-        about_parts=_findings.about_parts(evaluation),
+        about_parts=about_slices(evaluation),
         weak=any(part.weak for part in evaluation.slices),
         confused=[
             {

@@ -7,8 +7,8 @@ from scipy.stats import false_discovery_control
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate_predictions
 from finetune_eval.evaluation.intervals import wilson
-from finetune_eval.evaluation.slices import PICKED, find_slices, search_slices
-from finetune_eval.reports import _findings
+from finetune_eval.evaluation.slices import about_slices, find_slices, search_slices
+from finetune_eval.reports.html import report
 
 RIGHT = np.tile([True, True, True, True, False], 40)  # 160 of 200
 
@@ -217,13 +217,20 @@ def test_evaluation_and_reports_say_it(tmp_path):
     said = " ".join(str(result).split())
     assert result.slice_search.nothing_found in said
     assert "Not looked at for weak parts: 'id' (another number in every row)." in said
-    assert _findings.about_parts(result) == [
+    assert about_slices(result) == [
         result.slice_search.nothing_found,
         result.slice_search.not_looked_at,
     ]
     assert Evaluation.load(result.save(tmp_path)) == result
     half = np.arange(200) < 100
     weak = evaluate_predictions(y, np.where(half, y, 1 - y) * 0.8 + 0.1, metadata={"kind": half.astype(str)})
-    assert PICKED in " ".join(str(weak).split()) and _findings.about_parts(weak) == [PICKED]
+    picked = (
+        "These parts were picked for looking weak, and so they look worse than they are; the intervals allow for "
+        "that."
+    )
+    assert picked in " ".join(str(weak).split()) and about_slices(weak) == [picked]
+    ids_only = evaluate_predictions(y, np.full(200, 0.4), metadata={"id": np.arange(200)})
+    for said in (str(ids_only), report(ids_only, tmp_path / "page.html").read_text(encoding="utf-8")):
+        assert "Not looked at for weak parts:" in said and "No part of the rows" not in said
     plain = evaluate_predictions(y, np.full(200, 0.4))
-    assert plain.slice_search is None and "No part" not in str(plain) and _findings.about_parts(plain) == []
+    assert plain.slice_search is None and "No part" not in str(plain) and about_slices(plain) == []
