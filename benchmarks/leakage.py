@@ -3,8 +3,9 @@
     python benchmarks/leakage.py             three sizes, the largest 200,000 + 50,000 rows
     python benchmarks/leakage.py --engines   our MinHash beside rensa and datasketch, where they are installed
     python benchmarks/leakage.py --boilerplate   the worst case: rows that share 40 of their 48 words
+    python benchmarks/leakage.py --short     short texts with a word changed, and templates
 
-The first two print a Markdown table. Rows are made of 20,000 words with Zipf frequencies, 15 to 60 each.
+All but the third print a Markdown table. Rows are made of 20,000 words with Zipf frequencies, 15 to 60 each.
 One test row in a hundred is a training row with words changed so that the true Jaccard similarity of their
 character 5-grams is 0.85 or more; another in a hundred is a decoy between 0.5 and 0.78. Every size runs in a
 process of its own. CPU seconds stand beside wall seconds: a shared machine stretches only the latter.
@@ -22,7 +23,7 @@ import time
 
 import numpy as np
 
-from finetune_eval.data import leakage
+from finetune_eval.data import leakage, minhash
 from finetune_eval.data.ledger import normalise
 
 SIZES = ((50_000, 12_500), (100_000, 25_000), (200_000, 50_000))
@@ -75,8 +76,8 @@ def run(n_train: int, n_test: int, seed: int) -> dict[str, float]:
     seconds, cpu = time.perf_counter() - started, time.process_time() - worked
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     right = [
-        similarity(test[row], train[other]) >= leaks.threshold
-        for row, other in zip(leaks.test_rows, leaks.train_rows, strict=True)
+        kind == "edited" or similarity(test[row], train[other]) >= leaks.threshold
+        for row, other, kind in zip(leaks.test_rows, leaks.train_rows, leaks.kind, strict=True)
     ]
     return {
         "train": n_train,
@@ -131,6 +132,78 @@ def boilerplate(seed: int, n_train: int = 40_000, n_test: int = 10_000) -> None:
     )
 
 
+def changed(words_: list[str], how: str, pool: np.ndarray, rng: np.random.Generator) -> list[str]:
+    """Change one of the words (or two side by side) of a text."""
+    out, place = list(words_), int(rng.integers(len(words_)))
+    if how == "changed":
+        out[place] = str(pool[rng.integers(len(pool))])
+    elif how == "left out":
+        del out[place]
+    elif how == "added":
+        out.insert(place, str(pool[rng.integers(len(pool))]))
+    elif how == "two side by side":
+        place = min(place, len(out) - 2)
+        out[place : place + 2] = [str(word) for word in rng.choice(pool, 2)]
+    else:  # a typing error: two letters change places
+        word = out[place]
+        at = int(rng.integers(max(1, len(word) - 1)))
+        out[place] = word[:at] + word[at : at + 2][::-1] + word[at + 2 :] if len(word) > 1 else word + word
+    return out
+
+
+def short(seed: int, n_train: int = 3_000, copies: int = 300) -> None:
+    """Copies of short texts, fresh texts and filled-in forms, in words of three kinds.
+
+    The rule was chosen on the first kind (and on sentences of the embedded reviews); the others only judge.
+    """
+    rng = np.random.default_rng(seed)
+    syllables = np.array([a + b + c for a in "bdfgklmnprst" for b in "aeiou" for c in ("", "n", "ra", "lis")])
+    kinds = {
+        "Zipf words (chosen)": (vocabulary(rng), True, " "),
+        "300 syllables (held out)": (np.array(sorted(set(syllables)))[:300], False, " "),
+        "2,000 Chinese characters (held out)": (np.array([chr(0x4E00 + i) for i in range(2_000)]), False, ""),
+    }
+    hows = ("changed", "left out", "added", "typing error", "two side by side", "fresh")
+    print(f"Share found of {copies} test rows against {n_train:,} training rows.\n")
+    print(f"| Texts | Words | {' | '.join(hows)} |\n|---|---|{'---|' * len(hows)}")
+    for name, (pool, zipf, space) in kinds.items():
+        frequency = 1 / np.arange(1, len(pool) + 1) if zipf else np.ones(len(pool))
+        for size in (6, 7, 8, 12, 16, 24):
+            drawn = rng.choice(pool, (n_train, size), p=frequency / frequency.sum())
+            train = [space.join(row) for row in drawn]
+            shares = []
+            for how in hows:
+                if how == "fresh":
+                    test = [
+                        space.join(row)
+                        for row in rng.choice(pool, (copies, size), p=frequency / frequency.sum())
+                    ]
+                else:
+                    test = [space.join(changed(list(row), how, pool, rng)) for row in drawn[:copies]]
+                leaks = leakage.find_leaks(train, test)
+                shares.append(f"{len(leaks) / copies:.3f}")
+            print(f"| {name} | {size} | {' | '.join(shares)} |", flush=True)
+    order = (
+        "Dear customer, your order {} has been shipped and will arrive on {} between 9 and 17. Thank you for "
+        "choosing our shop; reply STOP to unsubscribe."
+    )
+    forms = {
+        "an order, 24 words": order,
+        "a code, 8 words": "your code is {} do not share it",
+        "a balance, 11 words": "the balance of your account ending in {} is {} today",
+    }
+    print(
+        "\n| Form | leaks of 200 test rows | rows of a template | 20 true copies found |\n|---|---|---|---|"
+    )
+    for name, form in forms.items():
+        filled = [form.format(rng.integers(10**5, 10**6), rng.integers(1, 29)) for _ in range(700)]
+        train, test = filled[:500], filled[500:]
+        leaks = leakage.find_leaks(train, test)
+        copies_of = [*train[:10], *(text.upper() for text in train[10:20])]
+        again = np.isin(np.arange(20), leakage.find_leaks(train, [*copies_of, *test]).test_rows).sum()
+        print(f"| {name} | {len(leaks)} | {len(leaks.template_rows)} | {again} |")
+
+
 def engines(seed: int, n: int = 20_000) -> None:
     """Time the signatures of n rows (128 values) and measure the error of the similarity they estimate."""
     rng = np.random.default_rng(seed)
@@ -144,7 +217,7 @@ def engines(seed: int, n: int = 20_000) -> None:
         return [[text[i : i + 5] for i in range(len(text) - 4)] for text in rows_]
 
     def ours(rows_: list[str]) -> np.ndarray:
-        return leakage._signatures(rows_)
+        return minhash.signatures(rows_)
 
     def rensa(rows_: list[str]) -> np.ndarray:
         from rensa import RMinHash
@@ -178,6 +251,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--engines", action="store_true")
     parser.add_argument("--boilerplate", action="store_true")
+    parser.add_argument("--short", action="store_true")
     parser.add_argument("--one", nargs=2, type=int, metavar=("TRAIN", "TEST"), help="one size, as JSON")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -185,6 +259,8 @@ if __name__ == "__main__":
         print(json.dumps(run(*options.one, options.seed)))
     elif options.boilerplate:
         boilerplate(options.seed)
+    elif options.short:
+        short(options.seed)
     elif options.engines:
         engines(options.seed)
     else:

@@ -14,9 +14,10 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval._text import counted
-from finetune_eval.data.ledger import DataTrace, Step, normalise
+from finetune_eval.data.ledger import DataTrace, Step
 from finetune_eval.data.readers import Table, read
 from finetune_eval.data.splits import DEFAULT_TEST, DEFAULT_VALIDATION, Dataset, Rows, split
+from finetune_eval.data.words import same_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,7 +231,7 @@ def _without_repeats(
 ) -> tuple[np.ndarray, DataTrace, list[str]]:
     """Return which rows to keep: those whose content is in no split that is held out before theirs."""
     same = np.empty(len(rows), dtype=object)
-    same[:] = [normalise(row) if isinstance(row, str) else row.tobytes() for row in rows.x]
+    same[:] = [same_text(row) if isinstance(row, str) else row.tobytes() for row in rows.x]
     warnings: list[str] = []
     held: set[Any] = set()
     keep = np.ones(len(rows), dtype=bool)

@@ -17,8 +17,9 @@ import numpy as np
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval._text import counted
-from finetune_eval.data.leakage import NEAR, near_duplicate_clusters
+from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
+from finetune_eval.data.words import same_text
 
 _PARTS = ("train", "validation", "test")
 DEFAULT_VALIDATION = 0.1
@@ -119,10 +120,10 @@ def split(
 ) -> Dataset:
     """Split rows into training, validation and test.
 
-    Each part has the class shares of the whole, to within one row. Rows with the same text (after NFKC, case
-    folding and collapsing white space; for numbers: the same values) or of the same group are never parted;
-    where that changes a size the warnings say so. The result depends on the rows and the seed, not on the
-    order of the rows. Each part comes shuffled.
+    Each part has the class shares of the whole, to within one row. Rows of the same group or with the same
+    text (after NFKC, case folding, collapsing white space and leaving out characters that are not seen; for
+    numbers: the same values) are never parted; where that changes a size the warnings say so. The result
+    depends on the rows and the seed, not on the order of the rows. Each part comes shuffled.
 
     Args:
         x: (n,) texts, or (n, d) numbers.
@@ -174,7 +175,7 @@ def split(
     if metadata is not None:
         _check_metadata(metadata, n)
 
-    same = _codes([normalise(text) for text in x.tolist()] if x.ndim == 1 else _row_bytes(x))
+    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
     crowd_warnings: list[str] = []
     units, together = same, ["text" if x.ndim == 1 else "values"]
     if near_duplicates:
@@ -214,14 +215,16 @@ def split(
 
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
-    """Return a sentence for each pair of class names that may be one: but for case, spaces, leading zeros."""
+    """Return a sentence for each pair of class names that may be one, but for case or what is not seen."""
     spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
     zeros = "are one number; are they one class?"
+    unseen = "differ only in characters that are not seen; are they one class?"
     seen: dict[tuple[str, str], str] = {}
     sentences = []
     for label in labels:
         plain = normalise(label)
-        keys = [(spaces, plain), *([(zeros, plain.lstrip("0"))] if plain.isdecimal() else [])]
+        keys = [(spaces, plain), (unseen, same_text(label))]
+        keys += [(zeros, plain.lstrip("0"))] if plain.isdecimal() else []
         pairs = [(seen.setdefault(key, label), key[0]) for key in keys]
         same = next((pair for pair in pairs if pair[0] != label), None)
         if same is not None:
@@ -319,7 +322,7 @@ def _near_codes(x: np.ndarray, same: np.ndarray) -> tuple[np.ndarray, list[str]]
     if x.ndim != 1:
         raise ValueError("`near_duplicates` is for texts; the rows are numbers. Leave it out.")
     _, first = np.unique(same, return_index=True)
-    clusters, crowded = near_duplicate_clusters([normalise(x[row]) for row in first.tolist()], NEAR)
+    clusters, crowded = near_duplicate_clusters([same_text(x[row]) for row in first.tolist()], NEAR)
     sentence = (
         f"{crowded:,} texts resemble hundreds of others each; some near-duplicates among these may have been "
         "parted."

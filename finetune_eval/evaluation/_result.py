@@ -15,7 +15,7 @@ from finetune_eval.evaluation.baselines import Baseline
 from finetune_eval.evaluation.calibration import Calibration
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.lockbox import Looks
-from finetune_eval.evaluation.slices import Slice, worst_rows
+from finetune_eval.evaluation.slices import Slice, SliceSearch, worst_rows
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -71,6 +71,8 @@ class Evaluation:
         leaks: Possible leaks from the training rows, and the scores without them, where those were given.
         looks: How often these rows were looked at, where that is counted.
         slices: Parts of the rows, weakest first, where texts or metadata were given.
+        slice_search: How many parts were looked at, and what could have been found; None without texts and
+            metadata.
         identified: Whether the rows are known by texts, ids or contents, and not by their labels alone.
         warnings: What to know before believing the numbers, in sentences.
     """
@@ -95,6 +97,7 @@ class Evaluation:
     slices: tuple[Slice, ...]
     identified: bool
     predictions: pd.DataFrame = field(repr=False)
+    slice_search: SliceSearch | None = None
 
     @property
     def loss(self) -> float:

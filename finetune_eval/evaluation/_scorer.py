@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted
+from finetune_eval._text import counted, quoted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
-from finetune_eval.evaluation._trust import repeats
+from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.intervals import (
     Estimate,
@@ -30,7 +30,7 @@ from finetune_eval.evaluation.metrics import (
     row_brier,
     row_loss,
 )
-from finetune_eval.evaluation.slices import Slice, find_slices
+from finetune_eval.evaluation.slices import Slice, SliceSearch, search_slices
 from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 
 if TYPE_CHECKING:
@@ -239,9 +239,7 @@ class Scorer:
             confidence=self.options.confidence,
             n=len(self.p),
             threshold=self.options.threshold,
-            threshold_origin=None
-            if chosen is None
-            else f"chosen for {chosen.goal} on {counted(chosen.n, 'row')}",
+            threshold_origin=None if chosen is None else chosen.origin,
             estimates=self.estimates() if full else self.main_estimates(),
             confusion_matrix=self.tables,
             per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
@@ -267,17 +265,17 @@ class Scorer:
             confidence=self.options.confidence,
             sample_weight=self.options.weights,
             seed=self.options.seed,
+            positive=quoted(self.labels[-1]),
         )
 
-    def slices(self) -> tuple[Slice, ...]:
+    def slices(self) -> tuple[tuple[Slice, ...], SliceSearch | None]:
         """Look for weak parts of the rows, where texts or metadata were given."""
-        texts, metadata = self.options.texts, self.options.metadata
         if not self._sliced():
-            return ()
-        return find_slices(
+            return (), None
+        return search_slices(
             self.correct,
-            texts=texts,
-            metadata=metadata,
+            texts=self.options.texts,
+            metadata=self.options.metadata,
             confidence=self.options.confidence,
             sample_weight=self.options.weights,
             seed=self.options.seed,
@@ -330,6 +328,7 @@ class Scorer:
                     f"Fewer than {SMALL_CLASS} rows of {_listed(small)}: the intervals of their scores, and "
                     "of macro averages, are unreliable."
                 )
+            out += nearly_only_answer(self.y, self.predicted, self.labels)
             if self.options.threshold is None:
                 equal = (self.p == self.p.max(axis=1, keepdims=True)).sum(axis=1)
                 ties = int((equal > 1).sum())

@@ -5,8 +5,11 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+from finetune_eval.evaluation import thresholds
+from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import about_slices, possible_label_errors
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -29,7 +32,7 @@ def text(result: Evaluation) -> str:
         _baselines(result),
         _detectable(result),
         _calibration(result),
-        _threshold(result),
+        _fill(thresholds.sentence(result)),
         _slices(result),
         _label_errors(result),
         _limits(result),
@@ -38,11 +41,11 @@ def text(result: Evaluation) -> str:
 
 
 def headline(result: Evaluation) -> str:
-    """Return the verdict: "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
+    """Return the verdict, such as "158 of 200 right: accuracy 0.790 [0.728, 0.841]"."""
     estimate = result.estimates["accuracy"]
     weighted = "weighted " if "weight" in result.predictions else ""
     right = "right" if result.task == "classification" else "right in every label"
-    return f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"
+    return _fill(opening(result, f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"))
 
 
 def _count(value: float) -> str:
@@ -55,7 +58,7 @@ def _fill(sentence: str, indent: str = "") -> str:
 
 def _trust(result: Evaluation) -> str:
     """Say what speaks against the numbers, before they are read."""
-    sentences = list(result.warnings)
+    sentences = [*(baseline.verdict for baseline in better_baselines(result)), *result.warnings]
     if result.looks is not None and result.looks.count > 1:
         sentences.append(result.looks.verdict)
     if result.leaks is not None and result.leaks.rows:
@@ -105,15 +108,6 @@ def _baselines(result: Evaluation) -> str:
 def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
     return _fill(detectable_sentence(result))
-
-
-def _threshold(result: Evaluation) -> str:
-    if result.threshold is None or result.task != "classification":
-        return ""
-    origin = f", {result.threshold_origin}" if result.threshold_origin else ""
-    return _fill(
-        f"{result.labels[1]!r} is predicted from a probability of {result.threshold:.4g} on{origin}."
-    )
 
 
 def _limits(result: Evaluation) -> str:
@@ -223,26 +217,18 @@ def _calibration(result: Evaluation) -> str:
 
 
 def _slices(result: Evaluation) -> str:
-    if not result.slices:
-        return ""
-    weak = [one for one in result.slices if one.weak][:10]
-    if not weak:
-        return _fill("No part of the rows was found that does worse than the rest.")
-    return "\n".join(
-        [
-            "Weaker than the rest (false discovery rate 5 %)",
-            f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest",
-            *(str(one) for one in weak),
-        ]
-    )
+    lines = [_fill(sentence) for sentence in about_slices(result)]
+    weak = [str(one) for one in result.slices if one.weak][:10]
+    if weak:
+        head = f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest"
+        lines = ["Weaker than the rest (false discovery rate 5 %)", head, *weak, *lines]
+    return "\n".join(lines)
 
 
 def _label_errors(result: Evaluation) -> str:
     """Name the rows whose labels are most worth a second look."""
     if result.task != "classification":
         return ""
-    from finetune_eval.evaluation.slices import possible_label_errors
-
     found = possible_label_errors(result, n=3)
     if not len(found):
         return ""

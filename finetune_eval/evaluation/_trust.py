@@ -1,17 +1,24 @@
-"""Whether the rows can be trusted: repeats, contradictions, and what leaked from the training rows."""
+"""What speaks against an evaluation: leaks, repeats, one answer to every row, a better simple model."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.data.ledger import counted, normalise
+from finetune_eval._text import counted, quoted, visible
+from finetune_eval.data.words import same_text
 from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.runs import Run
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation._result import Evaluation
+    from finetune_eval.evaluation.baselines import Baseline
+
+_NEARLY_EVERY = 0.99  # of the rows have the same answer: said as a warning
 
 
 @dataclass(frozen=True)
@@ -25,6 +32,8 @@ class LeakScores:
         rows: Which test rows.
         examples: Kind, similarity, test row, its text, training row, its text.
         without: The estimates on the other test rows; empty where there are none, or nothing leaked.
+        limits: What would not have been found.
+        templates: How many test rows share a template with training rows, in a sentence; may be empty.
     """
 
     n_train: int
@@ -33,28 +42,83 @@ class LeakScores:
     rows: tuple[int, ...]
     examples: tuple[tuple[str, float, int, str, int, str], ...]
     without: dict[str, Estimate]
+    limits: str = ""
+    templates: str = ""
 
     @property
     def verdict(self) -> str:
-        """Say in one sentence how much leaked, and what is left of the accuracy without."""
+        """Say how much leaked, what is left of the accuracy without, and what would not have been found."""
         looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
+        limits = f" ({self.limits})" if self.limits else ""
+        templates = f" {self.templates}" if self.templates else ""
         if not self.rows:
-            return f"No possible leak found: {looked}."
+            return f"No possible leak found: {looked}{limits}.{templates}"
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
         start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
         if not self.without:
             return f"{start} No test row is left without them."
-        return f"{start} Without them: accuracy {self.without['accuracy']}."
+        return f"{start} Without them{limits}: accuracy {self.without['accuracy']}.{templates}"
+
+
+def only_answer(evaluation: Evaluation) -> str:
+    """Return that the model answers every row alike, or nothing where it does not (or is right to)."""
+    answers, truth = evaluation.predictions["prediction"], evaluation.predictions["label"]
+    answer = answers.iloc[0]
+    if len(answers) == 1 or (answers != answer).any() or (truth == answer).all():
+        return ""
+    if evaluation.task == "classification":
+        return f"The model answers {quoted(answer)} to every row"
+    return (
+        f"The model gives every row the same labels, {visible(answer)}"
+        if answer
+        else "The model gives no row a label"
+    )
+
+
+def nearly_only_answer(
+    y: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
+) -> list[str]:
+    """Say that the model answers nearly every row alike, though more rows are of another class."""
+    answers = np.bincount(predicted, minlength=len(labels))
+    most = int(answers.argmax())
+    others, answered_otherwise = int((y != most).sum()), len(y) - int(answers[most])
+    if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * len(y) or others <= 2 * answered_otherwise:
+        return []
+    return [
+        f"The model answers {quoted(labels[most])} to {answers[most]:,} of {counted(len(y), 'row')}, though "
+        f"{others:,} {'is' if others == 1 else 'are'} of another class."
+    ]
+
+
+def better_baselines(evaluation: Evaluation) -> list[Baseline]:
+    """Return the simple models that are better than the one that was evaluated."""
+    return [baseline for baseline in evaluation.baselines if baseline.outcome == "worse"]
+
+
+def opening(evaluation: Evaluation, verdict: str) -> str:
+    """Return a verdict with what must be known to read it: one answer to all rows, a better baseline."""
+    answer = only_answer(evaluation)
+    better = [
+        f"{baseline.name} ({baseline.estimates[baseline.metric].value:.3f})"
+        for baseline in better_baselines(evaluation)
+    ]
+    are = "is" if len(better) == 1 else "are"
+    return (
+        (f"{answer}; " if answer else "")
+        + verdict
+        + (f"; {' and '.join(better)} {are} better on the same rows" if better else "")
+    )
 
 
 def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
     """Say how many rows are there more than once, and how many of them contradict each other.
 
-    Texts that differ only in case, white space or Unicode form are the same, as in a split.
+    Texts that differ only in case, white space, Unicode form or invisible characters are the same, as in a
+    split.
     """
     labels_of: dict[str, set[bytes]] = {}
     for text, label in zip(texts, y, strict=True):
-        labels_of.setdefault(normalise(text), set()).add(label.tobytes())
+        labels_of.setdefault(same_text(text), set()).add(label.tobytes())
     extra = len(texts) - len(labels_of)
     if not extra:
         return []

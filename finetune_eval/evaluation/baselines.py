@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval.data.words import units, words
 from finetune_eval.evaluation.comparison import compare
 from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -81,6 +84,8 @@ def tfidf_probabilities(
 ) -> NDArray[np.float64]:
     """Fit TF-IDF of words and word pairs with a logistic regression on the training rows, and predict.
 
+    Where a script puts no space between words, characters, pairs and triples of characters take their place.
+
     Args:
         train_texts: (m,) training texts.
         y_train: (m,) their class indices.
@@ -95,12 +100,20 @@ def tfidf_probabilities(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b")
+    vectorizer = TfidfVectorizer(analyzer=_terms, sublinear_tf=True)
     try:
         train = vectorizer.fit_transform(list(train_texts))
     except ValueError:  # no training text has a word
         return majority_probabilities(y_train, len(texts), classes)
     return _logistic(train, y_train, vectorizer.transform(list(texts)), classes)
+
+
+def _terms(text: str) -> list[str]:
+    found = words(text)
+    pairs = [f"{first} {second}" for first, second in itertools.pairwise(found)]
+    known = set(found)
+    characters = [] if text.isascii() else [unit for unit in units(text) if unit not in known]
+    return found + pairs + characters
 
 
 def feature_probabilities(
@@ -209,5 +222,8 @@ def compare_with_baseline(
         n_resamples=n_resamples,
         seed=seed,
     )
-    verdict = found.verdict[0].upper() + found.verdict[1:]
+    if METRICS[metric].source == "confusion" and simple.predictions["prediction"].equals(frame["prediction"]):
+        verdict = f"This model gives every row the same answer as {name}."
+    else:
+        verdict = found.verdict[0].upper() + found.verdict[1:]
     return Baseline(name, simple.estimates, metric, found.difference, found.p_value, found.outcome, verdict)

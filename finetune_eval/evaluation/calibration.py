@@ -6,7 +6,6 @@ the level it would have by chance.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
+from finetune_eval._text import p_value
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
+from finetune_eval.evaluation._reliability import Deviation, binned, debiased, deviation, error, simulated
 from finetune_eval.evaluation.intervals import Estimate, effective_units, effective_wilson, wilson
+from finetune_eval.evaluation.temperature import apply_temperature, fit_temperature
 
 __all__ = [
     "BrierParts",
@@ -32,13 +34,10 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 NORMS = ("l1", "l2", "max")
-BINNINGS = ("width", "mass")
 EVENTS = ("auto", "positive", "top")
 BINS = 15  # Guo et al. 2017
-# Rows times resamples above which the hits of a bin are drawn as one normal number and not row by row.
-_MANY_DRAWS = 20_000_000
-# Temperatures beyond these change nothing that can be seen, and come of rows that are all right or all wrong.
-TEMPERATURES = (0.05, 20.0)
+_ALPHA = 0.05
+_CONFIDENT = {1: "Over-confident", -1: "Under-confident", 0: "Miscalibrated"}
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,11 @@ class Calibration:
         ece: Expected calibration error (l1) in equal-mass bins.
         debiased: The root mean squared error (l2) of the same bins, less what chance adds to its square.
         null: What `ece` would be on average if the probabilities were perfect.
-        null_high: The 95th percentile of the same.
+        null_high: The 95th percentile of the same: perfect probabilities show more in one set of 20.
         brier: The Brier score and its parts.
         bins: The reliability data.
+        deviation: The test whether the probabilities are perfect, and in which direction they are not.
+        positive: What the second class is called; nothing where the event is "top".
     """
 
     event: str
@@ -102,21 +103,58 @@ class Calibration:
     null_high: float
     brier: BrierParts
     bins: tuple[ReliabilityBin, ...]
+    deviation: Deviation
+    positive: str = "the second class"
+
+    @property
+    def predicted(self) -> float:
+        """The mean probability of the event."""
+        return sum(one.share * one.predicted for one in self.bins)
+
+    @property
+    def observed(self) -> float:
+        """The share of the rows in which it came true."""
+        return sum(one.share * one.observed.value for one in self.bins)
 
     @property
     def verdict(self) -> str:
-        """Say in one sentence what the numbers mean."""
+        """Say in two sentences what the numbers mean."""
         level = (
-            f"calibration error {self.ece:.3f}; perfect probabilities would show {self.null:.3f} on average"
+            f"error {self.ece:.3f}; perfect probabilities would show {self.null:.3f} on average, and up to "
+            f"{self.null_high:.3f} in 19 of 20 such sets."
         )
-        if self.ece <= self.null_high:
-            return f"No miscalibration detected: {level} and up to {self.null_high:.3f} by chance."
-        gap = sum(one.share * (one.predicted - one.observed.value) for one in self.bins)
-        if self.event == "top" and abs(gap) > self.ece / 2:
-            word = "Over-confident" if gap > 0 else "Under-confident"
-        else:
-            word = "Miscalibrated"
-        return f"{word}: {level}, at most {self.null_high:.3f}."
+        found = self.deviation
+        if found.p_value > _ALPHA:
+            return f"No miscalibration detected: calibration {level}"
+        word, details = self._positive() if self.event == "positive" else self._top()
+        what = f"{'; '.join(details)} ({p_value(found.p_value)}). Calibration" if details else "calibration"
+        return f"{word}: {what} {level}"
+
+    def _positive(self) -> tuple[str, list[str]]:
+        shift, spread = self.deviation.shift, self.deviation.spread
+        details = []
+        if spread:
+            details.append(f"the probabilities are too {'near' if spread > 0 else 'far from'} 0 and 1")
+        if shift:
+            whose = "those" if spread else "the probabilities"
+            details.append(
+                f"{whose} of {self.positive} are too {'high' if shift > 0 else 'low'} on average, "
+                f"{self.predicted:.3f} where {self.observed:.3f} came true"
+            )
+        return _CONFIDENT[spread], details
+
+    def _top(self) -> tuple[str, list[str]]:
+        shift, spread = self.deviation.shift, self.deviation.spread
+        details = []
+        if shift:
+            details.append(
+                f"the predicted class has a probability of {self.predicted:.3f} on average and is right in "
+                f"{self.observed:.3f} of the rows"
+            )
+        if spread:
+            high, low = ("high", "low") if spread > 0 else ("low", "high")
+            details.append(f"high probabilities are too {high}, compared with the low ones")
+        return _CONFIDENT[shift], details
 
     def __str__(self) -> str:
         lines = [self.verdict, f"{'probability':<16} {'rows':>8}  predicted  came true"]
@@ -153,67 +191,6 @@ def _weighted(
     w = row_weights(sample_weight)
     _checks.same_length("y_true", y, "sample_weight", w)
     return y[w > 0], p[w > 0], w[w > 0]
-
-
-def _bin_of(forecast: Floats, weights: Floats, bins: int, binning: str) -> NDArray[np.int64]:
-    """Number the bins from 0: [low, high), the last one closed; equal probabilities stay together."""
-    if binning == "width":
-        # Edges as torchmetrics and scikit-learn make them, so that a probability on an edge falls as there.
-        place = np.searchsorted(np.linspace(0, 1, bins + 1)[1:-1], forecast, side="right")
-    else:
-        at = np.linspace(0, 1, bins + 1)[1:-1]
-        equal = bool((weights == weights[0]).all())
-        edges = (
-            np.quantile(forecast, at)
-            if equal
-            else np.quantile(forecast, at, weights=weights, method="inverted_cdf")
-        )
-        place = np.searchsorted(np.unique(edges), forecast, side="right")
-    return np.asarray(np.unique(place, return_inverse=True)[1], dtype=np.int64)
-
-
-@dataclass(frozen=True)
-class _Binned:
-    n: Floats  # rows, by Kish's effective number
-    weights: Floats  # of the rows in each bin, summed
-    predicted: Floats  # mean forecast
-    observed: Floats  # share that happened
-    variance: Floats  # of the share that happens, were the forecasts perfect
-    place: NDArray[np.int64]
-    row_weights: Floats
-
-    @property
-    def gaps(self) -> Floats:
-        return self.observed - self.predicted
-
-
-def _binned(forecast: Floats, happened: Floats, weights: Floats, bins: int, binning: str) -> _Binned:
-    _checks.one_of("binning", binning, BINNINGS)
-    place = _bin_of(forecast, weights, _checks.positive_int("bins", bins), binning)
-
-    def sums(values: Floats) -> Floats:
-        return np.asarray(np.bincount(place, values), dtype=np.float64)
-
-    total, squares = sums(weights), sums(weights**2)
-    return _Binned(
-        total**2 / squares,
-        total,
-        sums(weights * forecast) / total,
-        sums(weights * happened) / total,
-        sums(weights**2 * forecast * (1 - forecast)) / total**2,
-        place,
-        weights,
-    )
-
-
-def _error(weights: Floats, gaps: Floats, norm: str) -> Floats:
-    """Return the norm of (..., bins) gaps, weighted by the rows in each bin."""
-    share = weights / weights.sum()
-    if norm == "l1":
-        return np.asarray((share * np.abs(gaps)).sum(axis=-1))
-    if norm == "l2":
-        return np.asarray(np.sqrt((share * gaps**2).sum(axis=-1)))
-    return np.asarray(np.abs(gaps).max(axis=-1))
 
 
 def expected_calibration_error(
@@ -258,8 +235,8 @@ def expected_calibration_error(
     """
     _checks.one_of("norm", norm, NORMS)
     forecast, happened, weights, _ = _event(y_true, probabilities, event, sample_weight)
-    binned = _binned(forecast, happened, weights, bins, binning)
-    return float(_error(binned.weights, binned.gaps, norm))
+    made = binned(forecast, happened, weights, bins, binning)
+    return float(error(made.weights, made.gaps, norm))
 
 
 def debiased_calibration_error(
@@ -299,23 +276,7 @@ def debiased_calibration_error(
     """
     _checks.one_of("norm", norm, ("l1", "l2"))
     forecast, happened, weights, _ = _event(y_true, probabilities, event)
-    return _debiased(_binned(forecast, happened, weights, bins, binning), norm)
-
-
-def _debiased(binned: _Binned, norm: str) -> float:
-    gaps = np.abs(binned.gaps)
-    spread = binned.observed * (1 - binned.observed)
-    share = binned.weights / binned.weights.sum()
-    if norm == "l2":
-        # A bin of one row tells nothing of its variance; its squared gap is all noise at worst.
-        noise = np.divide(spread, binned.n - 1, out=gaps**2, where=binned.n > 1 + 1e-9)
-        return math.sqrt(max(0.0, float((share * (gaps**2 - noise)).sum())))
-    from scipy.special import ndtr
-
-    sd = np.sqrt(spread / binned.n)
-    safe = np.where(sd > 0, sd, 1.0)
-    bias = sd * math.sqrt(2 / math.pi) * np.exp(-((gaps / safe) ** 2) / 2) - 2 * gaps * ndtr(-gaps / safe)
-    return max(0.0, float((share * (gaps - np.where(sd > 0, bias, 0.0))).sum()))
+    return debiased(binned(forecast, happened, weights, bins, binning), norm)
 
 
 def null_calibration_error(
@@ -355,20 +316,8 @@ def null_calibration_error(
     _checks.one_of("norm", norm, NORMS)
     n_resamples = _checks.positive_int("n_resamples", n_resamples)
     forecast, happened, weights, _ = _event(y_true, probabilities, event)
-    return _null(forecast, _binned(forecast, happened, weights, bins, binning), norm, n_resamples, seed)
-
-
-def _null(forecast: Floats, binned: _Binned, norm: str, n_resamples: int, seed: int) -> Floats:
-    random = np.random.default_rng(seed)
-    size = len(binned.n)
-    if len(forecast) * n_resamples > _MANY_DRAWS:
-        noise = random.normal(size=(n_resamples, size)) * np.sqrt(binned.variance)
-        return _error(binned.weights, noise, norm)
-    gaps = np.empty((n_resamples, size))
-    for i in range(n_resamples):
-        happened = (random.random(len(forecast)) < forecast) * binned.row_weights
-        gaps[i] = np.bincount(binned.place, happened, size) / binned.weights - binned.predicted
-    return _error(binned.weights, gaps, norm)
+    made = binned(forecast, happened, weights, bins, binning)
+    return error(made.weights, simulated(forecast, made, n_resamples, seed)[0], norm)
 
 
 def brier_decomposition(
@@ -400,11 +349,11 @@ def brier_decomposition(
     total = np.zeros(5)
     for k in [1] if p.shape[1] == 2 else range(p.shape[1]):
         forecast, happened = p[:, k].astype(np.float64), (y == k).astype(np.float64)
-        binned = _binned(forecast, happened, weights, bins, binning)
-        share, base = binned.weights / weights.sum(), float(np.average(happened, weights=weights))
+        made = binned(forecast, happened, weights, bins, binning)
+        share, base = made.weights / weights.sum(), float(np.average(happened, weights=weights))
         brier = float(np.average((forecast - happened) ** 2, weights=weights))
-        reliability = float((share * (binned.predicted - binned.observed) ** 2).sum())
-        resolution = float((share * (binned.observed - base) ** 2).sum())
+        reliability = float((share * (made.predicted - made.observed) ** 2).sum())
+        resolution = float((share * (made.observed - base) ** 2).sum())
         uncertainty = base * (1 - base)
         total += [
             brier,
@@ -426,8 +375,12 @@ def calibrate(
     sample_weight: Any = None,
     n_resamples: int = 1000,
     seed: int = 0,
+    positive: str = "the second class",
 ) -> Calibration:
-    """Hold probabilities against what happened, in equal-mass bins.
+    """Hold probabilities against what happened: in equal-mass bins, on average, and in their spread.
+
+    The calibration error alone misses most of what is wrong on few rows: labels are drawn from the
+    probabilities, and error, shift and spread are tested together against what is seen of such labels.
 
     Args:
         y_true: (n,) class indices.
@@ -437,8 +390,9 @@ def calibrate(
         confidence: Nominal coverage of the bins' intervals.
         sample_weight: (n,) weights of the rows, or None. Everything is of the weighted rows then; intervals
             and the null level take the rows as drawn independently, weights and all.
-        n_resamples: Simulations of the null level.
+        n_resamples: Simulations of the null level and of the test, which needs a hundred or more.
         seed: Their seed.
+        positive: What to call the second class in the verdict.
 
     Returns:
         The calibration.
@@ -446,107 +400,43 @@ def calibrate(
     Example:
         >>> y, p = [0, 0, 1, 1] * 50, [0.1, 0.4, 0.6, 0.9] * 50
         >>> print(calibrate(y, p).verdict)
-        Miscalibrated: calibration error 0.250; perfect probabilities would show 0.044 on average, at most ...
+        Under-confident: the probabilities are too far from 0 and 1 (p ...). Calibration error 0.250...
+
+    Reference:
+        Cox 1958, Biometrika 45:562-565 (shift and spread); Broecker and Smith 2007, Weather and Forecasting
+        22:651-661 (labels drawn from the forecasts).
     """
     bins = _checks.positive_int("bins", bins)
     forecast, happened, weights, event = _event(y_true, probabilities, event, sample_weight)
     bins = max(1, min(bins, int(effective_units(weights, None) + 1e-9) // 5))
-    binned = _binned(forecast, happened, weights, bins, "mass")
-    null = _null(forecast, binned, "l1", _checks.positive_int("n_resamples", n_resamples), seed)
-    lows, highs = np.full(len(binned.n), np.inf), np.full(len(binned.n), -np.inf)
-    np.minimum.at(lows, binned.place, forecast)
-    np.maximum.at(highs, binned.place, forecast)
-    counts, hits = np.bincount(binned.place), np.bincount(binned.place, happened)
+    made = binned(forecast, happened, weights, bins, "mass")
+    gaps, scores = simulated(forecast, made, _checks.positive_int("n_resamples", n_resamples), seed)
+    null = error(made.weights, gaps, "l1")
+    lows, highs = np.full(len(made.n), np.inf), np.full(len(made.n), -np.inf)
+    np.minimum.at(lows, made.place, forecast)
+    np.maximum.at(highs, made.place, forecast)
+    counts, hits = np.bincount(made.place), np.bincount(made.place, happened)
 
     def one_bin(b: int) -> ReliabilityBin:
         return ReliabilityBin(
             float(lows[b]),
             float(highs[b]),
             int(counts[b]),
-            float(binned.weights[b] / weights.sum()),
-            float(binned.predicted[b]),
+            float(made.weights[b] / weights.sum()),
+            float(made.predicted[b]),
             wilson(round(hits[b]), int(counts[b]), confidence=confidence)
             if sample_weight is None
-            else effective_wilson(float(binned.observed[b]), float(binned.n[b]), confidence=confidence),
+            else effective_wilson(float(made.observed[b]), float(made.n[b]), confidence=confidence),
         )
 
     return Calibration(
         event=event,
-        ece=float(_error(binned.weights, binned.gaps, "l1")),
-        debiased=_debiased(binned, "l2"),
+        ece=float(error(made.weights, made.gaps, "l1")),
+        debiased=debiased(made, "l2"),
         null=float(null.mean()),
         null_high=float(np.quantile(null, 0.95)),
         brier=brier_decomposition(y_true, probabilities, bins=bins, sample_weight=sample_weight),
         bins=tuple(map(one_bin, range(len(counts)))),
+        deviation=deviation(forecast, happened, made, gaps, scores),
+        positive=positive if event == "positive" else "",
     )
-
-
-def fit_temperature(y_true: Any, probabilities: Any) -> float:
-    """Find the temperature that makes probabilities fit best; do it on validation rows, never on test rows.
-
-    The log-probabilities are the logits z; the T with the smallest log-loss of softmax(z / T) is found. That
-    loss is convex in 1 / T, so there is one.
-
-    Args:
-        y_true: (n,) class indices of validation rows.
-        probabilities: (n,), (n, 1) or (n, K) probabilities of the same rows.
-
-    Returns:
-        T; above 1 the model was over-confident. Between 0.05 and 20: the ends are reached where every row is
-        right, or none.
-
-    Raises:
-        ValueError: Labels or probabilities do not fit.
-
-    Example:
-        >>> round(fit_temperature([0, 1, 1, 0, 1], [0.01, 0.99, 0.99, 0.99, 0.99]), 2)
-        3.31
-
-    Reference:
-        Guo et al. 2017, ICML, section 4.2.
-    """
-    from scipy.optimize import brentq
-
-    y, p = class_probabilities(y_true, probabilities)
-    logits = _log(p)
-    right = logits[np.arange(len(y)), y]
-
-    def slope(inverse: float) -> float:
-        """Derivative of the mean log-loss by 1 / T: the expected logit less that of the true class."""
-        powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
-        return float(((powers * logits).sum(axis=1) / powers.sum(axis=1) - right).mean())
-
-    low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
-    if slope(low) >= 0:
-        return TEMPERATURES[1]
-    if slope(high) <= 0:
-        return TEMPERATURES[0]
-    return float(1 / brentq(slope, low, high, xtol=1e-10))
-
-
-def apply_temperature(probabilities: Any, temperature: float) -> NDArray[np.float64]:
-    """Soften (above 1) or sharpen (below 1) probabilities: softmax(log(p) / T); the order stays.
-
-    Args:
-        probabilities: (n,), (n, 1) or (n, K) probabilities; one column is that of the second of two classes.
-        temperature: T, above 0.
-
-    Returns:
-        (n, K) probabilities; (n, 2) where one column was given.
-
-    Example:
-        >>> apply_temperature([[0.9, 0.1]], 2.0).round(3).tolist()
-        [[0.75, 0.25]]
-    """
-    temperature = _checks.number("temperature", temperature, above=0)
-    _, p = class_probabilities(None, probabilities)
-    from finetune_eval.evaluation._outputs import softmax
-
-    return softmax(_log(p) / temperature)
-
-
-def _log(p: NDArray[Any]) -> Floats:
-    """Return log-probabilities; 0 counts as the smallest normal float32."""
-    from finetune_eval.evaluation.metrics import SMALLEST_PROBABILITY
-
-    return np.asarray(np.log(np.maximum(p.astype(np.float64), SMALLEST_PROBABILITY)))

@@ -395,8 +395,13 @@ def _evaluate(
     if scores_only:
         return result
     warnings = (*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes)
+    slices, search = scorer.slices()
     result = dataclasses.replace(
-        result, calibration=scorer.calibration(), slices=scorer.slices(), warnings=warnings
+        result,
+        calibration=scorer.calibration(),
+        slices=slices,
+        slice_search=search,
+        warnings=warnings,
     )
     if contents is not None:
         result = dataclasses.replace(result, rows_hash=rows_hash(np.asarray(contents), y), identified=True)
@@ -452,6 +457,8 @@ def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
         rows=tuple(np.asarray(found.test_rows).tolist()),
         examples=tuple(found.examples),
         without=scorer.of(clean).estimates() if len(found) and len(clean) else {},
+        limits=found.limits,
+        templates=found.templates,
     )
 
 
@@ -490,6 +497,7 @@ def _checked_options(
         if asked.task == "multilabel":
             _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
             average = "macro" if average == "auto" else average
+            _no_joining(labels)
         else:
             average = resolve_average(average, len(labels))
     chosen = threshold if isinstance(threshold, Threshold) else None
@@ -545,6 +553,16 @@ def _ids(values: Any, n: int) -> NDArray[Any]:
     if "" in names:
         raise ValueError(f"`ids` has no id in row {names.index('')}; give every row one.")
     return ids if ids.dtype.kind in "iu" else _rows.texts("ids", names)
+
+
+def _no_joining(labels: tuple[str, ...]) -> None:
+    """Refuse names that cannot be told apart once the names of a row's labels are joined by " + "."""
+    for name in labels:
+        if " + " in f" {name} ":
+            raise ValueError(
+                "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of "
+                f"a row; got {name!r}. Call it something else."
+            )
 
 
 def _metadata(values: Any, n: int) -> Any:

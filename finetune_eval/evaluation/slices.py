@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from array import array
-from collections.abc import Iterator, Sequence
+import dataclasses
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _text
+from finetune_eval._text import counted
+from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
 from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
+from finetune_eval.evaluation.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,14 +26,9 @@ if TYPE_CHECKING:
 __all__ = ["ConfusedPair", "Slice", "confused_pairs", "find_slices", "possible_label_errors", "worst_rows"]
 
 SMALL = 30  # rows below which a slice is marked: its Wilson interval is wider than 30 points
-_LENGTHS = 5
-_QUANTILES = 4
-_MOST_VALUES = 50  # of one column; the commonest
-_FEWEST_IN_A_WORD = 20  # rows a word must be in to be looked at
-_MOST_WORDS = 2000  # the commonest
 _SHOWN_WORDS = 20
-_MOST_TEXTS = 50_000  # texts whose words are looked at: a random sample of more
-_WORD = re.compile(r"[^\W_]{2,}")
+_RATE = 0.05  # false discoveries among the slices that are called weak
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -42,10 +40,14 @@ class Slice:
         value: Which rows: "3 to 12 words", "not", "2020".
         n: How many rows.
         accuracy: The share of them that is right (of their weight, where rows have weights), with its Wilson
-            interval.
+            interval. A slice that is called weak was picked for looking bad: its interval is so much wider
+            that 95 % of the intervals of such slices cover (false coverage rate).
         rest: The share of the other rows that is right.
         p_value: One-sided: how often so few would be right if the slice were a random part of the rows.
-        q_value: The same after Benjamini-Hochberg over all slices looked at.
+        q_value: The same after Benjamini-Hochberg over all slices looked at. Half of the false discoveries
+        are
+            allowed to the words, the other half in equal parts to the lengths and each column, however many
+            values it has.
         small: Fewer than 30 rows (effective ones, where rows have weights).
     """
 
@@ -61,12 +63,70 @@ class Slice:
     @property
     def weak(self) -> bool:
         """Whether the slice does worse than the rest at a false discovery rate of 5 %."""
-        return self.q_value <= 0.05
+        return self.q_value <= _RATE
 
     def __str__(self) -> str:
         mark = "weak" if self.weak else "small" if self.small else ""
-        name = f"{self.column}: {self.value}"
-        return f"{name[:38]:<38} {self.n:>7,}  {self.accuracy}  {self.rest:.3f}  {mark}".rstrip()
+        name = _text.shorten(_text.visible(f"{self.column}: {self.value}"), 38)
+        return f"{_text.pad(name, 38)} {self.n:>7,}  {self.accuracy}  {self.rest:.3f}  {mark}".rstrip()
+
+
+@dataclass(frozen=True)
+class SliceSearch:
+    """How far a search for weak slices went, and what it could have found.
+
+    Attributes:
+        parts: Lengths and values of columns that were looked at.
+        words: Words that were looked at.
+        left_out: Columns that were not looked at, each with the reason.
+        rows: The size of a part, for the next attribute.
+        points: By how much less of such a part would have to be right than of the other rows, in [0, 1], for
+            it to be found with a probability of 80 %; None where not even a part that is all wrong would be.
+    """
+
+    parts: int
+    words: int
+    left_out: tuple[tuple[str, str], ...]
+    rows: int
+    points: float | None
+
+    @property
+    def nothing_found(self) -> str:
+        """Say that no slice is weak, and how weak one would have had to be."""
+        looked = counted(self.parts, "part") + (f" and {counted(self.words, 'word')}" if self.words else "")
+        part = f"a part of {counted(self.rows, 'row')}"
+        if self.points is None:
+            power = f"Not even {part} that are all wrong would be found with 80 % probability"
+        else:
+            power = (
+                f"A{part[1:]} must be about {100 * self.points:.0f} points worse to be found with 80 % "
+                "probability"
+            )
+        return f"No part of the rows was found that does worse than the rest, among {looked}. {power}."
+
+    @property
+    def not_looked_at(self) -> str:
+        """Name the columns that were left out, and why; nothing where there are none."""
+        if not self.left_out:
+            return ""
+        listed = ", ".join(f"{_text.quoted(column)} ({reason})" for column, reason in self.left_out)
+        return f"Not looked at for weak parts: {listed}."
+
+
+_PICKED = (
+    "These parts were picked for looking weak, and so they look worse than they are; the intervals allow for "
+    "that."
+)
+
+
+def about_slices(evaluation: Evaluation) -> list[str]:
+    """Return what must be known to read the slices: that they were picked, or what could have been found."""
+    search = evaluation.slice_search
+    if search is None:
+        return []
+    weak = any(one.weak for one in evaluation.slices)
+    found = [_PICKED if weak else search.nothing_found] if evaluation.slices else []
+    return [*found, *([search.not_looked_at] if search.left_out else [])]
 
 
 def find_slices(
@@ -80,9 +140,12 @@ def find_slices(
 ) -> tuple[Slice, ...]:
     """Look for parts of the rows that are predicted worse than the rest.
 
-    Lengths of the texts in fifths, words, and the values (numbers: quarters) of every metadata column. Every
-    slice is tested against the other rows by Fisher's exact test, one-sided; the q-values are over all that
-    were looked at, shown or not.
+    Lengths of the texts in fifths, words, and the values (numbers and dates: quarters) of every metadata
+    column; rows whose value is missing are a slice of their own. Columns that tell every row from the others
+    (ids, running numbers) are left out; of columns with more than 50 values those in fewer than 20 rows are
+    one slice. Every slice is tested against the other rows by Fisher's test, one-sided, with its
+    mid-p-value. The q-values are over all that were looked at, shown or not, and weighted, so that
+    thousands of words do not drown a column.
 
     Args:
         correct: (n,) whether each row is right.
@@ -106,63 +169,158 @@ def find_slices(
         ('2021', 15, 0.333, True)
 
     Reference:
-        Benjamini and Hochberg 1995, JRSS B 57:289-300; Rao and Scott 1992, Biometrics 48:577-585 (tests of
-        effective counts).
+        Genovese, Roeder and Wasserman 2006, Biometrika 93:509-524 (weighted Benjamini-Hochberg); Benjamini
+        and Yekutieli 2005, JASA 100:71-81 (intervals of what was selected); Rao and Scott 1992, Biometrics
+        48:577-585 (tests of effective counts).
     """
+    return search_slices(
+        correct, texts=texts, metadata=metadata, confidence=confidence, sample_weight=sample_weight, seed=seed
+    )[0]
+
+
+def search_slices(
+    correct: Any,
+    *,
+    texts: Sequence[str] | None = None,
+    metadata: Any = None,
+    confidence: float = 0.95,
+    sample_weight: Any = None,
+    seed: int = 0,
+) -> tuple[tuple[Slice, ...], SliceSearch]:
+    """Return what `find_slices` returns, and how far the search went."""
     right = np.asarray(correct).astype(bool)
     _checks.not_empty("correct", right)
     weights = np.ones(len(right)) if sample_weight is None else row_weights(sample_weight)
     _checks.same_length("correct", right, "sample_weight", weights)
     # What adds up over rows: rows, weights, weights of right rows, and squares for Kish's number.
-    parts = np.column_stack([weights > 0, weights, weights * right, weights**2])
-    names: list[tuple[str, str]] = []
-    inside: list[NDArray[np.float64]] = []
-    for column, value, rows in (*_columns(metadata, len(right)), *_lengths(texts, len(right))):
-        names.append((column, value))
-        inside.append(parts[rows].sum(axis=0))
-    whole = [parts.sum(axis=0)] * len(names)
-    if texts is not None:
-        words, sums, looked_at = _words(texts, parts, seed)
-        names += [("word", word) for word in words]
-        inside += list(sums)
-        whole += [looked_at] * len(words)
-    if not names:
-        return ()
-    ours, every = np.array(inside), np.array(whole)
-    rest = every - ours
-    # A slice of rows without weight, or with all of it, says nothing.
-    proper = np.flatnonzero((ours[:, 1] > 0) & (rest[:, 1] > 1e-9 * every[:, 1]) & (rest[:, 0] > 0))
-    if not len(proper):
-        return ()
-    ours, rest, names = ours[proper], rest[proper], [names[i] for i in proper]
+    summed = np.column_stack([weights > 0, weights, weights * right, weights**2])
+    sums, left_out = _sums(summed, texts, metadata, seed)
+    if sums is None:
+        return (), SliceSearch(0, 0, left_out, 0, None)
+    ours, rest = sums.inside, sums.whole - sums.inside
     share, other = ours[:, 2] / ours[:, 1], rest[:, 2] / rest[:, 1]
     units, others = ours[:, 1] ** 2 / ours[:, 3], rest[:, 1] ** 2 / rest[:, 3]
     p = _fisher_lower(*_whole(share, units, up=True), *_whole(other, others, up=False))
-    q = _benjamini_hochberg(p)
-    order = np.lexsort((share, p))
-    out, shown_words = [], 0
-    for i in order.tolist():
-        column, value = names[i]
-        if column == "word":
-            shown_words += 1
-            if shown_words > _SHOWN_WORDS:
-                continue
-        n = int(ours[i, 0])
-        out.append(
-            Slice(
-                column,
-                value,
-                n,
-                wilson(round(ours[i, 2]), n, confidence=confidence)
-                if sample_weight is None
-                else effective_wilson(float(share[i]), float(units[i]), confidence=confidence),
-                float(other[i]),
-                float(p[i]),
-                float(q[i]),
-                bool(units[i] < SMALL - 1e-9),
-            )
+    penalty = sums.penalty
+    q = benjamini_hochberg(np.minimum(1.0, p * penalty / len(p)))
+    found = int(np.count_nonzero(q <= _RATE))
+    order = np.lexsort((share, p, q))
+    is_word = sums.is_word
+    shown = order[~is_word[order] | (np.cumsum(is_word[order]) <= _SHOWN_WORDS)]
+
+    def interval(i: int) -> Estimate:
+        level = confidence
+        if q[i] <= _RATE:  # R of m were selected: 1 - (1 - confidence) R / m, weighted as the test is
+            level = 1 - (1 - confidence) * min(1.0, found / float(penalty[i]))
+        if sample_weight is None:
+            made = wilson(round(ours[i, 2]), int(ours[i, 0]), confidence=level)
+        else:
+            made = effective_wilson(float(share[i]), float(units[i]), confidence=level)
+        if level == confidence:
+            return made
+        method = f"{made.method} at {100 * level:.4g} %, since it was picked as weak"
+        return dataclasses.replace(made, method=method, confidence=confidence)
+
+    slices = tuple(
+        Slice(
+            sums.names[i][0],
+            sums.names[i][1],
+            int(ours[i, 0]),
+            interval(i),
+            float(other[i]),
+            float(p[i]),
+            float(q[i]),
+            bool(units[i] < SMALL - 1e-9),
         )
-    return tuple(out)
+        for i in shown.tolist()
+    )
+    total = summed.sum(axis=0)
+    n = int(total[1] ** 2 / total[3] + 1e-6)
+    size = max(1, min(max(SMALL, n // 10), n // 2))
+    given = penalty[~is_word] if (~is_word).any() else penalty
+    points = _findable(float(total[2] / total[1]), n, size, _RATE / float(np.median(given)))
+    words = int(is_word.sum())
+    return slices, SliceSearch(len(p) - words, words, left_out, size, points)
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """What adds up over the rows of each slice: rows, weights, weights of right rows, squares of weights."""
+
+    names: list[tuple[str, str]]  # column and value
+    families: NDArray[np.int64]  # slices of the same column have the same number, and so have all words
+    is_word: NDArray[np.bool_]
+    inside: NDArray[np.float64]  # (m, 4)
+    whole: NDArray[np.float64]  # (m, 4): of all rows that the slice was looked for in
+
+    @property
+    def penalty(self) -> NDArray[np.float64]:
+        """By what Bonferroni would multiply each p-value; words have half of the error, columns the rest."""
+        halves = len(np.unique(self.is_word))
+        columns = len(np.unique(self.families[~self.is_word]))
+        sizes = np.bincount(self.families)[self.families]
+        return np.asarray(halves * sizes * np.where(self.is_word, 1, columns), dtype=np.float64)
+
+
+def _sums(
+    summed: NDArray[np.float64], texts: Sequence[str] | None, metadata: Any, seed: int
+) -> tuple[_Sums | None, tuple[tuple[str, str], ...]]:
+    """Add up the rows of every slice; None where there is nothing to look at."""
+    found = [] if texts is None else list(_parts.of_lengths(texts, len(summed)))
+    left_out: list[tuple[str, str]] = []
+    families = [0] * len(found)
+    if metadata is not None:
+        columns, left_out = _parts.of_columns(metadata, len(summed))
+        found += columns
+        number: dict[str, int] = {}
+        families += [1 + number.setdefault(part.column, len(number)) for part in columns]
+    names = [(part.column, part.value) for part in found]
+    inside = [summed[part.rows].sum(axis=0) for part in found]
+    whole = [summed.sum(axis=0)] * len(found)
+    if texts is not None:
+        words, of_words, looked_at = _parts.of_words(texts, summed, seed)
+        names += [("word", word) for word in words]
+        families += [-1] * len(words)
+        inside += list(of_words)
+        whole += [looked_at] * len(words)
+    if not names:
+        return None, tuple(left_out)
+    ours, every = np.array(inside), np.array(whole)
+    rest = every - ours
+    # A slice of rows without weight, or with all of it, says nothing.
+    kept = np.flatnonzero((ours[:, 1] > 0) & (rest[:, 1] > 1e-9 * every[:, 1]) & (rest[:, 0] > 0))
+    if not len(kept):
+        return None, tuple(left_out)
+    family = np.array(families)[kept]
+    codes = np.unique(family, return_inverse=True)[1].astype(np.int64)
+    return _Sums([names[i] for i in kept], codes, family < 0, ours[kept], every[kept]), tuple(left_out)
+
+
+def _findable(accuracy: float, n: int, size: int, level: float) -> float | None:
+    """Return how much worse a part of `size` of n rows must be to be found with 80 % probability.
+
+    Args:
+        accuracy: Of the other rows.
+        n: All rows.
+        size: Rows of the part.
+        level: Of the test.
+    """
+    from scipy.special import bdtr
+
+    def power(worse: float) -> float:
+        share = max(0.0, accuracy - worse)
+        hits, chances = _hypergeometric(size, round(accuracy * (n - size) + share * size), n)
+        rejected = hits[np.cumsum(chances) - chances / 2 <= level]
+        return float(bdtr(int(rejected.max()), size, share)) if len(rejected) else 0.0
+
+    steps = np.arange(1, math.ceil(100 * accuracy) + 1) / 100
+    low, high = 0, len(steps) - 1
+    if high < 0 or power(float(steps[high])) < _POWER:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if power(float(steps[middle])) >= _POWER else (middle + 1, high)
+    return float(steps[low])
 
 
 def _whole(
@@ -174,118 +332,35 @@ def _whole(
     return np.clip(hits, 0, n).astype(np.int64), n.astype(np.int64)
 
 
-_Found = Iterator[tuple[str, str, NDArray[np.int64]]]
-
-
-def _proper(column: str, codes: NDArray[Any], names: Sequence[str]) -> _Found:
-    """Yield the rows of each code that has some and not all of them."""
-    order = np.argsort(codes, kind="stable")
-    edges = np.searchsorted(codes[order], np.arange(len(names) + 1))
-    for code, name in enumerate(names):
-        rows = order[edges[code] : edges[code + 1]]
-        if 0 < len(rows) < len(codes):
-            yield column, name, rows
-
-
-def _quantiles(column: str, values: NDArray[Any], parts: int, unit: str = "") -> _Found:
-    edges = np.unique(np.quantile(values, np.linspace(0, 1, parts + 1)[1:-1], method="inverted_cdf"))
-    codes = np.searchsorted(edges, values, side="left")
-    names = []
-    for code in range(len(edges) + 1):
-        inside = values[codes == code]
-        if not len(inside):
-            names.append("")
-        elif inside.min() == inside.max():
-            names.append(f"{inside[0]:g}{unit}")
-        else:
-            names.append(f"{inside.min():g} to {inside.max():g}{unit}")
-    return _proper(column, codes, names)
-
-
-def _lengths(texts: Sequence[str] | None, n: int) -> _Found:
-    if texts is None:
-        return iter(())
-    if len(texts) != n:
-        raise ValueError(f"`texts` must have one text for each of the {n} rows; got {len(texts)}.")
-    return _quantiles("length", np.array([len(text.split()) for text in texts]), _LENGTHS, " words")
-
-
-def _columns(metadata: Any, n: int) -> _Found:
-    if metadata is None:
-        return
-    import pandas as pd
-
-    frame = pd.DataFrame(metadata)
-    if len(frame) != n:
-        raise ValueError(f"`metadata` must have one row for each of the {n} rows; got {len(frame)}.")
-    for column in frame.columns:
-        values = frame[column]
-        if pd.api.types.is_numeric_dtype(values) and not pd.api.types.is_bool_dtype(values):
-            known = np.flatnonzero(values.notna().to_numpy())
-            numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)[known]
-            if len(np.unique(numbers)) > 2 * _QUANTILES:
-                for name, value, rows in _quantiles(str(column), numbers, _QUANTILES):
-                    yield name, value, known[rows]
-                continue
-        codes, names = pd.factorize(values.astype("str"))
-        common = np.argsort(-np.bincount(codes[codes >= 0], minlength=len(names)), kind="stable")[
-            :_MOST_VALUES
-        ]
-        rank = np.full(len(names) + 1, len(common))
-        rank[common] = np.arange(len(common))
-        yield from _proper(str(column), rank[codes], [str(names[code]) for code in common])
-
-
-def _words(
-    texts: Sequence[str], parts: NDArray[np.float64], seed: int
-) -> tuple[list[str], NDArray[np.float64], NDArray[np.float64]]:
-    """Return the common words, the sums of `parts` over the rows of each, and over all rows looked at."""
-    rows = np.arange(len(texts))
-    if len(texts) > _MOST_TEXTS:
-        rows = np.sort(np.random.default_rng(seed).choice(len(texts), _MOST_TEXTS, replace=False))
-    number: dict[str, int] = {}
-    words, sizes = array("q"), []
-    for row in rows.tolist():
-        found = set(_WORD.findall(texts[row].lower()))
-        words.extend([number.setdefault(word, len(number)) for word in found])
-        sizes.append(len(found))
-    place, of_row = np.array(words, dtype=np.int64), parts[np.repeat(rows, sizes)]
-    sums = np.zeros((len(number), parts.shape[1]))
-    for i, column in enumerate(of_row.T):
-        sums[:, i] = np.bincount(place, column, len(number))
-    seen: NDArray[np.float64] = parts[rows].sum(axis=0)
-    common = [word for word, i in number.items() if _FEWEST_IN_A_WORD <= sums[i, 0] and sums[i, 0] < seen[0]]
-    common = sorted(common, key=lambda word: (-sums[number[word], 0], word))[:_MOST_WORDS]
-    return common, sums[[number[word] for word in common]].reshape(-1, parts.shape[1]), seen
-
-
 def _fisher_lower(
     hits: NDArray[np.int64],
     n: NDArray[np.int64],
     other_hits: NDArray[np.int64],
     other_n: NDArray[np.int64],
 ) -> NDArray[np.float64]:
-    """Return P(at most `hits` right among n drawn without replacement): the hypergeometric distribution.
+    """Return P(fewer than `hits` right among n drawn without replacement) + P(so many) / 2: Fisher's mid-p.
 
-    scipy.stats has it, and takes half a second to import.
+    Fisher's own p-value counts the second term in full, and is too large on average (Lancaster 1961, JASA
+    56:223-234). scipy.stats has the hypergeometric distribution, and takes half a second to import.
     """
-    from scipy.special import gammaln
-
-    def log_choose(top: Any, bottom: Any) -> NDArray[np.float64]:
-        return np.asarray(gammaln(top + 1.0) - gammaln(bottom + 1.0) - gammaln(top - bottom + 1.0))
-
     out = np.empty(len(n))
     for i, (k, size, right, total) in enumerate(zip(hits, n, hits + other_hits, n + other_n, strict=True)):
-        counts = np.arange(max(0, size - (total - right)), k + 1)
-        terms = log_choose(right, counts) + log_choose(total - right, size - counts) - log_choose(total, size)
-        out[i] = np.exp(terms).sum()
+        chances = _hypergeometric(size, right, total, most=k)[1]
+        out[i] = chances.sum() - chances[-1] / 2
     return np.clip(out, 0.0, 1.0)
 
 
-def _benjamini_hochberg(p: NDArray[np.float64]) -> NDArray[np.float64]:
-    from finetune_eval.evaluation.comparison import benjamini_hochberg
+def _hypergeometric(
+    size: int, right: int, total: int, most: int | None = None
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Return how many may be right of `size` drawn from `total`, up to `most`, and with which probability."""
+    from scipy.special import gammaln
 
-    return np.asarray(benjamini_hochberg(p))
+    hits = np.arange(max(0, size - (total - right)), (min(size, right) if most is None else most) + 1)
+    rest, wrong = size - hits, total - right
+    logs = gammaln(np.array([right, wrong, size, total - size, total]) + 1.0)
+    terms = gammaln(np.stack([hits, right - hits, rest, wrong - rest]) + 1.0).sum(axis=0)
+    return hits, np.asarray(np.exp(logs[:4].sum() - logs[4] - terms))
 
 
 @dataclass(frozen=True)
@@ -356,18 +431,20 @@ def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFram
 
     Confident learning: a row is confidently of class j if its probability of j is at least the mean
     probability of j over the rows labelled j; of several such classes the most probable counts. A row that is
-    so of another class than its label is listed, the most clear-cut first (by the probability of the label
-    less the highest other one). The probabilities are out of sample, as test rows' are.
+    confidently of another class than its label is listed, unless its label is as probable: the most clear-cut
+    first (by the probability of the label less that of the class suggested). The probabilities must be out of
+    sample, as those of test rows are.
 
     Args:
         evaluation: Of classification rows.
         n: How many rows at most.
 
     Returns:
-        id, label, suggested, p_label, p_suggested (and text), the most suspicious first.
+        id, label, suggested, p_label, p_suggested (and text), the most suspicious first; p_suggested is
+        always above p_label.
 
     Reference:
-        Northcutt et al. 2021, JAIR 70:1373-1411.
+        Northcutt et al. 2021, JAIR 70:1373-1411; as in cleanlab, a label that is the model's answer stays.
     """
     _single_label(evaluation)
     n = _checks.positive_int("n", n)
@@ -377,17 +454,18 @@ def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFram
     y = frame["label"].map({label: k for k, label in enumerate(labels)}).to_numpy(dtype=np.int64)
     rows = np.arange(len(y))
     support = np.bincount(y, minlength=len(labels))
-    own = np.bincount(y, weights=p[rows, y], minlength=len(labels))
+    given = p[rows, y]
+    own = np.bincount(y, weights=given, minlength=len(labels))
     # A class without rows has no threshold; nothing is confidently of it.
     threshold = np.divide(own, support, out=np.full(len(labels), np.inf), where=support > 0)
-    confident = np.where(p >= threshold, p, -1.0)
+    confident = np.where((p >= threshold) & (p > given[:, None]), p, -1.0)
     suggested = confident.argmax(axis=1)
-    suspect = np.flatnonzero((confident[rows, suggested] >= 0) & (suggested != y))
-    margin = p[suspect, y[suspect]] - p[suspect, suggested[suspect]]
+    suspect = np.flatnonzero(confident[rows, suggested] >= 0)
+    margin = given[suspect] - p[suspect, suggested[suspect]]
     chosen = suspect[np.argsort(margin, kind="stable")[:n]]
     out = frame.iloc[chosen][["id", "label"]].reset_index(drop=True)
     out["suggested"] = [labels[k] for k in suggested[chosen]]
-    out["p_label"] = p[chosen, y[chosen]]
+    out["p_label"] = given[chosen]
     out["p_suggested"] = p[chosen, suggested[chosen]]
     if "text" in frame:
         out["text"] = frame["text"].to_numpy()[chosen]

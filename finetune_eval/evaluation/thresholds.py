@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.data.ledger import counted
-from finetune_eval.evaluation._inputs import class_probabilities
+from finetune_eval._text import counted, quoted
+from finetune_eval.evaluation import guarantees
+from finetune_eval.evaluation._inputs import class_probabilities, row_weights
+from finetune_eval.evaluation.goals import Goal, parse_goal
+
+if TYPE_CHECKING:
+    from finetune_eval.evaluation._result import Evaluation
 
 __all__ = ["Threshold", "choose_threshold"]
 
 Floats = NDArray[np.float64]
-_MAXIMISED = ("f1", "accuracy", "balanced_accuracy")
-_GOALS = (*_MAXIMISED, "cost", "recall>=0.9", "precision>=0.9")
-_BOUND = re.compile(r"\s*(recall|precision)\s*>=\s*([0-9.eE+-]+)\s*")
+Integers = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Threshold:
         cost: Mean cost of a row there, or None where no costs were given.
         rows_hash: Hash of those rows' probabilities and labels: `evaluate_predictions` warns where it is
             given the same rows.
+        rests_on: Of how many rows the bounded recall or precision is a share (an effective number, where rows
+            have weights); None for other goals.
     """
 
     value: float
@@ -49,6 +53,7 @@ class Threshold:
     accuracy: float
     cost: float | None
     rows_hash: str
+    rests_on: float | None = None
 
     def __float__(self) -> float:
         return self.value
@@ -58,7 +63,54 @@ class Threshold:
         return (
             f"threshold {self.value:.4g}, chosen for {self.goal} on {counted(self.n, 'row')}\n"
             f"(there: precision {self.precision:.3f}, recall {self.recall:.3f}, F1 {self.f1:.3f}{cost})"
+            + (f"\n{self.promise}" if self.promise else "")
         )
+
+    @property
+    def origin(self) -> str:
+        """What it was chosen for and on how many rows, and what that promises; without the last full stop."""
+        promise = f". {self.promise.removesuffix('.')}" if self.promise else ""
+        return f"chosen for {self.goal} on {counted(self.n, 'row')}{promise}"
+
+    @property
+    def promise(self) -> str:
+        """Say how far the bound that was asked for can be relied on; nothing for other goals."""
+        goal = parse_goal(self.goal)
+        if goal.bound is None or self.rests_on is None:
+            return ""
+        if goal.confidence is not None:
+            return (
+                f"With {100 * goal.confidence:g} % confidence the true {goal.name} is at least "
+                f"{goal.bound:g}, for rows from the same source."
+            )
+        share = self.recall if goal.name == "recall" else self.precision
+        rows, hits = self.rests_on, share * self.rests_on
+        low = f"{guarantees.lower_limit(hits, rows):.3f} with 95 % confidence"
+        if goal.name == "recall":
+            under = guarantees.probability_under(goal.bound, hits, rows)
+            seen = (
+                f"recall was {share:.3f} on {rows:,.0f} rows of the second class and is at least {low}. In "
+                f"{100 * under:.0f} % of such choices the true recall is under {goal.bound:g}"
+            )
+        else:
+            seen = (
+                f"precision was {share:.3f} on {rows:,.0f} rows predicted as the second class; had the "
+                f"threshold been given beforehand, it would be at least {low}. Of many thresholds a lucky "
+                "one was taken: the true precision is lower more often than not"
+            )
+        more = f'"{goal.name}>={goal.bound:g}@95%"'
+        return f"This is a point estimate: {seen}; ask for {more} to rely on it."
+
+
+def sentence(evaluation: Evaluation) -> str:
+    """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
+    if evaluation.threshold is None:
+        return ""
+    what = f"{quoted(evaluation.labels[1])} is" if evaluation.task == "classification" else "A label is"
+    what += f" predicted from a probability of {evaluation.threshold:.4g} on"
+    if evaluation.threshold_origin:
+        return f"{what}, {evaluation.threshold_origin}."
+    return f"{what}. It is honest only if it was chosen on other rows than these."
 
 
 def choose_threshold(
@@ -68,20 +120,32 @@ def choose_threshold(
     goal: str = "f1",
     false_positive_cost: float | None = None,
     false_negative_cost: float | None = None,
+    sample_weight: Any = None,
 ) -> Threshold:
     """Choose the probability from which the second class is predicted; on validation rows, not on test rows.
 
     Every threshold that decides the rows differently is tried. Of equally good ones the one nearest to 0.5
     is taken, half-way between the two probabilities it separates.
 
+    "recall>=0.9" is reached on these rows; the true recall is under 0.9 about every second time.
+    "recall>=0.9@95%" guarantees it with that confidence, the search over thresholds included:
+
+    - recall: so many of the m rows of the second class may be missed that a threshold whose true recall is
+      under the bound misses no more in 5 % of the cases at most (1 of 50, 4 of 100, 12 of 200 for 0.9).
+      Recall falls with the threshold, so that this holds for all lower thresholds at once.
+    - precision: thresholds are tested one after the other by the exact binomial test, from one that predicts
+      few rows to lower ones, until the first one fails (`guarantees.proven`).
+
     Args:
         y_true: (n,) indices of the two classes; both must be there.
         probabilities: (n,) or (n, 1) probabilities of the second class, or (n, 2).
         goal: "f1", "accuracy" or "balanced_accuracy": the highest; "recall>=0.9" (any number): the highest
             precision with at least that recall; "precision>=0.9": the highest recall with at least that
-            precision; "cost": the lowest mean cost.
+            precision, on so many rows predicted as could show it (29 for 0.9); either with "@95%" for a
+            guarantee; "cost": the lowest mean cost.
         false_positive_cost: What a row of the first class costs that is predicted as the second; for "cost".
         false_negative_cost: What a row of the second class costs that is predicted as the first.
+        sample_weight: (n,) weights of the rows, or None. Not with a guaranteed goal.
 
     Returns:
         The threshold with its goal and what it gives on these rows.
@@ -93,50 +157,55 @@ def choose_threshold(
         >>> y, p = [0, 0, 1, 0, 1, 1], [0.1, 0.2, 0.3, 0.4, 0.6, 0.8]
         >>> round(choose_threshold(y, p, goal="recall>=0.99").value, 3)
         0.25
-        >>> round(choose_threshold(y, p, goal="precision>=0.99").value, 3)
-        0.5
+        >>> print(choose_threshold([0] * 40 + [1] * 60, np.arange(100) / 100, goal="recall>=0.9@95%"))
+        threshold 0.405, chosen for recall>=0.9@95% on 100 rows
+        (there: precision 1.000, recall 0.983, F1 0.992)
+        With 95 % confidence the true recall is at least 0.9, for rows from the same source.
+
+    Reference:
+        Wilks 1941, Ann. Math. Stat. 12:91-96 (recall: order statistics); Angelopoulos et al. 2021,
+        arXiv:2110.01052 (precision: fixed-sequence testing).
     """
-    name, bound = _read_goal(goal)
-    costs = _read_costs(name, false_positive_cost, false_negative_cost)
+    asked = parse_goal(goal)
+    costs = _read_costs(asked.name, false_positive_cost, false_negative_cost)
     y, p = class_probabilities(y_true, probabilities)
     if p.shape[1] != 2:
         raise ValueError(f"`probabilities` must be of two classes for a threshold; got {p.shape[1]} classes.")
+    weights = _weights(sample_weight, y, asked)
     positive = y == 1
-    if positive.all() or not positive.any():
+    if not weights[positive].any() or not weights[~positive].any():
         raise ValueError(
             f"`y_true` must have rows of both classes to choose a threshold; all {len(y)} are {y[0]}."
         )
-    cuts, hits, false_alarms = _operating_points(positive, p[:, 1])
-    positives, negatives = int(positive.sum()), int((~positive).sum())
-    predicted = hits + false_alarms
-    recall = hits / positives
-    precision = np.divide(hits, predicted, out=np.zeros(len(hits)), where=predicted > 0)
-    f1 = 2 * hits / (predicted + positives)
-    right = hits + negatives - false_alarms
-    mean_cost = (costs[0] * false_alarms + costs[1] * (positives - hits)) / len(y) if costs else None
-    if name == "recall":
-        score = _within(recall, bound, precision, goal, predicted > 0)
-    elif name == "precision":
-        score = _within(precision, bound, recall, goal, predicted > 0)
-    elif name == "cost":
-        assert mean_cost is not None
-        score = -mean_cost
-    else:
-        specificity = 1 - false_alarms / negatives
-        score = {"f1": f1, "accuracy": right / len(y), "balanced_accuracy": (recall + specificity) / 2}[name]
+    points = _operating_points(positive, p[:, 1], weights)
+    score = _score(points, asked, costs, goal)
     best = np.flatnonzero(score >= score.max() - 1e-12)
-    at = int(best[np.argmin(np.abs(cuts[best] - 0.5))])
+    at = int(best[np.argmin(np.abs(points.cuts[best] - 0.5))])
+    proven = asked.name == "precision" and asked.confidence is not None
     return Threshold(
-        value=float(cuts[at]),
+        value=float((points.lowest_cuts if proven else points.cuts)[at]),
         goal=goal,
         n=len(y),
-        precision=float(precision[at]),
-        recall=float(recall[at]),
-        f1=float(f1[at]),
-        accuracy=float(right[at] / len(y)),
-        cost=None if mean_cost is None else float(mean_cost[at]),
+        precision=float(points.precision[at]),
+        recall=float(points.recall[at]),
+        f1=float(points.f1[at]),
+        accuracy=float(points.accuracy[at]),
+        cost=None if costs is None else float(points.cost(costs)[at]),
         rows_hash=decided_rows_hash(y, p),
+        rests_on={"recall": points.rows_of_class, "precision": float(points.rows[at])}.get(asked.name),
     )
+
+
+def _weights(sample_weight: Any, y: Integers, goal: Goal) -> Floats:
+    if sample_weight is None:
+        return np.ones(len(y))
+    if goal.confidence is not None:
+        raise ValueError(
+            "`goal` with a confidence needs rows that count alike; leave `sample_weight` or the '@' out."
+        )
+    weights = row_weights(sample_weight)
+    _checks.same_length("y_true", y, "sample_weight", weights)
+    return weights
 
 
 def decided_rows_hash(y: NDArray[np.int64], p: NDArray[Any]) -> str:
@@ -144,23 +213,6 @@ def decided_rows_hash(y: NDArray[np.int64], p: NDArray[Any]) -> str:
     from finetune_eval.data.ledger import rows_hash
 
     return rows_hash(p[:, 1].astype(np.float64), y)
-
-
-def _read_goal(goal: Any) -> tuple[str, float]:
-    if isinstance(goal, str):
-        if goal in _MAXIMISED or goal == "cost":
-            return goal, 0.0
-        match = _BOUND.fullmatch(goal)
-        if match:
-            try:
-                value = float(match[2])
-            except ValueError:
-                value = -1.0
-            if 0 < value <= 1:
-                return match[1], value
-            raise ValueError(f"`goal` must ask for a share above 0 and at most 1; got {goal!r}.")
-    _checks.one_of("goal", goal, _GOALS)
-    raise AssertionError("the two examples in _GOALS match _BOUND")
 
 
 def _read_costs(
@@ -183,32 +235,174 @@ def _read_costs(
     return costs
 
 
-def _operating_points(
-    positive: NDArray[np.bool_], scores: NDArray[Any]
-) -> tuple[Floats, NDArray[np.int64], NDArray[np.int64]]:
-    """Return every threshold inside (0, 1) that decides differently, with its hits and false alarms."""
+@dataclass(frozen=True)
+class _Points:
+    """Every threshold that decides the rows differently, the lowest first, and what it gives.
+
+    Attributes:
+        cuts: The thresholds, half-way between the probabilities they separate.
+        lowest_cuts: The lowest thresholds that decide the rows alike.
+        hits: Weight of the rows of the second class that are predicted as such.
+        false_alarms: Weight of the rows of the first class that are predicted as the second.
+        rows: Rows predicted as the second class, by Kish's effective number.
+        positives: Weight of the rows of the second class.
+        negatives: Weight of the rows of the first class.
+        rows_of_class: Rows of the second class, by Kish's effective number.
+    """
+
+    cuts: Floats
+    lowest_cuts: Floats
+    hits: Floats
+    false_alarms: Floats
+    rows: Floats
+    positives: float
+    negatives: float
+    rows_of_class: float
+
+    @property
+    def precision(self) -> Floats:
+        predicted = self.hits + self.false_alarms
+        return np.divide(self.hits, predicted, out=np.zeros(len(self.hits)), where=predicted > 0)
+
+    @property
+    def recall(self) -> Floats:
+        return self.hits / self.positives
+
+    @property
+    def f1(self) -> Floats:
+        return 2 * self.hits / (self.hits + self.false_alarms + self.positives)
+
+    @property
+    def accuracy(self) -> Floats:
+        return (self.hits + self.negatives - self.false_alarms) / (self.positives + self.negatives)
+
+    @property
+    def balanced_accuracy(self) -> Floats:
+        return (self.recall + 1 - self.false_alarms / self.negatives) / 2
+
+    def cost(self, costs: tuple[float, float]) -> Floats:
+        misses = self.positives - self.hits
+        return (costs[0] * self.false_alarms + costs[1] * misses) / (self.positives + self.negatives)
+
+
+def _operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> _Points:
+    """Return every threshold inside (0, 1) that decides differently, with what it gives."""
     values, place = np.unique(scores, return_inverse=True)
-    of_positive = np.bincount(place, weights=positive).astype(np.int64)
-    of_negative = np.bincount(place, weights=~positive).astype(np.int64)
-    # At the i-th threshold, the values from the i-th on are predicted; at the last, none is.
-    hits = np.append(np.cumsum(of_positive[::-1])[::-1], 0)
-    false_alarms = np.append(np.cumsum(of_negative[::-1])[::-1], 0)
+
+    def from_here_on(of_row: Floats) -> Floats:
+        # At the i-th threshold, the values from the i-th on are predicted; at the last, none is.
+        return np.append(np.cumsum(np.bincount(place, weights=of_row)[::-1])[::-1], 0.0)
+
+    hits, false_alarms = from_here_on(weights * positive), from_here_on(weights * ~positive)
+    squares = from_here_on(weights**2)
     edges = values.astype(np.float64)
     below, above = np.append(0.0, edges), np.append(edges, 1.0)
-    # Half-way, as a float32: models compare it with float32 probabilities and must decide the same.
-    middle = ((below + above) / 2).astype(np.float32).astype(np.float64)
-    cuts = np.where((middle > below) & (middle <= above), middle, above)
+
+    def float32(cut: Floats) -> Floats:
+        # Models compare the threshold with float32 probabilities and must decide the same.
+        rounded = cut.astype(np.float32).astype(np.float64)
+        return np.where((rounded > below) & (rounded <= above), rounded, above)
+
+    cuts = float32((below + above) / 2)
+    lowest = float32(np.nextafter(below.astype(np.float32), np.float32(1)))
     usable = (cuts > below) & (cuts > 0) & (cuts < 1)
-    return cuts[usable], hits[usable], false_alarms[usable]
+    predicted = hits + false_alarms
+    rows = np.divide(predicted**2, squares, out=np.zeros(len(hits)), where=squares > 0)
+    of_class = weights[positive]
+    return _Points(
+        cuts[usable],
+        lowest[usable],
+        hits[usable],
+        false_alarms[usable],
+        rows[usable],
+        float(of_class.sum()),
+        float(weights[~positive].sum()),
+        float(of_class.sum() ** 2 / (of_class**2).sum()),
+    )
 
 
-def _within(bounded: Floats, bound: float, score: Floats, goal: str, some: NDArray[np.bool_]) -> Floats:
-    """Return the score where the bound is kept, and minus infinity elsewhere."""
-    kept = (bounded >= bound - 1e-12) & some
-    if not kept.any():
-        name = goal.split(">")[0].strip()
+def _score(points: _Points, goal: Goal, costs: tuple[float, float] | None, text: str) -> Floats:
+    """Return what is to be highest at each threshold; minus infinity where the goal is not reached."""
+    if costs is not None and goal.name == "cost":
+        return -points.cost(costs)
+    if goal.bound is None:
+        return np.asarray(getattr(points, goal.name))
+    if goal.name == "recall":
+        kept = _enough_recall(points, goal, text)
+        return np.where(kept, points.precision, -np.inf)
+    kept = _enough_precision(points, goal, text) if goal.confidence is None else _proven(points, goal, text)
+    return np.where(kept, points.recall, -np.inf)
+
+
+def _enough_recall(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+    """Mark the thresholds with the recall asked for, on these rows or with the confidence asked for."""
+    assert goal.bound is not None
+    some = points.rows > 0
+    if goal.confidence is None:
+        kept = (points.recall >= goal.bound - 1e-12) & some
+        best = "the highest recall on these rows is"
+        if not kept.any():
+            raise ValueError(f"`goal` {text!r} is reached by no threshold; {best} {points.recall.max():.4g}.")
+        return kept
+    m, alpha = round(points.positives), 1 - goal.confidence
+    allowed = guarantees.allowed_misses(m, goal.bound, alpha)
+    if allowed < 0:
         raise ValueError(
-            f"`goal` {goal!r} is reached by no threshold; the highest {name} on these rows is "
-            f"{bounded.max():.4g}."
+            f"`goal` {text!r} needs at least {guarantees.fewest_rows(goal.bound, alpha):,} rows of the "
+            f"second class, none of them missed; there {'is' if m == 1 else 'are'} {m:,}."
         )
-    return np.where(kept, score, -np.inf)
+    kept = (points.hits >= m - allowed) & some
+    if not kept.any():
+        lost = m - round(float(points.hits.max(initial=0)))
+        raise ValueError(
+            f"`goal` {text!r} is reached by no threshold: {lost:,} of {m:,} rows of the second class have a "
+            f"probability of 0 or nearly 0, and {allowed:,} may be missed."
+        )
+    return kept
+
+
+def _enough_precision(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+    """Mark the thresholds with the precision asked for on these rows, and enough rows to show it."""
+    assert goal.bound is not None
+    fewest = guarantees.fewest_rows(goal.bound)
+    shown = points.rows >= fewest - 1e-9
+    kept = shown & (points.precision >= goal.bound - 1e-12)
+    if not kept.any():
+        best = f"the highest there is {points.precision[shown].max():.4g}" if shown.any() else "none does"
+        raise ValueError(
+            f"`goal` {text!r} is reached by no threshold that predicts {fewest:,} rows or more, the fewest "
+            f"that could show it; {best}."
+        )
+    return kept
+
+
+def _proven(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+    """Mark the thresholds whose precision is proven, or say how many rows that would take."""
+    assert goal.bound is not None and goal.confidence is not None
+    alpha = 1 - goal.confidence
+    rows, hits = np.rint(points.rows[::-1]), np.rint(points.hits[::-1])  # from few rows predicted to many
+    kept = guarantees.proven(hits, rows, goal.bound, alpha)
+    if kept.any():
+        return kept[::-1]
+    first = guarantees.first_alpha(alpha)
+    fewest = guarantees.fewest_rows(goal.bound, first)
+    enough = rows >= fewest
+    if not enough.any():
+        raise ValueError(
+            f"`goal` {text!r} needs at least {fewest:,} rows predicted as the second class, all of them "
+            f"right; there are {int(rows.max(initial=0)):,} rows to predict."
+        )
+    rows, precision = rows[enough], hits[enough] / rows[enough]
+    best = int(precision.argmax())
+    start = (
+        f"`goal` {text!r} is proven for no threshold: the best of those that predict {fewest:,} rows or more "
+        f"has a precision of {precision[best]:.3f}"
+    )
+    if precision[best] <= goal.bound:
+        raise ValueError(f"{start}. Ask for less, or for a better model.")
+    total = points.positives + points.negatives
+    needed = guarantees.rows_to_show(float(precision[best]), goal.bound, first) / rows[best]
+    raise ValueError(
+        f"{start} on {int(rows[best]):,} rows. About {float(f'{max(needed, 1) * total:.1e}'):,.0f} rows like "
+        f"these {round(total):,} would show it."
+    )

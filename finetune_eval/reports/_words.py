@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
@@ -34,8 +35,9 @@ def verdict(evaluation: Evaluation) -> str:
     sentence = (
         f"{evaluation.right:,} of {counted(evaluation.n, 'row')} {right}: {weighted}accuracy "
         f"{accuracy.value:.3f}, {evaluation.confidence * 100:g} % interval {accuracy.low:.3f} to "
-        f"{accuracy.high:.3f}."
+        f"{accuracy.high:.3f}"
     )
+    sentence = f"{opening(evaluation, sentence)}."
     if evaluation.task != "classification":
         return sentence
     label, rows = evaluation.majority
@@ -65,7 +67,7 @@ def care(evaluation: Evaluation) -> str:
 
 def trust(evaluation: Evaluation) -> tuple[list[str], list[str]]:
     """Return what speaks against the numbers, and what was looked for and does not."""
-    against: list[str] = list(evaluation.warnings)
+    against = [*(baseline.verdict for baseline in better_baselines(evaluation)), *evaluation.warnings]
     neutral: list[str] = []
     looks, leaks = evaluation.looks, evaluation.leaks
     if looks is not None:
@@ -82,18 +84,6 @@ def majority(evaluation: Evaluation) -> str:
     return (
         f"Always answering {label!r} would be right on {count(rows)} of {count(total)} ({rows / total:.3f})."
     )
-
-
-def threshold(evaluation: Evaluation) -> str:
-    """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
-    if evaluation.threshold is None:
-        return ""
-    what = (
-        f"{evaluation.labels[1]!r} is" if evaluation.task == "classification" else "A label is"
-    ) + f" predicted from a probability of {evaluation.threshold:.4g} on"
-    if evaluation.threshold_origin:
-        return f"{what}, {evaluation.threshold_origin}."
-    return f"{what}. It is honest only if it was chosen on other rows than these."
 
 
 def brier(evaluation: Evaluation) -> str:

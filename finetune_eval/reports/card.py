@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import about_slices
 from finetune_eval.reports import _findings, _made, _words
 from finetune_eval.reports._arguments import check
 from finetune_eval.traces.prediction import clip, printable
@@ -87,7 +89,7 @@ def write_card(
         *(["## Against simple models", _baselines(evaluation)] if evaluation.baselines else []),
         *_section("What these rows could show", detectable_sentence(evaluation)),
         *_calibration(evaluation),
-        *_section("Threshold", _words.threshold(evaluation)),
+        *_section("Threshold", thresholds.sentence(evaluation)),
         *_weak(evaluation),
         *(["## Other seeds", _escape(_words.seeds(seeds))] if seeds else []),
         "## Caveats",
@@ -235,11 +237,9 @@ def _calibration(evaluation: Evaluation) -> list[str]:
 
 
 def _weak(evaluation: Evaluation) -> list[str]:
-    parts = []
+    parts = [_escape(said) for said in about_slices(evaluation)]
     found = _findings.parts(evaluation)
     if found:
-        if not any(one.weak for one in found):
-            parts.append("No part was found that does worse than the rest.")
         rows = [
             [
                 f"{one.column}: {one.value}",

@@ -14,8 +14,10 @@ from markupsafe import Markup
 from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.slices import about_slices
 from finetune_eval.reports import _drawings, _findings, _made, _words, plots
 from finetune_eval.reports._arguments import check
 from finetune_eval.traces.prediction import clip, printable
@@ -115,10 +117,11 @@ def _render(
         reliability=None
         if calibration is None
         else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
-        threshold=_words.threshold(evaluation),
+        threshold=thresholds.sentence(evaluation),
         parts=parts,
         few=any(part["small"] for part in parts),
         looked=len(evaluation.slices),
+        about_parts=about_slices(evaluation),
         weak=any(part.weak for part in evaluation.slices),
         confused=[
             {

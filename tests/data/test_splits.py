@@ -355,6 +355,9 @@ def test_labels_that_differ_in_case_are_pointed_out():
         "The labels 'Spam' and 'spam ' differ only in case or spaces; if they are one class, pass "
         "merge_labels=True to load_dataset."
     ]
+    assert label_warnings(["ham", "ham\u200b"]) == [
+        "The labels 'ham' and 'ham\\u200b' differ only in characters that are not seen; are they one class?"
+    ]
 
 
 @pytest.mark.parametrize("missing", [np.nan, None, pd.NA])

@@ -49,6 +49,25 @@ def test_tfidf_is_the_pipeline_it_says_it_is():
     np.testing.assert_allclose(tfidf_probabilities(train, y, test, classes=2), model.predict_proba(test))
 
 
+@pytest.mark.parametrize(
+    ("good", "bad"),
+    [
+        ("यह {} दिन था", "यह {} दान था"),  # the words differ in a combining mark only
+        ("এটা {} ভালো", "এটা {} ভুল"),
+        ("หนัง{}ดีมาก", "หนัง{}แย่มาก"),
+        ("这部{}电影好", "这部{}电影坏"),
+        ("この{}映画は好き", "この{}映画は嫌い"),
+        ("film {} \U0001f600", "film {} \U0001f621"),
+        ("la {} é bona", "la {} e\u0300 bona"),
+        ("{} no\u200bt good", "{} very good"),
+    ],
+)
+def test_tfidf_tells_texts_apart_by_words_of_every_script(good, bad):
+    texts = [(bad if i % 2 else good).format(f"{i}") for i in range(100)]
+    p = tfidf_probabilities(texts[:60], [0, 1] * 30, texts[60:], classes=2)
+    assert p.argmax(axis=1).tolist() == [0, 1] * 20
+
+
 def test_features_are_standardised_on_the_training_rows():
     random = np.random.default_rng(0)
     x, y = random.normal(3, 10, (100, 4)), random.integers(0, 2, 100)
@@ -138,7 +157,48 @@ def test_clean_rows_say_so():
         [0, 1], [0.1, 0.9], texts=["a b c", "d e f"], train=(["x y z", "u v w"], [0, 1])
     )
     assert result.leaks.without == {} and result.leaks.rows == ()
-    assert "No possible leak found: 2 test rows against 2 training rows." in str(result)
+    said = " ".join(str(result).split())
+    assert (
+        "No possible leak found: 2 test rows against 2 training rows (similarity from 0.8; a paraphrase "
+        "would not be "
+        "noticed)." in said
+    )
+
+
+def test_the_limit_stands_beside_the_scores_without_leaks_and_templates_are_named():
+    (train, y_train), (test, y) = reviews(60, 0), reviews(40, 1)
+    form = "Dear customer, your order {} has been shipped and will arrive on {} between 9 and 17. Thank you."
+    train = [*train, *(form.format(100_000 + 7919 * i, 1 + i % 28) for i in range(200))]
+    test = [*test[:20], train[3], *(form.format(900_000 - 6007 * i, 1 + i % 28) for i in range(19))]
+    result = evaluate_predictions(
+        y, np.full(40, 0.6), texts=test, train=(train, np.r_[y_train, [0, 1] * 100]), baselines=False
+    )
+    assert 20 in result.leaks.rows and not set(range(21, 40)) & set(result.leaks.rows)
+    verdict = result.leaks.verdict
+    assert "Without them (similarity from 0.8; a paraphrase would not be noticed): accuracy 0." in verdict
+    assert (
+        "19 test rows share a template with ten or more training rows, such as 'Dear customer, your"
+        in verdict
+    )
+    assert verdict in " ".join(str(result).split())
+
+
+def test_the_limit_of_numbers_is_another():
+    result = evaluate_predictions(
+        [0, 1], [0.1, 0.9], labels=["a", "b"], texts=["x y", "z"], train=(["q"], [0])
+    )
+    assert "similarity from 0.8" in result.leaks.verdict
+
+    class Model:
+        labels = ("a", "b")
+
+        def predict(self, x):
+            return np.full((len(x), 2), 0.5)
+
+    found = evaluate(Model(), np.eye(4), [0, 1, 0, 1], train=(np.eye(4)[:, ::-1] * 2, [0, 1, 0, 1]))
+    assert found.leaks.verdict == (
+        "No possible leak found: 4 test rows against 4 training rows (equal values only)."
+    )
 
 
 def test_leaks_of_numbers():

@@ -3,6 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
@@ -14,6 +16,12 @@ from finetune_eval.evaluation.slices import (
     possible_label_errors,
     worst_rows,
 )
+
+
+def mid_p(hits, n, other_hits, other_n):
+    """Fisher's test, one-sided, by scipy: half of what is as extreme as what was seen counts."""
+    exact = fisher_exact([[hits, n - hits], [other_hits, other_n - other_hits]], alternative="less").pvalue
+    return exact - hypergeom.pmf(hits, n + other_n, hits + other_hits, n) / 2
 
 
 def planted(n=2000, seed=0):
@@ -42,7 +50,7 @@ def test_planted_weak_slices_are_found_and_no_others():
     assert [len(of_column[name]) for name in ("source", "stars")] == [3, 4]
     for column in of_column.values():
         assert sum(one.n for one in column) == 2000
-    assert [one.p_value for one in slices] == sorted(one.p_value for one in slices)
+    assert [one.q_value for one in slices] == sorted(one.q_value for one in slices)
 
 
 def test_weights_of_one_are_no_weights_and_twice_the_weight_changes_nothing():
@@ -73,8 +81,8 @@ def test_numbers_of_a_weighted_slice():
     }
     one = slices["y"]
     assert (one.n, one.accuracy.value, one.rest, one.small) == (25, 0.6, 0.8, True)
-    assert one.accuracy.method == "Wilson on 16 effective rows"
-    assert one.p_value == pytest.approx(fisher_exact([[10, 6], [40, 10]], alternative="less").pvalue)
+    assert one.accuracy.method == "Wilson on 16 effective rows" and not one.weak
+    assert one.p_value == pytest.approx(mid_p(10, 16, 40, 50))
     # Wilson by hand, z = 1.959964: (9.6 + z**2 / 2 -+ z sqrt(9.6 * .4 + z**2 / 4)) / (16 + z**2)
     assert one.accuracy.low == pytest.approx((11.520729 - 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
     assert one.accuracy.high == pytest.approx((11.520729 + 1.959964 * 4.800365**0.5) / 19.841459, abs=1e-5)
@@ -91,16 +99,29 @@ def test_weighted_slices_raise_no_more_false_alarms_than_they_say():
     assert np.mean(np.array(p) <= 0.05) <= 0.05 + 2 * 0.0126
 
 
+@pytest.mark.parametrize(
+    ("weak", "plain", "word"),
+    [
+        ("यह फिल्म अच्छी नहीं है", "यह फिल्म बहुत अच्छी है", "नहीं"),
+        ("die na\u0308he hier", "die ferne hier", "nähe"),
+        ("电影不好", "电影很好", "不好"),
+        ("it is so so \U0001f621", "it is so so", "\U0001f621"),
+    ],
+)
+def test_weak_words_are_whole_in_every_script(weak, plain, word):
+    texts = [weak if i % 4 == 0 else plain for i in range(200)]
+    right = [i % 4 != 0 or i % 8 == 0 for i in range(200)]
+    assert word in [one.value for one in find_slices(right, texts=texts) if one.column == "word" and one.weak]
+
+
 def test_numbers_of_a_slice():
     correct = np.array([True] * 70 + [False] * 30)
     where = ["x"] * 50 + ["y"] * 20 + ["x"] * 10 + ["y"] * 20
     slices = {one.value: one for one in find_slices(correct, metadata={"where": where})}
     one = slices["y"]  # 20 right of 40; the rest: 50 of 60
-    assert (one.n, one.accuracy, one.rest) == (40, wilson(20, 40), 50 / 60)
-    p = {
-        "y": fisher_exact([[20, 20], [50, 10]], alternative="less").pvalue,
-        "x": fisher_exact([[50, 10], [20, 20]], alternative="less").pvalue,
-    }
+    assert (one.n, one.accuracy.value, one.rest) == (40, 0.5, 50 / 60)
+    assert slices["x"].accuracy == wilson(50, 60)
+    p = {"y": mid_p(20, 40, 50, 60), "x": mid_p(50, 60, 20, 40)}
     q = dict(zip(p, false_discovery_control(list(p.values())), strict=True))
     for value in p:
         assert slices[value].p_value == pytest.approx(p[value])
@@ -118,11 +139,13 @@ def test_no_false_alarms_on_even_rows():
 
 
 def test_small_and_missing_values():
-    metadata = {"kind": ["a"] * 10 + ["b"] * 50 + [None] * 10, "age": [np.nan] * 10 + list(range(60))}
+    ages = np.random.default_rng(0).integers(20, 50, 60)
+    metadata = {"kind": ["a"] * 10 + ["b"] * 50 + [None] * 10, "age": [np.nan] * 10 + ages.tolist()}
     slices = find_slices([True, False] * 35, metadata=metadata)
     assert {one.value: one.small for one in slices if one.column == "kind"}["a"] is True
     assert {one.value: one.small for one in slices if one.column == "kind"}["b"] is False
-    assert sum(one.n for one in slices if one.column == "age") == 60
+    assert sum(one.n for one in slices if one.column == "age") == 70
+    assert {one.n for one in slices if one.value == "(missing)"} == {10}
     assert find_slices([True]) == () and find_slices([True, False], metadata={"same": [1, 1]}) == ()
     with pytest.raises(ValueError, match="`metadata` must have one row for each of the 2 rows; got 1."):
         find_slices([True, False], metadata={"a": [1]})
@@ -167,6 +190,31 @@ def test_possible_label_errors_by_hand():
     assert found["p_label"].tolist() == pytest.approx([0.1, 0.35])
 
 
+def test_no_label_error_is_suggested_that_is_less_probable_than_the_label():
+    # Class c: mean p_c = .3. Rows 0 and 1 are confidently c (.35 and .3), but a is as probable or more so.
+    p = [[0.6, 0.05, 0.35], [0.4, 0.2, 0.4], [0.1, 0.6, 0.3], [0.1, 0.8, 0.1], [0.05, 0.65, 0.3]]
+    result = evaluate_predictions([0, 0, 2, 1, 1], p, labels=["a", "b", "c"])
+    # Row 2 (c) has p_b = .6 < mean p_b of the b rows (.725): confidently of no class.
+    assert possible_label_errors(result).empty
+
+
+def test_a_class_of_probability_zero_is_never_suggested():
+    # Nobody gives class c any probability: its mean is 0, and every probability reaches that.
+    p = np.array([[0.9, 0.1, 0.0], [0.8, 0.2, 0.0], [0.1, 0.9, 0.0], [0.6, 0.4, 0.0]])
+    found = possible_label_errors(evaluate_predictions([0, 0, 1, 2], p, labels=["a", "b", "c"]))
+    assert found.empty
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6), st.integers(2, 5), st.integers(2, 60))
+def test_suggested_classes_are_more_probable_than_the_label(seed, classes, n):
+    random = np.random.default_rng(seed)
+    p = random.multinomial(20, random.dirichlet(np.full(classes, 0.3), n)) / 20  # many ties, many zeros
+    result = evaluate_predictions(random.integers(0, classes, n), p, baselines=False)
+    found = possible_label_errors(result, n=n)
+    assert (found["p_suggested"] > found["p_label"]).all() and (found["p_suggested"] > 0).all()
+
+
 def test_planted_label_errors_are_found():
     random = np.random.default_rng(0)
     y = random.integers(0, 3, 600)
@@ -186,4 +234,5 @@ def test_the_p_value_is_the_hypergeometric_distributions():
     n = random.integers(1, 19_999, 200)
     hits = random.hypergeometric(right, total - right, n)
     ours = _fisher_lower(hits, n, right - hits, total - n)
-    np.testing.assert_allclose(ours, hypergeom.cdf(hits, total, right, n), rtol=1e-6, atol=1e-12)
+    expected = hypergeom.cdf(hits, total, right, n) - hypergeom.pmf(hits, total, right, n) / 2
+    np.testing.assert_allclose(ours, expected, rtol=1e-6, atol=1e-12)

@@ -125,7 +125,8 @@ def test_numbers_are_those_of_the_evaluation(everything, binary):
     assert "negative 40 10 positive 10 40" in words  # the confusion matrix
     assert binary.rows_hash in words
     # Said .1 and .9, happened .2 and .8: an error of .1, more than chance would show.
-    assert "Miscalibrated: calibration error 0.100; perfect probabilities would show" in words
+    assert "Over-confident: the probabilities are too near 0 and 1 (p = 0.0" in words
+    assert "Calibration error 0.100; perfect probabilities would show" in words
 
 
 def test_wrong_rows_are_listed_and_right_ones_are_not(everything):
@@ -198,7 +199,8 @@ def test_nothing_found_is_said_and_is_no_warning(tmp_path):
     warned = re.search('<ul class="warnings">.*?</ul>', source, re.DOTALL).group()
     trusted = section(Page(source), "Can it be trusted?", "The rows")
     for sentence in (
-        "No possible leak found: 4 test rows against 2 training rows.",
+        "No possible leak found: 4 test rows against 2 training rows (similarity from 0.8; a paraphrase "
+        "would not be noticed).",
         "First recorded look at these test rows.",
     ):
         assert sentence in trusted and sentence not in warned
