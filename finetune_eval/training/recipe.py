@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from finetune_eval import _checks
-from finetune_eval.evaluation.thresholds import _read_goal
+from finetune_eval.evaluation.goals import parse_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 _LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 bits
@@ -87,11 +87,7 @@ class Recipe:
 
 def _check_goal(goal: Any) -> None:
     """Raise where a goal cannot be read, or needs costs, for which `fine_tune` has no argument."""
-    try:
-        name, _ = _read_goal(goal)
-    except (ValueError, TypeError) as error:
-        raise type(error)(str(error).replace("`goal`", "`threshold_for`")) from None
-    if name == "cost":
+    if parse_goal(goal, "threshold_for").name == "cost":
         raise ValueError(
             "`threshold_for` cannot be 'cost': what a mistake costs must be said. Train without it, then "
             "`choose_threshold(y, p, goal='cost', false_positive_cost=..., false_negative_cost=...)`."

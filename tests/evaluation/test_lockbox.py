@@ -112,7 +112,8 @@ def test_writers_in_several_processes_lose_nothing(tmp_path):
         "import sys, pathlib\n"
         "from finetune_eval.evaluation.lockbox import _append\n"
         "for i in range(100):\n"
-        "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000, 'time': '', 'accuracy': 1}\n"
+        "    entry = {'rows': 'x', 'model': sys.argv[1], 'i': i, 'padding': 'y' * 5000, 'time': ''}\n"
+        "    entry['accuracy'] = 1\n"
         "    print(_append(pathlib.Path(sys.argv[2]), entry)[0])"
     )
     workers = [
