@@ -124,6 +124,7 @@ class Scored:
     """What `compare` reads of an evaluation, without the time that scoring one takes."""
 
     task, average, identified, rows_hash = "classification", "macro", False, ""
+    estimates: dict = {}  # an evaluation is known by having them
 
     def __init__(self, y, predicted, p, labels):
         self.labels = labels
