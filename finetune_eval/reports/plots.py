@@ -1,7 +1,8 @@
 """Figures: what is drawn of a training trace and of an evaluation.
 
 Each function returns a `matplotlib.figure.Figure` made without pyplot: nothing global is changed, nothing
-needs a display, and the caller saves it (`figure.savefig("f1.png")`) or puts it into a page (`svg`).
+needs a display, and the caller saves it (`figure.savefig("f1.png")`) or puts it into a page (`svg`). With
+`ax=` a function draws into the caller's axes instead, whose size and layout stay as they are.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import matplotlib as mpl
 import numpy as np
@@ -50,32 +51,34 @@ _STYLE: Any = {
 }
 
 
-def loss_curves(trace: TrainingTrace) -> Figure:
+def loss_curves(trace: TrainingTrace, *, ax: Axes | None = None) -> Figure:
     """Draw the training and validation loss of every epoch, the best epoch marked.
 
     Args:
         trace: The trace of a training run.
+        ax: Axes to draw into; None makes a new figure.
 
     Returns:
         The figure.
     """
-    with _figure("loss", "epoch") as (figure, axes):
+    with _figure("loss", "epoch", ax) as (figure, axes):
         _curves(axes, trace, "loss", BLUE, "training")
         _curves(axes, trace, "val_loss", RED, "validation")
         _finish_epochs(axes, trace)
     return figure
 
 
-def accuracy_curves(trace: TrainingTrace) -> Figure:
+def accuracy_curves(trace: TrainingTrace, *, ax: Axes | None = None) -> Figure:
     """Draw the accuracy of every epoch; validation with its Wilson interval where its rows are known.
 
     Args:
         trace: The trace of a training run.
+        ax: Axes to draw into; None makes a new figure.
 
     Returns:
         The figure.
     """
-    with _figure("accuracy", "epoch") as (figure, axes):
+    with _figure("accuracy", "epoch", ax) as (figure, axes):
         _curves(axes, trace, "accuracy", BLUE, "training")
         bars = False
         for record in trace.epochs:
@@ -89,11 +92,12 @@ def accuracy_curves(trace: TrainingTrace) -> Figure:
     return figure
 
 
-def confusion(evaluation: Evaluation) -> Figure:
+def confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     """Draw the confusion matrix, each row shaded by its share of the true class.
 
     Args:
         evaluation: An evaluation of one label a row.
+        ax: Axes to draw into; None makes a new figure.
 
     Returns:
         The figure: counts in the cells, up to 12 classes; only shades beyond.
@@ -111,10 +115,7 @@ def confusion(evaluation: Evaluation) -> Figure:
     classes = len(matrix)
     names = [clip(printable(label), 20) for label in evaluation.labels]
     side = min(9.0, max(3.4, 1.6 + 0.45 * classes))
-    with _figure("confusion matrix", "", size=(side, side)) as (
-        figure,
-        axes,
-    ):
+    with _figure("confusion matrix", "", ax, size=(side, side)) as (figure, axes):
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if classes <= 12:
             for i in range(classes):
@@ -131,12 +132,15 @@ def confusion(evaluation: Evaluation) -> Figure:
     return figure
 
 
-def reliability(calibration: Calibration, *, positive: str = "the second class") -> Figure:
+def reliability(
+    calibration: Calibration, *, positive: str = "the second class", ax: Axes | None = None
+) -> Figure:
     """Draw how often what was given a probability came true.
 
     Args:
         calibration: What `finetune_eval.evaluation.calibration.calibrate` returns.
         positive: The name of the second class, where the probabilities are of that.
+        ax: Axes to draw into; None makes a new figure.
 
     Returns:
         The figure: a dot a bin with its interval; on the diagonal, probabilities are what they say.
@@ -146,7 +150,7 @@ def reliability(calibration: Calibration, *, positive: str = "the second class")
         Forecasting 22, 2007.
     """
     shown = repr(clip(printable(positive), 24)) if calibration.event == "positive" else "the predicted class"
-    with _figure("are the probabilities right?", f"probability of {shown}") as (figure, axes):
+    with _figure("are the probabilities right?", f"probability of {shown}", ax) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1.2, zorder=1)
         for one in calibration.bins:
             bounds = [one.observed.low, one.observed.high]
@@ -156,11 +160,12 @@ def reliability(calibration: Calibration, *, positive: str = "the second class")
     return figure
 
 
-def intervals(evaluation: Evaluation) -> Figure:
+def intervals(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
     """Draw the precision, recall and F1 of each class with their intervals.
 
     Args:
         evaluation: Any evaluation.
+        ax: Axes to draw into; None makes a new figure.
 
     Returns:
         The figure: up to 30 classes, those with the lowest F1 first.
@@ -174,7 +179,7 @@ def intervals(evaluation: Evaluation) -> Figure:
         else f"the {len(scores)} classes of lowest F1"
     )
     size = (_SIZE[0], max(2.0, 1.2 + 0.42 * len(drawn)))
-    with _figure(title, f"{evaluation.confidence:.0%} intervals", size=size) as (figure, axes):
+    with _figure(title, f"{evaluation.confidence:.0%} intervals", ax, size=size) as (figure, axes):
         for k, (name, color) in enumerate((("precision", BLUE), ("recall", RED), ("F1", INK))):
             at = np.arange(len(drawn)) + (k - 1) * 0.22
             for y, (_, estimates) in zip(at, drawn, strict=True):
@@ -231,17 +236,25 @@ def svg(figure: Figure, name: str) -> str:
 
 
 @contextlib.contextmanager
-def _figure(title: str, below: str, *, size: Sequence[float] = _SIZE) -> Iterator[tuple[Figure, Axes]]:
+def _figure(
+    title: str, below: str, ax: Axes | None, *, size: Sequence[float] = _SIZE
+) -> Iterator[tuple[Figure, Axes]]:
+    if ax is not None and not isinstance(ax, Axes):
+        raise TypeError(
+            f"`ax` must be one matplotlib Axes or None; got {type(ax).__name__}. Pass one of those that "
+            "`plt.subplots()` returns."
+        )
     with mpl.rc_context(_STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        figure = Figure(figsize=(size[0], size[1]), layout="constrained")
-        axes = figure.add_subplot()
+        own = Figure(figsize=(size[0], size[1]), layout="constrained") if ax is None else None
+        axes = own.add_subplot() if own is not None else cast(Axes, ax)
         axes.set_title(title)
         axes.set_xlabel(below)
-        yield figure, axes
-        # Lay out while the style holds, and once for all: square axes would move a little at each drawing.
-        figure.draw_without_rendering()
-        figure.set_layout_engine("none")
+        yield cast(Figure, axes.get_figure(root=True)), axes
+        if own is not None:
+            # Lay out while the style holds, and once for all: square axes would move at each drawing.
+            own.draw_without_rendering()
+            own.set_layout_engine("none")
 
 
 def _curves(axes: Axes, trace: TrainingTrace, name: str, color: str, label: str) -> None:

@@ -135,3 +135,20 @@ def test_pyplot_is_not_needed():
     code = "import sys, finetune_eval.reports.plots; print('matplotlib.pyplot' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_figures_are_drawn_into_the_callers_axes(training, binary):
+    figure = mpl.figure.Figure(figsize=(7, 5))
+    axes = figure.subplots(2, 3).ravel()
+    drawn = [
+        plots.loss_curves(training, ax=axes[0]),
+        plots.accuracy_curves(training, ax=axes[1]),
+        plots.confusion(binary, ax=axes[2]),
+        plots.reliability(calibrate([0, 1] * 30, np.linspace(0.1, 0.9, 60)), ax=axes[3]),
+        plots.intervals(binary, ax=axes[4]),
+    ]
+    assert all(one is figure for one in drawn)
+    assert [ax.has_data() for ax in axes] == [True] * 5 + [False]
+    assert tuple(figure.get_size_inches()) == (7, 5) and figure.get_layout_engine() is None
+    with pytest.raises(TypeError, match="`ax` must be one matplotlib Axes or None; got ndarray"):
+        plots.confusion(binary, ax=axes)
