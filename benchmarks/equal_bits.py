@@ -1,7 +1,7 @@
 """Is every number of an evaluation the same, to the last bit, as before a change that should change none?
 
-python benchmarks/equal_bits.py before.json               # write every estimate of three dozen evaluations
-python benchmarks/equal_bits.py after.json --against before.json  # and compare them with those of another time
+python benchmarks/equal_bits.py before.json                         # write the estimates of 33 evaluations
+python benchmarks/equal_bits.py after.json --against before.json  # and compare them with earlier ones
 """
 
 from __future__ import annotations

@@ -18,22 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import ndtr, ndtri, stdtrit
 
-from finetune_eval.evaluation.intervals import (
-    FEW_OUTCOMES,
-    FEW_ROWS,
+from finetune_eval.evaluation.means import mean_interval
+from finetune_eval.evaluation.metrics import ClassCounts, class_counts, from_confusion
+from finetune_eval.evaluation.proportions import paired_difference, wilson, wilson_f1_interval
+from finetune_eval.evaluation.rankings import (
     auc_influence,
     average_precision_influence,
-    clustered_variance,
     delong_variance,
     limits_of_share,
-    mean_interval,
-    paired_difference,
     ranking_interval,
-    resampled_interval,
-    wilson,
-    wilson_f1_interval,
 )
-from finetune_eval.evaluation.metrics import ClassCounts, class_counts, from_confusion
+from finetune_eval.evaluation.tables import FEW_OUTCOMES, FEW_ROWS, resampled_interval
+from finetune_eval.evaluation.units import clustered_variance
 
 Floats = NDArray[np.float64]
 Limits = tuple[float, float]

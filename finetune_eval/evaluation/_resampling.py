@@ -12,23 +12,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.evaluation.intervals import (
-    Estimate,
+from finetune_eval.evaluation.means import mean_interval, mean_of_units
+from finetune_eval.evaluation.metrics import ClassCounts, class_counts
+from finetune_eval.evaluation.proportions import effective_wilson
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.resampling import resample_sums
+from finetune_eval.evaluation.tables import (
     Support,
-    clustered_variance,
     dirichlet,
-    effective_units,
-    effective_wilson,
     few_outcomes,
-    independent_units,
-    mean_interval,
-    mean_of_units,
     resample_class_counts,
-    resample_sums,
     resampled_interval,
     split_counts,
 )
-from finetune_eval.evaluation.metrics import ClassCounts, class_counts
+from finetune_eval.evaluation.units import clustered_variance, effective_units, independent_units
 
 Floats = NDArray[np.float64]
 # Cells drawn in all resamples together, a few seconds' worth: only beyond 50,000 non-empty cells (or 16,000

@@ -15,12 +15,6 @@ from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
-from finetune_eval.evaluation.intervals import (
-    Estimate,
-    ranking_interval,
-    wilson,
-    wilson_f1_interval,
-)
 from finetune_eval.evaluation.metrics import (
     METRICS,
     SMALLEST_PROBABILITY,
@@ -30,6 +24,9 @@ from finetune_eval.evaluation.metrics import (
     row_brier,
     row_loss,
 )
+from finetune_eval.evaluation.proportions import wilson, wilson_f1_interval
+from finetune_eval.evaluation.rankings import ranking_interval
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.slices import Slice, SliceSearch, search_slices
 from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 

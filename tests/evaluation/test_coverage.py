@@ -11,15 +11,11 @@ import pandas as pd
 import pytest
 
 from finetune_eval.evaluation.comparison import compare
-from finetune_eval.evaluation.intervals import (
-    mean_interval,
-    ranking_interval,
-    resample_class_counts,
-    resampled_interval,
-    wilson,
-    wilson_f1_interval,
-)
+from finetune_eval.evaluation.means import mean_interval
 from finetune_eval.evaluation.metrics import METRICS, from_confusion, row_brier, row_loss
+from finetune_eval.evaluation.proportions import wilson, wilson_f1_interval
+from finetune_eval.evaluation.rankings import ranking_interval
+from finetune_eval.evaluation.tables import resample_class_counts, resampled_interval
 
 TWO = np.array([[0.40, 0.10], [0.08, 0.42]])
 UNEVEN = np.array([[0.76, 0.04], [0.05, 0.15]])

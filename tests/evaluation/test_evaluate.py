@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
-from finetune_eval.evaluation.intervals import delong
+from finetune_eval.evaluation.rankings import delong
 from finetune_eval.evaluation.saved import load_predictions
 
 
@@ -142,7 +142,7 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
 
 
 def test_f1_interval_is_that_of_the_confusion_matrix():
-    from finetune_eval.evaluation.intervals import f1_interval
+    from finetune_eval.evaluation.tables import f1_interval
 
     y, p = rows(300, 3)
     result = evaluate_predictions(y, p)
