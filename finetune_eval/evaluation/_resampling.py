@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.evaluation.confusion import ClassCounts, class_counts, split_counts
 from finetune_eval.evaluation.means import mean_interval, mean_of_units
-from finetune_eval.evaluation.metrics import ClassCounts, class_counts
 from finetune_eval.evaluation.proportions import effective_wilson
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.resampling import resample_sums
@@ -23,7 +23,6 @@ from finetune_eval.evaluation.tables import (
     few_outcomes,
     resample_class_counts,
     resampled_interval,
-    split_counts,
 )
 from finetune_eval.evaluation.units import clustered_variance, effective_units, independent_units
 

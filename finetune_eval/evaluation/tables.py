@@ -11,7 +11,14 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune_eval._checks import one_of, positive_int
 from finetune_eval.evaluation._limits import checked_confidence, pair, quantile, times
-from finetune_eval.evaluation.metrics import ClassCounts, class_counts, from_confusion, resolve_average
+from finetune_eval.evaluation.confusion import (
+    ClassCounts,
+    class_counts,
+    resolve_average,
+    scores_from_counts,
+    split_counts,
+    sum_counts,
+)
 from finetune_eval.evaluation.proportions import square_and_add, wilson_f1_interval, wilson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.resampling import CHUNK, bias_corrected
@@ -76,41 +83,6 @@ def resample_class_counts(confusion: ArrayLike, n_resamples: int, seed: int) -> 
         drawn = random.multinomial(int(counts.sum()), counts / counts.sum(), size=size)
         sums.append(sum_counts(drawn, true, predicted, len(table)))
     return split_counts(np.concatenate(sums))
-
-
-# A gather of so few numbers is faster full than sparse, and spares the import of scipy.sparse.
-_FEW_SUMS = 5_000
-
-
-def sum_counts(
-    values: NDArray[Any], true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
-) -> Floats:
-    """Add numbers of cells up to hits, predicted and true rows of the classes.
-
-    Args:
-        values: (B, cells) numbers.
-        true: (cells,) true class of each cell.
-        predicted: (cells,) predicted class of each.
-        classes: How many classes K.
-
-    Returns:
-        (B, 3 K) sums, for `split_counts`.
-    """
-    cells, hit = np.arange(len(true)), np.flatnonzero(true == predicted)
-    to = np.concatenate([true[hit], classes + predicted, 2 * classes + true])
-    at, shape = np.concatenate([hit, cells, cells]), (3 * classes, len(true))
-    if math.prod(shape) <= _FEW_SUMS:
-        gather = np.zeros(shape)
-        gather[to, at] = 1
-        return np.asarray(values @ gather.T)
-    from scipy.sparse import csr_matrix
-
-    return np.asarray((csr_matrix((np.ones(len(to)), (to, at)), shape) @ values.T).T)
-
-
-def split_counts(sums: Floats) -> ClassCounts:
-    """Split (..., 3 K) numbers into hits, predicted and true rows of the K classes."""
-    return ClassCounts(*np.split(np.asarray(sums, dtype=np.float64), 3, axis=-1))
 
 
 def _whole_counts(confusion: ArrayLike) -> NDArray[np.int64]:
@@ -390,7 +362,7 @@ def f1_interval(
     n_resamples = positive_int("n_resamples", n_resamples, minimum=100)
 
     def f1(tables: ArrayLike | ClassCounts) -> Floats:
-        return from_confusion("f1", tables, average)
+        return scores_from_counts("f1", *class_counts(tables), average)
 
     value = float(f1(table))
 
