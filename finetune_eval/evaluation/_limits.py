@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 from finetune_eval._checks import number
@@ -13,6 +14,7 @@ def checked_confidence(value: float) -> float:
     return number("confidence", value, above=0, below=1)
 
 
+@lru_cache(maxsize=256)
 def quantile(confidence: float, df: float = math.inf) -> float:
     """Return the normal quantile that leaves (1 - confidence) / 2 above it, or Student's with `df`."""
     from scipy.special import ndtri, stdtrit

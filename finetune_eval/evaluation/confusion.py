@@ -178,13 +178,16 @@ def scores_from_counts(name: str, hits: Floats, predicted: Floats, true: Floats,
     if average == "micro":
         hits, predicted, true = (part.sum(axis=-1, keepdims=True) for part in (hits, predicted, true))
         average = "macro"
+    return _averaged(class_scores(name, hits, predicted, true), predicted, true, average)
+
+
+def class_scores(name: str, hits: Floats, predicted: Floats, true: Floats) -> Floats:
+    """Return the (..., K) precision, recall or F1 of each class; 0 where that is 0 / 0."""
     if name == "precision":
-        values = ratio(hits, predicted)
-    elif name == "recall":
-        values = ratio(hits, true)
-    else:
-        values = ratio(2 * hits, predicted + true)
-    return _averaged(values, predicted, true, average)
+        return ratio(hits, predicted)
+    if name == "recall":
+        return ratio(hits, true)
+    return ratio(2 * hits, predicted + true)
 
 
 def precision_recall_f1(confusion: ArrayLike, average: str = "auto") -> tuple[float, float, float]:
@@ -248,6 +251,18 @@ def balanced_accuracy(counts: ClassCounts, average: str) -> Floats:
     """Compute the mean recall of the classes that have rows."""
     hits, _, true = counts
     return ratio(ratio(hits, true).sum(axis=-1), (true > 0).sum(axis=-1).astype(np.float64))
+
+
+def averaged_labels(name: str) -> Callable[[ClassCounts, str], Floats]:
+    """Return the function that averages precision, recall or F1 of labels: one that never occurs counts."""
+
+    def score(counts: ClassCounts, average: str) -> Floats:
+        values = class_scores(name, *counts)
+        if average == "macro":
+            return np.asarray(values.mean(axis=-1))
+        return scores_from_counts(name, *counts, average)
+
+    return score
 
 
 def averaged_score(name: str) -> Callable[[ClassCounts, str], Floats]:

@@ -5,7 +5,8 @@ has the simulated coverage by which the defaults were chosen. The functions live
 `rankings`, `tables` and `resampling`, by what they estimate.
 """
 
-from finetune_eval.evaluation.means import mean_interval
+from finetune_eval.evaluation.cells import resample_class_counts, resample_confusion
+from finetune_eval.evaluation.means import loss_interval, mean_interval
 from finetune_eval.evaluation.proportions import (
     agresti_coull,
     clopper_pearson,
@@ -19,13 +20,8 @@ from finetune_eval.evaluation.proportions import (
 from finetune_eval.evaluation.rankings import delong, newcombe_auc, ranking_interval
 from finetune_eval.evaluation.records import Estimate, Interval
 from finetune_eval.evaluation.resampling import bias_corrected, bootstrap
-from finetune_eval.evaluation.tables import (
-    dirichlet,
-    f1_interval,
-    resample_class_counts,
-    resample_confusion,
-    resampled_interval,
-)
+from finetune_eval.evaluation.shares import score_limits
+from finetune_eval.evaluation.tables import dirichlet, f1_interval, resampled_interval, table_interval
 
 __all__ = [
     "Estimate",
@@ -38,6 +34,7 @@ __all__ = [
     "dirichlet",
     "effective_wilson",
     "f1_interval",
+    "loss_interval",
     "mean_interval",
     "newcombe_auc",
     "newcombe_difference",
@@ -47,6 +44,8 @@ __all__ = [
     "resample_class_counts",
     "resample_confusion",
     "resampled_interval",
+    "score_limits",
+    "table_interval",
     "wilson",
     "wilson_f1_interval",
 ]

@@ -1,8 +1,4 @@
-"""One table of metrics: what each is a function of, which direction is better, how its interval is made.
-
-Functions of the confusion matrix are vectorised over leading axes, so that a thousand resampled matrices
-cost one call. Everything here needs NumPy only.
-"""
+"""The table of metrics: what each means, which direction is better, and the function that estimates it."""
 
 from __future__ import annotations
 
@@ -15,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from finetune_eval._checks import one_of
 from finetune_eval.evaluation import confusion as formulas
+from finetune_eval.evaluation import scores
 from finetune_eval.evaluation.confusion import (
     AVERAGES,
     ClassCounts,
@@ -26,6 +23,8 @@ from finetune_eval.evaluation.confusion import (
     scores_from_counts,
 )
 from finetune_eval.evaluation.losses import SMALLEST_PROBABILITY, row_brier, row_loss
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.sample import Sample, Sampling
 
 __all__ = [
     "AVERAGES",
@@ -47,51 +46,142 @@ __all__ = [
 Floats = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Metric:
     """What the library knows about a metric.
 
     Attributes:
         title: What a table calls it.
+        meaning: What it is, in words.
+        unit: "share" (of rows, in [0, 1]), "correlation" (in [-1, 1]), "nats" or "squared error".
+        direction: "higher" or "lower" is better.
         source: "confusion" (a function of the confusion matrix), "rows" (a mean over rows) or "ranking"
             (a function of the order of the scores).
-        direction: "higher" or "lower" is better.
-        interval: How its interval is made for independent, unweighted rows, chosen by simulated coverage
-            (docs/statistics.md): "wilson"; "classes" (Wilson, of one class; macro means combine the
-            classes' limits); "bootstrap" (of the confusion matrix; F1 of one class: Wilson through the
-            Jaccard share); "delong"; "linearised" (influence of each row, logit scale); "mean" (t, skewness
-            removed).
         low: The smallest possible value.
         high: The largest possible value (of the log-loss: that of a true class given probability 0).
         function: (class counts (..., K), average) -> (...) for "confusion"; (y_true, probabilities) ->
-            (n,) for "rows"; None for "ranking", which `intervals` computes with its variance.
+            (n,) for "rows"; None for "ranking", which `rankings` computes with its variance.
+        interval: The estimate of a sample, with the interval that was chosen by simulated coverage
+            (docs/statistics.md); None where the rows do not have the metric.
+        averaged: Whether `average` says what it is of: one class, or which mean over the classes.
+        multilabel: Whether rows with any number of labels have it.
+        main: Whether it is among the few that are computed wherever rows are scored.
     """
 
     title: str
+    meaning: str
+    unit: Literal["share", "correlation", "nats", "squared error"] = "share"
+    direction: Literal["higher", "lower"] = "higher"
     source: Literal["confusion", "rows", "ranking"]
-    direction: Literal["higher", "lower"]
-    interval: str
-    low: float
-    high: float
+    low: float = 0.0
+    high: float = 1.0
     function: Callable[..., Floats] | None
+    interval: Callable[[Sample, Sampling], Estimate | None]
+    averaged: bool = False
+    multilabel: bool = True
+    main: bool = False
 
 
+# In the order in which reports show them.
 METRICS: dict[str, Metric] = {
-    "accuracy": Metric("accuracy", "confusion", "higher", "wilson", 0.0, 1.0, formulas.accuracy),
-    "balanced_accuracy": Metric(
-        "balanced accuracy", "confusion", "higher", "classes", 0.0, 1.0, formulas.balanced_accuracy
+    "accuracy": Metric(
+        title="accuracy",
+        meaning="share of rows that are right (multilabel: in every label)",
+        source="confusion",
+        function=formulas.accuracy,
+        interval=scores.accuracy,
+        main=True,
     ),
     "precision": Metric(
-        "precision", "confusion", "higher", "classes", 0.0, 1.0, formulas.averaged_score("precision")
+        title="precision",
+        meaning="share of the rows predicted as a class that are of it",
+        source="confusion",
+        function=formulas.averaged_score("precision"),
+        interval=scores.precision,
+        averaged=True,
+        main=True,
     ),
-    "recall": Metric("recall", "confusion", "higher", "classes", 0.0, 1.0, formulas.averaged_score("recall")),
-    "f1": Metric("F1", "confusion", "higher", "bootstrap", 0.0, 1.0, formulas.averaged_score("f1")),
-    "mcc": Metric("MCC", "confusion", "higher", "bootstrap", -1.0, 1.0, formulas.mcc),
-    "kappa": Metric("kappa", "confusion", "higher", "bootstrap", -1.0, 1.0, formulas.kappa),
-    "roc_auc": Metric("ROC-AUC", "ranking", "higher", "delong", 0.0, 1.0, None),
-    "pr_auc": Metric("PR-AUC", "ranking", "higher", "linearised", 0.0, 1.0, None),
-    "loss": Metric("log-loss", "rows", "lower", "mean", 0.0, -float(np.log(SMALLEST_PROBABILITY)), row_loss),
-    "brier": Metric("Brier", "rows", "lower", "mean", 0.0, 2.0, row_brier),
+    "recall": Metric(
+        title="recall",
+        meaning="share of the rows of a class that are predicted as it",
+        source="confusion",
+        function=formulas.averaged_score("recall"),
+        interval=scores.recall,
+        averaged=True,
+        main=True,
+    ),
+    "f1": Metric(
+        title="F1",
+        meaning="harmonic mean of precision and recall",
+        source="confusion",
+        function=formulas.averaged_score("f1"),
+        interval=scores.f1,
+        averaged=True,
+        main=True,
+    ),
+    "loss": Metric(
+        title="log-loss",
+        meaning="mean of -log of the probability that the true class was given",
+        unit="nats",
+        direction="lower",
+        source="rows",
+        high=-float(np.log(SMALLEST_PROBABILITY)),
+        function=row_loss,
+        interval=scores.log_loss,
+        main=True,
+    ),
+    "balanced_accuracy": Metric(
+        title="balanced accuracy",
+        meaning="mean recall of the classes that have rows",
+        source="confusion",
+        function=formulas.balanced_accuracy,
+        interval=scores.balanced_accuracy,
+        multilabel=False,
+    ),
+    "mcc": Metric(
+        title="MCC",
+        meaning="Matthews correlation of true and predicted classes",
+        unit="correlation",
+        source="confusion",
+        low=-1.0,
+        function=formulas.mcc,
+        interval=scores.mcc,
+        multilabel=False,
+    ),
+    "kappa": Metric(
+        title="kappa",
+        meaning="accuracy above that of chance, as a share of what chance leaves (Cohen)",
+        unit="correlation",
+        source="confusion",
+        low=-1.0,
+        function=formulas.kappa,
+        interval=scores.kappa,
+        multilabel=False,
+    ),
+    "roc_auc": Metric(
+        title="ROC-AUC",
+        meaning="share of pairs of a row of the class and another in which it scores higher, ties half",
+        source="ranking",
+        function=None,
+        interval=scores.roc_auc,
+    ),
+    "pr_auc": Metric(
+        title="PR-AUC",
+        meaning="mean, over the rows of the class, of the precision among rows that score as high",
+        source="ranking",
+        function=None,
+        interval=scores.pr_auc,
+    ),
+    "brier": Metric(
+        title="Brier",
+        meaning="mean squared distance of the probabilities from what was true",
+        unit="squared error",
+        direction="lower",
+        source="rows",
+        high=2.0,
+        function=row_brier,
+        interval=scores.brier_score,
+    ),
 }
 
 

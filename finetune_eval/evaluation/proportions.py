@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from finetune_eval._checks import one_of, positive_int
-from finetune_eval.evaluation._limits import boundary, checked_confidence, pair, quantile, times
+from finetune_eval.evaluation._limits import boundary, checked_confidence, quantile, times
 from finetune_eval.evaluation.records import Estimate
 
 Floats = NDArray[np.float64]
@@ -22,26 +22,23 @@ def _count(successes: int, n: int, name: str = "successes", name_n: str = "n") -
     return successes, n
 
 
-def wilson_limits(successes: ArrayLike, n: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
-    """Wilson limits, vectorised; the counts may be real (effective numbers of rows)."""
-    k, n = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
-    z = quantile(confidence)
-    centre = k + z * z / 2
-    half = z * np.sqrt(np.maximum(k * (n - k) / n, 0.0) + z * z / 4)
-    low = np.where(k <= 0, 0.0, (centre - half) / (n + z * z))
-    high = np.where(k >= n, 1.0, (centre + half) / (n + z * z))
+def wilson_limits(successes: float, n: float, z: float) -> tuple[float, float]:
+    """Return Wilson limits at a normal or Student's quantile; counts may be effective numbers of rows."""
+    square = z * z
+    centre = successes + square / 2
+    half = z * math.sqrt(max(successes * (n - successes) / n, 0.0) + square / 4)
+    low = 0.0 if successes <= 0 else (centre - half) / (n + square)
+    high = 1.0 if successes >= n else (centre + half) / (n + square)
     return low, high
 
 
-def clopper_pearson_limits(successes: ArrayLike, n: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
-    """Clopper-Pearson limits through the beta quantile, vectorised; the counts may be real."""
+def clopper_pearson_limits(successes: float, n: float, confidence: float) -> tuple[float, float]:
+    """Return Clopper-Pearson limits, quantiles of beta distributions; the counts may be effective numbers."""
     from scipy.special import betaincinv
 
-    k, n = np.asarray(successes, dtype=np.float64), np.asarray(n, dtype=np.float64)
     tail = (1 - confidence) / 2
-    with np.errstate(invalid="ignore"):
-        low = np.where(k <= 0, 0.0, betaincinv(np.maximum(k, 1e-12), n - k + 1, tail))
-        high = np.where(k >= n, 1.0, betaincinv(k + 1, np.maximum(n - k, 1e-12), 1 - tail))
+    low = 0.0 if successes <= 0 else float(betaincinv(successes, n - successes + 1, tail))
+    high = 1.0 if successes >= n else float(betaincinv(successes + 1, n - successes, 1 - tail))
     return low, high
 
 
@@ -67,8 +64,8 @@ def wilson(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
         Wilson 1927, JASA 22:209-212; recommended by Newcombe 1998, Stat. Med. 17:857-872 (method 3).
     """
     successes, n = _count(successes, n)
-    low, high = wilson_limits(successes, n, checked_confidence(confidence))
-    return Estimate(successes / n, float(low), float(high), "Wilson", confidence)
+    low, high = wilson_limits(successes, n, quantile(checked_confidence(confidence)))
+    return Estimate(successes / n, low, high, "Wilson", confidence)
 
 
 def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> Estimate:
@@ -91,7 +88,7 @@ def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> 
     """
     # Sums round: a share of 1 less a trifle would lose its upper limit of 1.
     value, rows = round(share, 14), round(rows, 9)
-    low, high = pair(wilson_limits(value * rows, rows, confidence))
+    low, high = wilson_limits(value * rows, rows, quantile(confidence))
     return Estimate(value, low, high, f"Wilson on {times(rows, 'effective row')}", confidence)
 
 
@@ -118,7 +115,7 @@ def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Esti
     """
     successes, n = _count(successes, n)
     low, high = clopper_pearson_limits(successes, n, checked_confidence(confidence))
-    return Estimate(successes / n, float(low), float(high), "Clopper-Pearson", confidence)
+    return Estimate(successes / n, low, high, "Clopper-Pearson", confidence)
 
 
 def agresti_coull(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
@@ -153,24 +150,6 @@ def agresti_coull(successes: int, n: int, *, confidence: float = 0.95) -> Estima
     return Estimate(successes / n, low, high, "Agresti-Coull", confidence)
 
 
-def wilson_f1(hits: ArrayLike, union: ArrayLike, confidence: float) -> tuple[Floats, Floats]:
-    """Turn Wilson limits of the Jaccard share J = hits / union into limits of F1 = 2J / (1 + J).
-
-    Given the rows that are of the class or predicted as it, the hits are binomial; F1 grows with J, so limits
-    of the one are limits of the other.
-
-    Args:
-        hits: (...) true positives.
-        union: (...) rows that are of the class or predicted as it, more than 0.
-        confidence: Nominal coverage in (0, 1).
-
-    Returns:
-        The lower and the upper limits.
-    """
-    low, high = wilson_limits(hits, union, confidence)
-    return 2 * low / (1 + low), 2 * high / (1 + high)
-
-
 def wilson_f1_interval(hits: int, union: int, *, confidence: float = 0.95) -> Estimate:
     """Estimate the F1 of one class from its hits, with Wilson limits of the Jaccard share.
 
@@ -190,59 +169,12 @@ def wilson_f1_interval(hits: int, union: int, *, confidence: float = 0.95) -> Es
         0.857 [0.637, 0.953]
     """
     hits, union = _count(hits, union, "hits", "union")
-    low, high = pair(wilson_f1(hits, union, checked_confidence(confidence)))
+    # Given the rows that are of the class or predicted as it, the hits are binomial. F1 = 2 J / (1 + J) grows
+    # with their share J, so that limits of the one are limits of the other.
+    limits = wilson_limits(hits, union, quantile(checked_confidence(confidence)))
+    low, high = (2 * share / (1 + share) for share in limits)
     value = 2 * hits / (hits + union)
     return Estimate(value, min(low, value), max(high, value), "Wilson, through the Jaccard share", confidence)
-
-
-def square_and_add(
-    name: str,
-    counts: tuple[Floats, Floats, Floats],
-    confidence: float,
-    *,
-    resampled: tuple[Floats, Floats, Floats] | None = None,
-) -> tuple[float, float]:
-    """Combine Wilson limits of the classes into limits of their macro mean.
-
-    The distances of each class's value from its own limits are squared and added (for F1 with the
-    correlations that the resamples show between classes), then divided by the number of classes.
-
-    Args:
-        name: "precision", "recall", "f1" or "balanced_accuracy" (recall of the classes that have rows).
-        counts: (K,) hits, predicted rows and true rows of each class; may be effective numbers.
-        confidence: Nominal coverage in (0, 1).
-        resampled: The same as (B, K), for the correlations of F1; None: the classes are independent.
-
-    Returns:
-        The lower and the upper limit.
-
-    Reference:
-        Zou and Donner 2008, Stat. Med. 27:1693-1702 (recovering variances from the limits).
-    """
-    hits, predicted, true = counts
-    present = true > 0 if name == "balanced_accuracy" else predicted + true > 0
-    hits, predicted, true = hits[present], predicted[present], true[present]
-    if name == "f1":
-        low, high = wilson_f1(hits, predicted + true - hits, confidence)
-        values = 2 * hits / (predicted + true)
-    else:
-        trials = predicted if name == "precision" else true
-        some = trials > 0
-        safe = np.where(some, trials, 1.0)
-        low, high = wilson_limits(hits, safe, confidence)
-        # No row to tell: the class counts as 0, as in the value, and could be anything.
-        low, high, values = np.where(some, low, 0.0), np.where(some, high, 1.0), hits / safe
-    correlation = np.eye(len(values))
-    if resampled is not None:
-        hits, predicted, true = (part[:, present] for part in resampled)
-        draws = np.divide(2 * hits, predicted + true, out=np.zeros_like(hits), where=predicted + true > 0)
-        spread = draws.std(axis=0)
-        standard = (draws - draws.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
-        correlation = standard.T @ standard / len(draws)
-        np.fill_diagonal(correlation, 1.0)
-    down, up, mean = values - low, high - values, float(values.mean())
-    length = [math.sqrt(max(float(d @ correlation @ d), 0.0)) / len(values) for d in (down, up)]
-    return max(0.0, mean - length[0]), min(1.0, mean + length[1])
 
 
 def _limits_of_difference(
@@ -284,8 +216,9 @@ def newcombe_difference(
     successes_a, n_a = _count(successes_a, n_a, "successes_a", "n_a")
     successes_b, n_b = _count(successes_b, n_b, "successes_b", "n_b")
     a, b = successes_a / n_a, successes_b / n_b
-    low_a, high_a = map(float, wilson_limits(successes_a, n_a, checked_confidence(confidence)))
-    low_b, high_b = map(float, wilson_limits(successes_b, n_b, confidence))
+    z = quantile(checked_confidence(confidence))
+    low_a, high_a = wilson_limits(successes_a, n_a, z)
+    low_b, high_b = wilson_limits(successes_b, n_b, z)
     low, high = _limits_of_difference(a - b, a - low_a, high_a - a, b - low_b, high_b - b, 0.0)
     return Estimate(a - b, low, high, "Newcombe hybrid score", confidence)
 
@@ -388,8 +321,8 @@ def _newcombe_paired(
 ) -> tuple[float, float]:
     n = both + only_a + only_b + neither
     a, b = (both + only_a) / n, (both + only_b) / n
-    low_a, high_a = map(float, wilson_limits(both + only_a, n, confidence))
-    low_b, high_b = map(float, wilson_limits(both + only_b, n, confidence))
+    low_a, high_a = wilson_limits(both + only_a, n, quantile(confidence))
+    low_b, high_b = wilson_limits(both + only_b, n, quantile(confidence))
     cross = float(both * neither - only_a * only_b)
     if cross > 0:
         cross = max(cross - n / 2, 0.0)

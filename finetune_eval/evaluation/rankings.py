@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -12,7 +13,13 @@ from finetune_eval._checks import not_empty, same_length
 from finetune_eval.evaluation._limits import boundary, checked_confidence, expit, quantile, times
 from finetune_eval.evaluation.proportions import clopper_pearson_limits
 from finetune_eval.evaluation.records import Estimate
-from finetune_eval.evaluation.units import clustered_variance, independent_units
+from finetune_eval.evaluation.units import (
+    FEWEST_FREEDOM,
+    clustered_variance,
+    degrees_of_freedom,
+    independent_units,
+    sums_of_groups,
+)
 
 Floats = NDArray[np.float64]
 
@@ -52,11 +59,13 @@ def auc_influence(
     _, place = np.unique(scores, return_inverse=True)
     of_positive = np.bincount(place, weights=w * positive)
     of_negative = np.bincount(place, weights=w * ~positive)
-    total_positive, total_negative = of_positive.sum(), of_negative.sum()
+    up_to_positive, up_to_negative = np.cumsum(of_positive), np.cumsum(of_negative)
+    total_positive, total_negative = up_to_positive[-1], up_to_negative[-1]
     # Share of the other class that a row beats, ties half: the midrank, less the ranks of its own class.
-    negatives_below = (np.cumsum(of_negative) - of_negative / 2) / total_negative
-    positives_above = 1 - (np.cumsum(of_positive) - of_positive / 2) / total_positive
-    auc = float(of_positive @ negatives_below / total_positive)
+    negatives_below = (up_to_negative - of_negative / 2) / total_negative
+    positives_above = 1 - (up_to_positive - of_positive / 2) / total_positive
+    # By what is ranked wrongly: of a perfect ranking nothing is, however the weights round.
+    auc = max(1 - float(of_positive @ (1 - negatives_below) / total_positive), 0.0)
     components = np.where(positive, negatives_below[place], positives_above[place]) - auc
     return auc, w * components / np.where(positive, total_positive, total_negative)
 
@@ -84,7 +93,7 @@ def average_precision_influence(
     hits = np.cumsum(of_positive)
     # Leading rows of weight 0 are no rows at all.
     precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
-    value = float(of_positive @ precision / hits[-1])
+    value = max(1 - float(of_positive @ (1 - precision) / hits[-1]), 0.0)
 
     def from_here_down(terms: Floats) -> Floats:
         return np.cumsum(terms[::-1])[::-1]
@@ -96,43 +105,24 @@ def average_precision_influence(
     return value, w * derivative
 
 
-def limits_of_share(
-    value: float,
-    variance: float,
-    *,
-    confidence: float,
-    trials: float,
-    df: float = math.inf,
-    logit: bool | None = True,
-    what: str = "row",
-) -> tuple[float, float, str]:
-    """Turn the variance of an estimate inside [0, 1] into limits inside [0, 1].
+def logit_limits(value: float, variance: float, t: float) -> tuple[float, float]:
+    """Return limits inside (0, 1), made on the logit scale, of an estimate inside it.
 
     Args:
         value: The estimate.
-        variance: Its variance; 0 where the rows show none.
-        confidence: Nominal coverage in (0, 1).
-        trials: How many trials the estimate is worth at least; used where the rows show no variance.
-        df: Degrees of freedom of the variance, for Student's t; infinite: it is known.
-        logit: Make the limits on the logit scale; None: only near 0 or 1, where the plain limits are off.
-        what: What a trial is, for the method: "row" or "group".
-
-    Returns:
-        The lower limit, the upper limit, and what was done, to be added to the method.
+        variance: Its variance.
+        t: Student's or the normal quantile.
 
     Reference:
-        Logit scale: Qin and Hotilovac 2008, Stat. Methods Med. Res. 17:207-221.
+        Qin and Hotilovac 2008, Stat. Methods Med. Res. 17:207-221.
     """
-    if not variance > 1e-15 or not 1e-9 < value < 1 - 1e-9:
-        low, high = clopper_pearson_limits(value * trials, trials, confidence)
-        return float(low), float(high), f", Clopper-Pearson on {times(trials, what)}: no variance to see"
-    half = quantile(confidence, df) * math.sqrt(variance)
-    if logit is None:
-        logit = not 0.1 <= value <= 0.9 or value - half < 0 or value + half > 1
-    if not logit:
-        return value - half, value + half, ""
-    centre, half = math.log(value / (1 - value)), half / (value * (1 - value))
-    return expit(centre - half), expit(centre + half), ", logit scale" + ("" if math.isinf(df) else ", t")
+    centre, half = _logit(value), t * math.sqrt(variance) / (value * (1 - value))
+    return expit(centre - half), expit(centre + half)
+
+
+def shows_variance(value: float, variance: float) -> bool:
+    """Say whether a ranking shows how it varies: a perfect or a constant one does not."""
+    return variance > 1e-15 and 1e-9 < value < 1 - 1e-9
 
 
 def newcombe_auc(value: float, positives: int, negatives: int, confidence: float) -> tuple[float, float]:
@@ -170,10 +160,10 @@ def newcombe_auc(value: float, positives: int, negatives: int, confidence: float
 def delong(y_true: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     """Estimate the ROC-AUC with DeLong's interval, in O(N log N).
 
-    These are the limits that other programs print. Above 0.9 and below 0.1 they are made on the logit scale.
-    A perfect (or perfectly wrong, or constant) ranking has no variance: then Clopper-Pearson on the smaller
-    class gives the limits. With few rows in a class all of them cover too little (docs/statistics.md): what
-    `evaluate` prints is `ranking_interval`, which makes up for that.
+    These are the limits that other programs print: the normal quantile on the plain scale, cut off at 0 and
+    1. A perfect (or perfectly wrong, or constant) ranking has no variance: then Clopper-Pearson on the
+    smaller class gives the limits. Near 1 and with few rows in a class DeLong's limits cover too little
+    (docs/statistics.md): what `evaluate` prints is `ranking_interval`, which makes up for that.
 
     Args:
         y_true: (n,) zeros and ones; 1 is positive.
@@ -188,7 +178,7 @@ def delong(y_true: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) ->
 
     Example:
         >>> print(delong([0, 0, 1, 1, 0, 1], [0.1, 0.4, 0.35, 0.8, 0.2, 0.9]))
-        0.889 [0.261, 0.995]
+        0.889 [0.581, 1.000]
 
     Reference:
         DeLong et al. 1988, Biometrics 44:837-845; Sun and Xu 2014, IEEE Signal Proc. Letters 21:1389-1393.
@@ -200,14 +190,18 @@ def delong(y_true: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) ->
             f"`y_true` must have rows of both classes for a ROC-AUC; all {len(s)} are {int(positive[0])}."
         )
     auc, influence = auc_influence(positive, s)
-    low, high, note = limits_of_share(
-        auc,
-        delong_variance(positive, influence)[0],
-        confidence=confidence,
-        trials=min(positive.sum(), (~positive).sum()),
-        logit=None,
-    )
-    return Estimate(auc, low, high, "DeLong" + note, confidence)
+    variance = delong_variance(positive, influence)[0]
+    if not shows_variance(auc, variance):
+        rows = min(positive.sum(), (~positive).sum())
+        return _unseen(auc, float(rows), "row", "DeLong", confidence)
+    half = quantile(confidence) * math.sqrt(variance)
+    return Estimate(auc, max(0.0, auc - half), min(1.0, auc + half), "DeLong", confidence)
+
+
+def _unseen(value: float, trials: float, what: str, method: str, confidence: float) -> Estimate:
+    low, high = clopper_pearson_limits(value * trials, trials, confidence)
+    method += f", Clopper-Pearson on {times(trials, what)}: no variance to see"
+    return Estimate(value, min(low, value), max(high, value), method, confidence)
 
 
 def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> tuple[float, float]:
@@ -300,9 +294,11 @@ def ranking_influence(
     return Ranking(total / share, influence / share, smallest, found) if found else None
 
 
-# How many rows of the smaller class are ranked wrongly in all (rows worth their degrees of freedom, times the
-# distance of the AUC from 0 or 1) below which DeLong's variance cannot be trusted: coverage .75-.92.
+# How many rows of the smaller class are ranked wrongly in all (the rows times the distance of the AUC from 0
+# or 1) below which DeLong's variance cannot be trusted, where few rows carry it or the class is small.
 FEW_MISRANKED = 2
+FEW_CARRYING = 5
+SMALL_CLASS = 20
 
 
 def ranking_interval(
@@ -317,9 +313,10 @@ def ranking_interval(
 ) -> Estimate | None:
     """Estimate ROC-AUC or PR-AUC from the influence of each row: Student's t limits on the logit scale.
 
-    The influences of the ROC-AUC are DeLong's. Of two classes where fewer than two rows of the smaller one
-    are ranked wrongly, all told, the limits are the wider of these and Newcombe's, whose variance does not
-    rest on so few.
+    The influences of the ROC-AUC are DeLong's. Degrees of freedom are DeLong's too, or those that the
+    kurtosis of the influences tells, if fewer. Of two classes where fewer than two rows of the smaller one
+    are ranked wrongly, all told, and few rows carry the variance, the limits are the wider of these and
+    Newcombe's, whose variance does not rest on so few.
 
     Args:
         name: "roc_auc" or "pr_auc".
@@ -340,25 +337,140 @@ def ranking_interval(
     variance, df, delongs = ranking_variance(name, positive, found.influence, average, weights, groups)
     if average == "binary" and found.smallest < 2:
         variance = 0.0  # a single row (or group) of a class shows nothing of how such rows vary
-    low, high, note = limits_of_share(
-        found.value,
-        variance,
-        confidence=confidence,
-        trials=found.smallest,
-        df=df,
-        what="row" if groups is None else "group",
-    )
-    if delongs and "logit" in note and df * min(found.value, 1 - found.value) < FEW_MISRANKED:
-        rows = int(positive.sum())
-        other = newcombe_auc(found.value, rows, len(positive) - rows, confidence)
-        low, high = min(low, other[0]), max(high, other[1])
-        note += f"; widened by Newcombe's method 5 (few of {times(found.smallest, 'row')} ranked wrongly)"
+    what = "row" if groups is None else "group"
     method = "DeLong" if name == "roc_auc" else "influence of each row"
-    method += ("" if groups is None else ", by groups") + note
+    method += "" if groups is None else ", by groups"
+    rows = int(positive.sum())
+    newcombe = newcombe_auc(found.value, rows, len(positive) - rows, confidence) if delongs else None
+    if newcombe is not None and found.value in (0.0, 1.0) and found.smallest >= SMALL_CLASS:
+        none = f"none of {times(found.smallest, 'row')} is ranked wrongly" if found.value else "all are"
+        method = f"Newcombe's method 5: no variance to see ({none})"
+        estimate = Estimate(found.value, *newcombe, method, confidence)
+    elif not shows_variance(found.value, variance):
+        estimate = _unseen(found.value, found.smallest, what, method, confidence)
+    else:
+        moves = sums_of_groups(found.influence, groups)
+        estimate = _with_few(found, moves, variance, df, newcombe, method, what, confidence)
+    if name == "pr_auc" and average != "binary":
+        bias = _mean_bias(y, probabilities, average, weights, groups)
+        estimate = replace(estimate, low=_lower(estimate, bias))
     classes = 1 if average == "binary" else probabilities.shape[1]
     if found.classes < classes:
-        method += f", over {found.classes} of {classes} classes"
-    return Estimate(found.value, low, high, method, confidence)
+        over = f", over {found.classes:,} of {classes:,} classes"
+        estimate = replace(estimate, method=estimate.method + over)
+    return estimate
+
+
+def _with_few(
+    found: Ranking,
+    moves: Floats,
+    variance: float,
+    df: float,
+    newcombe: tuple[float, float] | None,
+    method: str,
+    what: str,
+    confidence: float,
+) -> Estimate:
+    """Make the limits of an area that shows a variance, widened where few rows, or groups, tell it.
+
+    Args:
+        found: The area.
+        moves: (units,) how much each row, or group, moves it.
+        variance: Its variance.
+        df: Degrees of freedom of the variance; those of the kurtosis of `moves` hold where they are fewer.
+        newcombe: Newcombe's limits, where he has some.
+        method: How the variance was made, in words.
+        what: "row" or "group".
+        confidence: Nominal coverage in (0, 1).
+    """
+    df = max(min(df, degrees_of_freedom(moves)), FEWEST_FREEDOM)
+    low, high = logit_limits(found.value, variance, quantile(confidence, df))
+    method += ", logit scale, t"
+    squares = moves**2
+    carried = float(squares.sum()) ** 2 / float((squares * squares).sum())
+    few = carried < FEW_CARRYING
+    misranked = found.smallest * min(found.value, 1 - found.value)
+    if newcombe is not None and misranked < FEW_MISRANKED and (few or found.smallest < SMALL_CLASS):
+        low, high = min(low, newcombe[0]), max(high, newcombe[1])
+        method += "; widened by Newcombe's method 5, which is conservative"
+        method += f" (few of {times(found.smallest, 'row')} are ranked wrongly)"
+    elif few:
+        method += f" (unreliable: it rests on about {times(max(1, round(carried)), what)})"
+    return Estimate(found.value, min(low, found.value), max(high, found.value), method, confidence)
+
+
+def average_precision_bias(
+    positive: NDArray[np.bool_],
+    scores: Floats,
+    weights: Floats | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> float:
+    """Estimate how much too high an average precision is, because each positive row counts itself.
+
+    The precision at a row is compared with that among the rows of other groups (or the other rows) that
+    score as high. Where there are none, nothing is known of it.
+
+    Args:
+        positive: (n,) True for rows of the positive class; at least one.
+        scores: (n,) higher means more positive.
+        weights: (n,) row weights, or None.
+        groups: (n,) index of the group of each row, or None where rows are independent.
+
+    Returns:
+        The mean difference over the positive rows.
+    """
+    w = np.ones(len(scores)) if weights is None else weights
+    _, place = np.unique(-scores, return_inverse=True)
+    together = np.zeros_like(place)
+    total, hits, own, own_hits = (
+        _as_high(part, place, units)[positive] for units in (together, groups) for part in (w, w * positive)
+    )
+    w, others = w[positive], total - own
+    precision = np.divide(hits, total, out=np.zeros_like(w), where=total > 0)
+    there = others > 1e-12 * total
+    among_others = np.divide(hits - own_hits, others, out=precision.copy(), where=there)
+    return float(w @ (precision - among_others) / w.sum())
+
+
+def _as_high(weights: Floats, place: NDArray[np.int64], groups: NDArray[np.int64] | None) -> Floats:
+    """Add up the weights of the rows of the same group whose place is at most as far down; (n,)."""
+    if groups is None:
+        return weights
+    many = int(place.max()) + 1
+    cells, cell = np.unique(groups * many + place, return_inverse=True)
+    sums = np.r_[0.0, np.cumsum(np.bincount(cell, weights=weights))]
+    return np.asarray(sums[cell + 1] - sums[np.searchsorted(cells, groups * many)])
+
+
+def _mean_bias(
+    y: NDArray[np.int64],
+    probabilities: Floats,
+    average: str,
+    weights: Floats | None,
+    groups: NDArray[np.int64] | None,
+) -> float:
+    """Return the mean of the classes' biases: they do not average out, as their errors do."""
+    one_hot = y.astype(bool) if y.ndim == 2 else y[:, None] == np.arange(probabilities.shape[1])
+    rows = np.ones(len(y)) if weights is None else weights
+    if average == "micro":
+        return 0.0
+    columns = [k for k in range(one_hot.shape[1]) if 0 < rows @ one_hot[:, k] < rows.sum()]
+    shares = [float(rows @ one_hot[:, k]) if average == "weighted" else 1.0 for k in columns]
+    biases = [average_precision_bias(one_hot[:, k], probabilities[:, k], weights, groups) for k in columns]
+    return max(float(np.average(biases, weights=shares)), 0.0)
+
+
+def _lower(estimate: Estimate, bias: float) -> float:
+    """Return the lower limit moved down by a bias, at the same distance on the logit scale."""
+    centre = estimate.value - bias
+    if not (0 < centre < 1 and 0 < estimate.low < 1 and estimate.value < 1):
+        return max(estimate.low - bias, 0.0)
+    distance = _logit(estimate.value) - _logit(estimate.low)
+    return min(estimate.low, expit(_logit(centre) - distance))
+
+
+def _logit(share: float) -> float:
+    return math.log(share / (1 - share))
 
 
 def ranking_variance(

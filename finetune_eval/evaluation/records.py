@@ -5,6 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
+def digits(number: float) -> str:
+    """Return a number with three digits, or as many more as keep it apart from 0 and 1 if it is neither."""
+    for many in (3, 4, 5):
+        shown = f"{number:.{many}f}"
+        if abs(float(shown)) not in (0, 1) or abs(number) in (0, 1):
+            break
+    return shown
+
+
 @dataclass(frozen=True)
 class Interval:
     """A confidence interval.
@@ -22,7 +31,7 @@ class Interval:
     confidence: float = 0.95
 
     def __str__(self) -> str:
-        return f"[{self.low:.3f}, {self.high:.3f}]"
+        return f"[{digits(self.low)}, {digits(self.high)}]"
 
 
 @dataclass(frozen=True)
@@ -51,4 +60,4 @@ class Estimate:
         return self.value
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        return f"{digits(self.value)} [{digits(self.low)}, {digits(self.high)}]"

@@ -187,8 +187,8 @@ def bootstrap(
     name = {"bca": "BCa bootstrap", "bias_corrected": "bias-corrected bootstrap", "percentile": "bootstrap"}
     return Estimate(
         value,
-        max(bounds[0], low),
-        min(bounds[1], high),
+        max(bounds[0], min(low, value)),
+        min(bounds[1], max(high, value)),
         f"{name[method]} of {what}",
         confidence,
     )
@@ -230,8 +230,12 @@ def _bca(value: float, draws: Floats, influence: Floats, confidence: float) -> t
     spread = float((influence**2).sum())
     acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     z0 = _bias(value, draws)
-    z = quantile(confidence) * np.array([-1.0, 1.0])
-    low, high = np.quantile(draws, ndtr(z0 + (z0 + z) / (1 - acceleration * (z0 + z))))
+    away = z0 + quantile(confidence) * np.array([-1.0, 1.0])
+    # One heavy unit accelerates beyond all quantiles: the limit is then the end of the draws. The formula
+    # itself would come back from the other end.
+    bend = 1 - acceleration * away
+    at = np.where(bend > 0, z0 + away / np.where(bend > 0, bend, 1.0), np.copysign(np.inf, away))
+    low, high = np.quantile(draws, ndtr(at))
     return float(low), float(high)
 
 

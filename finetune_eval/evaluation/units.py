@@ -9,6 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
+# A variance that fewer units carry than this many degrees of freedom have is treated as if they had as many:
+# Student's quantile of one or two degrees of freedom is of no use to anyone (docs/statistics.md).
+FEWEST_FREEDOM = 3.0
+
 
 def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
     """Number the groups from 0.
@@ -28,6 +32,11 @@ def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
     return np.asarray(np.unique(array, return_inverse=True)[1], dtype=np.int64)
 
 
+def sums_of_groups(values: Floats, groups: NDArray[np.int64] | None) -> Floats:
+    """Add up the rows of each group; the rows themselves where there are no groups."""
+    return values if groups is None else np.asarray(np.bincount(groups, weights=values), dtype=np.float64)
+
+
 def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[np.int64] | None) -> float:
     """Count the groups, or else the rows (Kish's effective number where weights differ), of some rows.
 
@@ -42,8 +51,29 @@ def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[
     counted = side & (weights > 0)
     if groups is not None:
         return float(np.count_nonzero(np.bincount(groups[counted])))
-    squares = float((weights[counted] ** 2).sum())
-    return float(weights[counted].sum() ** 2 / squares) if squares else 0.0
+    return _kish(weights[counted])
+
+
+def units_of_classes(
+    classes: NDArray[np.int64], weights: Floats, groups: NDArray[np.int64] | None, many: int
+) -> Floats:
+    """Count the groups, or else the rows (Kish's effective number where weights differ), of each class.
+
+    Args:
+        classes: (n,) class of each row.
+        weights: (n,) row weights; rows of weight 0 are no rows.
+        groups: (n,) index of the group of each row, or None.
+        many: How many classes K there are.
+
+    Returns:
+        (K,) numbers; 0 where no row has a weight.
+    """
+    if groups is not None:
+        counted = weights > 0
+        pairs = np.unique(groups[counted] * many + classes[counted])
+        return np.bincount(pairs % many, minlength=many).astype(np.float64)
+    squares = np.bincount(classes, weights**2, many)
+    return np.divide(np.bincount(classes, weights, many) ** 2, squares, out=np.zeros(many), where=squares > 0)
 
 
 def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
@@ -59,9 +89,15 @@ def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
     Reference:
         Kish 1965, Survey Sampling, section 11.7.
     """
-    units = weights if groups is None else np.bincount(groups, weights=weights)
-    squares = float((units**2).sum())
-    return float(units.sum() ** 2 / squares) if squares else 0.0
+    return _kish(weights if groups is None else np.asarray(np.bincount(groups, weights=weights)))
+
+
+def _kish(weights: Floats) -> float:
+    largest = float(weights.max(initial=0.0))
+    if largest == 0:
+        return 0.0
+    parts = weights / largest  # squares of very small or large weights are no numbers
+    return float(parts.sum() ** 2 / (parts**2).sum())
 
 
 def expanded_confidence(confidence: float, units: float) -> float:
@@ -102,8 +138,9 @@ def degrees_of_freedom(units: Floats) -> float:
     Reference:
         Box 1953, Biometrika 40:318-335; Shoemaker 2003, Am. Stat. 57:105-110.
     """
-    n, square = len(units), float((units**2).sum())
-    kurtosis = n * float((units**4).sum()) / square**2 if square > 0 else 3.0
+    n, squares = len(units), units * units
+    square = float(squares.sum())
+    kurtosis = n * float((squares * squares).sum()) / square**2 if square > 0 else 3.0
     return min(max(2 * n / (kurtosis - 1), 1.0) if kurtosis > 1 else math.inf, max(n - 1.0, 1.0))
 
 
@@ -117,8 +154,6 @@ def clustered_variance(influence: Floats, groups: NDArray[np.int64] | None) -> t
     Returns:
         The variance, 0 for a single unit, and its `degrees_of_freedom`.
     """
-    units = (
-        influence if groups is None else np.asarray(np.bincount(groups, weights=influence), dtype=np.float64)
-    )
+    units = sums_of_groups(influence, groups)
     n = len(units)
     return float((units**2).sum()) * n / (n - 1) if n > 1 else 0.0, degrees_of_freedom(units)

@@ -137,7 +137,9 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
     assert text.startswith("158 of 200 right: accuracy 0.790 [0.728, 0.841]\n")
     assert "Always answering 'negative' would be right on 100 of 200 (0.500)." in text
     # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
-    assert "+-2 would take about\n1,600." in text
+    assert (
+        "With 200 rows the accuracy is known to about +-5.6 points; +-2 would take about\n1,600 rows." in text
+    )
     assert max(map(len, text.splitlines())) <= 80
 
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from finetune_eval.evaluation.rankings import (
     auc_influence,
+    average_precision_bias,
     average_precision_influence,
     delong,
     delong_variance,
@@ -53,22 +54,23 @@ def test_delong_equals_all_pairs(seed, n, digits):
     assert found_variance == pytest.approx(variance)
     if variance > 1e-12:  # two samples of placements: Welch's test has the same degrees of freedom
         assert df == pytest.approx(welch_df(y, s))
-    if 0.1 <= value <= 0.9 and variance > 1e-12 and "logit" not in found.method:
-        assert (found.high - found.low) / 2 == pytest.approx(1.959964 * math.sqrt(variance), rel=1e-5)
+    half = 1.959964 * math.sqrt(variance)
+    if variance > 1e-12:
+        assert (found.low, found.high) == pytest.approx(
+            (max(value - half, 0), min(value + half, 1)), rel=1e-5
+        )
     assert 0 <= found.low <= found.value <= found.high <= 1 and found.high > found.low
 
 
-def test_delong_near_one_is_on_the_logit_scale():
+def test_delongs_limits_near_one_are_on_the_plain_scale_as_other_programs_have_them():
     random = np.random.default_rng(0)
     y = np.repeat([0, 1], 100)
     s = random.normal(size=200) + 3 * y
     value, variance = pairwise_delong(y, s)
     assert value > 0.95
-    found = delong(y, s)
-    logit, half = math.log(value / (1 - value)), 1.959964 * math.sqrt(variance) / (value * (1 - value))
-    expected = (1 / (1 + math.exp(half - logit)), 1 / (1 + math.exp(-half - logit)))
-    assert (found.low, found.high) == pytest.approx(expected, rel=1e-5)
-    assert found.method == "DeLong, logit scale"
+    found, half = delong(y, s), 1.959964 * math.sqrt(variance)
+    assert (found.low, found.high) == pytest.approx((value - half, min(value + half, 1)), rel=1e-5)
+    assert found.method == "DeLong"
 
 
 @pytest.mark.parametrize("scores", [[1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [1, 1, 1, 1, 1, 1]])
@@ -154,17 +156,101 @@ def test_newcombes_auc_limits_solve_his_equation():
             assert abs(value - limit) == pytest.approx(1.959964 * math.sqrt(variance / (m * n)), abs=1e-6)
 
 
+def two_columns(scores):
+    return np.column_stack([-scores, scores])
+
+
+def area(y, scores, **options):
+    return ranking_interval("roc_auc", y, two_columns(scores), "binary", **({"confidence": 0.95} | options))
+
+
+def kurtosis_freedom(y, scores):
+    """Box 1953, of DeLong's components, each divided by the rows of its class."""
+    _, moves = auc_influence(y == 1, scores)
+    return max(2 * len(y) / (len(y) * (moves**4).sum() / (moves**2).sum() ** 2 - 1), 3)
+
+
+def logit_limits_of(y, scores):
+    value, variance = pairwise_delong(y, scores)
+    t = scipy.stats.t.ppf(0.975, min(welch_df(y, scores), kurtosis_freedom(y, scores)))
+    middle, half = math.log(value / (1 - value)), t * math.sqrt(variance) / (value * (1 - value))
+    return 1 / (1 + math.exp(half - middle)), 1 / (1 + math.exp(-half - middle))
+
+
+def test_an_area_has_students_t_limits_on_the_logit_scale():
+    random = np.random.default_rng(12)
+    y = (np.arange(200) < 60).astype(int)
+    scores = random.normal(size=200) + 1.2 * y
+    found = area(y, scores)
+    assert (found.low, found.high) == pytest.approx(logit_limits_of(y, scores))
+    assert found.method == "DeLong, logit scale, t"
+
+
 def test_an_area_where_few_rows_are_ranked_wrongly_is_widened_and_says_so():
     random = np.random.default_rng(11)
     y = (np.arange(500) < 20).astype(int)
-    p = random.normal(size=500) + 3 * y
-    found = ranking_interval("roc_auc", y, np.column_stack([-p, p]), "binary", confidence=0.95)
-    value, variance = pairwise_delong(y, p)
-    t = scipy.stats.t.ppf(0.975, welch_df(y, p))
-    middle, half = math.log(value / (1 - value)), t * math.sqrt(variance) / (value * (1 - value))
-    own, other = 1 / (1 + math.exp(half - middle)), newcombe_auc(value, 20, 480, 0.95)[0]
-    assert other < own
-    assert found.low == pytest.approx(other)
+    scores = random.normal(size=500) + 3 * y
+    found, own = area(y, scores), logit_limits_of(y, scores)
+    other = newcombe_auc(found.value, 20, 480, 0.95)
+    assert (found.low, found.high) == pytest.approx((min(own[0], other[0]), max(own[1], other[1])))
     assert found.method == (
-        "DeLong, logit scale, t; widened by Newcombe's method 5 (few of 20 rows ranked wrongly)"
+        "DeLong, logit scale, t; widened by Newcombe's method 5, which is conservative (few of 20 rows are "
+        "ranked wrongly)"
     )
+
+
+def test_an_area_that_rests_on_few_rows_says_so():
+    # 4 of 100 positives are below all 200 negatives. A misranked one has influence (0 - .96) / 100, another
+    # (1 - .96) / 100: carried by (4 * .96**2 + 96 * .04**2)**2 / (4 * .96**4 + 96 * .04**4) = 4.34 rows.
+    y = np.repeat([0, 1], [200, 100])
+    scores = np.r_[np.linspace(0, 1, 200), np.full(96, 2.0), np.full(4, -1.0)]
+    assert area(y, scores).method == "DeLong, logit scale, t (unreliable: it rests on about 4 rows)"
+
+
+def test_average_precision_is_too_high_by_what_each_row_counts_itself():
+    # Positives come first and third of four. Above the first there is no other row. Two others score as high
+    # as the third, one of them positive: q = 1/2, and the row itself adds (1 - 1/2) / 3. The mean is 1/12.
+    positive, scores = np.array([True, False, True, False]), np.array([4.0, 3.0, 2.0, 1.0])
+    assert average_precision_bias(positive, scores) == pytest.approx(1 / 12)
+    assert average_precision_bias(positive, scores, np.full(4, 7.0)) == pytest.approx(1 / 12)
+    # Rows that are there twice, each pair a group, are the rows once.
+    twice = np.repeat(positive, 2), np.repeat(scores, 2)
+    assert average_precision_bias(*twice, groups=np.repeat(np.arange(4), 2)) == pytest.approx(1 / 12)
+    # The first and the third are one group: of the other groups one row scores as high as the third, and it
+    # is negative, so that the group makes 2 / 3 of the precision; above the first there is no other.
+    assert average_precision_bias(positive, scores, groups=np.array([0, 1, 0, 2])) == pytest.approx(1 / 3)
+    # Of means over classes the lower limit is moved down by it, on the logit scale; the upper one stays.
+    random = np.random.default_rng(14)
+    y = random.choice(4, 80, p=[0.7, 0.1, 0.1, 0.1])
+    p = random.dirichlet(np.ones(4), 80) + 0.3 * np.eye(4)[y]
+    found = ranking_interval("pr_auc", y, p, "macro", confidence=0.95)
+    bias = np.mean([average_precision_bias(y == k, p[:, k]) for k in range(4)])
+    value, moves, _, _ = ranking_influence("pr_auc", y, p, "macro")
+    variance, freedom = clustered_variance(moves, None)
+    half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance) / (value * (1 - value))
+    limits = [math.log(v / (1 - v)) + side * half for v, side in ((value - bias, -1), (value, 1))]
+    assert (found.low, found.high) == pytest.approx(tuple(1 / (1 + np.exp(-np.array(limits)))))
+
+
+def test_a_perfect_ranking_is_bounded_by_newcombe_or_of_few_rows_by_clopper_and_pearson():
+    y = np.repeat([0, 1], [80, 30])
+    found = area(y, y * 1.0)
+    assert (found.low, found.high) == pytest.approx(newcombe_auc(1.0, 30, 80, 0.95))
+    assert found.method == "Newcombe's method 5: no variance to see (none of 30 rows is ranked wrongly)"
+    few = area(y[70:90], y[70:90] * 1.0)
+    assert (few.low, few.high) == pytest.approx((0.025 ** (1 / 10), 1.0))
+    assert few.method == "DeLong, Clopper-Pearson on 10 rows: no variance to see"
+
+
+@given(st.integers(0, 10_000), st.integers(12, 60))
+@settings(max_examples=80, deadline=None)
+def test_no_area_is_above_one_or_outside_its_interval_however_weights_round(seed, n):
+    random = np.random.default_rng(seed)
+    y = np.r_[0, 1, random.integers(0, 2, n - 2)]
+    scores = np.where(random.random(n) < seed % 2 / 10, -1, 1) * (2.0 * y - 1) + random.random(n) / 2
+    weights = random.choice([0.1, 0.3, 0.7, 1.1, 2.3, 1e4], n)
+    for name in ("roc_auc", "pr_auc"):
+        found = ranking_interval(name, y, two_columns(scores), "binary", confidence=0.95, weights=weights)
+        assert 0 <= found.low <= found.value <= found.high <= 1 and found.high > found.low
+        if seed % 2 == 0:
+            assert found.value == 1.0

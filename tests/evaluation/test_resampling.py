@@ -14,7 +14,7 @@ from finetune_eval.evaluation.proportions import (
 )
 from finetune_eval.evaluation.resampling import bias_corrected, bootstrap, resample_sums
 from finetune_eval.evaluation.tables import f1_interval
-from finetune_eval.evaluation.units import degrees_of_freedom
+from finetune_eval.evaluation.units import degrees_of_freedom, expanded_confidence
 
 
 def test_many_units_in_blocks_vary_as_much_as_single_ones():
@@ -99,6 +99,13 @@ def test_degrees_of_freedom_are_those_that_the_kurtosis_tells():
     few = np.r_[np.ones(5), -np.ones(5), np.zeros(990)]  # ten rows carry it: kurtosis 100
     assert degrees_of_freedom(few) == pytest.approx(2000 / 99)
     assert degrees_of_freedom(np.array([1.0, -1.0])) == 1
+
+
+def test_a_bootstrap_of_few_units_is_widened_to_students_t():
+    # Hesterberg 2015: t of 29 degrees of freedom (2.045230) times sqrt(30 / 29) is a normal quantile of
+    # 2.080196, with 96.249 % between it and its opposite.
+    assert expanded_confidence(0.95, 30) == pytest.approx(0.96249, abs=1e-5)
+    assert expanded_confidence(0.95, math.inf) == 0.95
 
 
 def test_bad_arguments_are_one_sentence():

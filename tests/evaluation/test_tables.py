@@ -9,14 +9,9 @@ import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from finetune_eval.evaluation.metrics import class_counts, confusion_matrix, from_confusion
-from finetune_eval.evaluation.tables import (
-    dirichlet_counts,
-    f1_interval,
-    resample_class_counts,
-    resample_confusion,
-    resampled_interval,
-)
+from finetune_eval.evaluation.cells import cells_of
+from finetune_eval.evaluation.metrics import from_confusion
+from finetune_eval.evaluation.tables import f1_interval, table_interval
 
 
 def takahashi_macro(table):
@@ -69,40 +64,6 @@ def test_f1_of_one_class_is_wilson_through_the_jaccard_share():
     assert (found.low, found.high) == pytest.approx(expected)
 
 
-def test_combined_limits_of_two_classes_by_arithmetic():
-    # Balanced accuracy of 9 of 10 and 30 of 40: distances from the Wilson limits, squared, added, halved.
-    a = scipy.stats.binomtest(9, 10).proportion_ci(0.95, method="wilson")
-    b = scipy.stats.binomtest(30, 40).proportion_ci(0.95, method="wilson")
-    low = 0.825 - math.hypot(0.9 - a.low, 0.75 - b.low) / 2
-    high = 0.825 + math.hypot(a.high - 0.9, b.high - 0.75) / 2
-    table = np.array([[9.0, 1.0], [10.0, 30.0]])
-    found = resampled_interval(
-        lambda tables: from_confusion("balanced_accuracy", tables, "macro"),
-        table,
-        resample_confusion(table, 200, 0).astype(float),
-        confidence=0.95,
-        macro="balanced_accuracy",
-    )
-    assert found.method == "Wilson limits of the classes, combined"
-    assert (found.low, found.high) == pytest.approx((low, high))
-
-
-def test_resampled_tables_are_the_row_bootstrap():
-    random = np.random.default_rng(4)
-    y, p = random.integers(0, 3, 300), random.integers(0, 3, 300)
-    p = np.where(random.random(300) < 0.6, y, p)
-    table = confusion_matrix(y, p, 3)
-    drawn = resample_confusion(table, 4000, 0)
-    assert (drawn.sum(axis=(1, 2)) == 300).all()
-    rows = random.integers(0, 300, (4000, 300))
-    direct = np.stack([confusion_matrix(y[row], p[row], 3) for row in rows])
-    # A cell's count is binomial: mean c, variance c (1 - c / n); 4,000 draws see the deviation to 1.1 %.
-    expected = np.sqrt(table * (1 - table / 300))
-    assert drawn.std(axis=0) == pytest.approx(expected, rel=0.06)
-    assert direct.std(axis=0) == pytest.approx(expected, rel=0.06)
-    assert drawn.mean(axis=0) == pytest.approx(table, abs=1)
-
-
 tables = st.integers(2, 4).flatmap(
     lambda k: (
         st.lists(st.integers(0, 12), min_size=k * k, max_size=k * k)
@@ -142,9 +103,7 @@ def test_no_errors_or_no_hits_fall_back_and_say_so(table):
 def test_a_tiny_class_is_called_unreliable():
     found = f1_interval([[90, 5, 1], [6, 80, 2], [1, 1, 1]], average="macro")
     plain = f1_interval([[90, 5, 1], [6, 80, 2], [1, 1, 1]], average="macro", method="percentile")
-    assert found.method == (
-        "wider of bootstrap and Wilson limits of the classes, combined (unreliable: a class has 3 rows)"
-    )
+    assert found.method == ("wider of bootstrap and Dirichlet posterior (unreliable: a class has 3 rows)")
     assert found.high - found.low >= 0.95 * (plain.high - plain.low)
     assert "unreliable: a class has 0 rows" in f1_interval([[9, 0, 1], [1, 8, 0], [0, 0, 0]]).method
 
@@ -156,8 +115,35 @@ def test_few_errors_widen_the_interval_and_say_so(wrong, said):
     if said is None:
         assert found.method == "bias-corrected bootstrap of confusion matrix"
     else:
-        assert found.method == f"wider of bootstrap and Wilson limits of the classes, combined ({said})"
+        assert found.method == f"wider of bootstrap and Dirichlet posterior ({said})"
         assert found.high - found.low > plain.high - plain.low
+
+
+def interval_of(name, table, **options):
+    options = {"bounds": (-1.0, 1.0), "confidence": 0.95} | options
+    return table_interval(lambda counts: from_confusion(name, counts, "macro"), cells_of(table), **options)
+
+
+@pytest.mark.parametrize("name", ["mcc", "kappa", "f1"])
+def test_a_class_with_rows_and_without_a_hit_may_still_have_been_hit(name):
+    # Two of 350 rows are predicted as the class and eleven are of it, none both. Clopper and Pearson leave
+    # room for a recall of 1 - .025**(1/11) = .285: with one or two hits more, macro-F1 would be
+    # (0.98 + 2 / 15) / 2 = .56 or more, and MCC and kappa above .1.
+    found = interval_of(name, [[337, 2], [11, 0]])
+    assert found.high > (0.55 if name == "f1" else 0.1)
+    assert found.method == "wider of bootstrap and Dirichlet posterior (only 0 rows of a class right)"
+
+
+@pytest.mark.parametrize(
+    "table", [[[138, 2], [1, 9]], [[98, 1], [1, 100]], [[493, 2], [2, 3]], [[5, 1], [0, 4]]]
+)
+def test_what_was_seen_is_not_ruled_out(table):
+    for name in ("mcc", "kappa", "f1"):
+        lowest = 0.0 if name == "f1" else -1.0
+        found = interval_of(name, table, bounds=(lowest, 1.0))
+        assert found.value < found.high < 1  # an error was seen
+        swapped = interval_of(name, np.array(table)[:, ::-1], bounds=(lowest, 1.0))
+        assert lowest < swapped.low < swapped.value  # a hit was seen
 
 
 def test_the_same_seed_gives_the_same_interval():
@@ -170,37 +156,6 @@ def test_twice_the_rows_give_a_narrower_interval_of_the_same_value():
     assert once.value == pytest.approx(twice.value)
     ratio = (once.high - once.low) / (twice.high - twice.low)
     assert ratio == pytest.approx(math.sqrt(2), rel=0.1)
-
-
-def test_class_counts_are_drawn_as_the_tables_are():
-    table = np.zeros((30, 30), int)
-    table[np.arange(30), np.arange(30)], table[3, 4], table[5, 3] = 4, 7, 2
-    for drawn, other in zip(
-        resample_class_counts(table, 50, 3), class_counts(resample_confusion(table, 50, 3)), strict=True
-    ):
-        np.testing.assert_array_equal(drawn, other)
-
-
-@pytest.mark.parametrize("classes", [3, 40])
-def test_class_counts_of_the_posterior_have_the_moments_of_a_dirichlet(classes):
-    # A sum of cells with weight a of A in all has mean a / A and variance a (A - a) / (A^2 (A + 1)).
-    table = np.zeros((classes, classes))
-    table[0, 0], table[0, 1], table[1, 1] = 3, 1, 2
-    drawn = dirichlet_counts(table, 40_000, 0)
-    prior, total = 1 / classes**2, 7.0
-    weights = (
-        np.diag(table) + prior,
-        table.sum(axis=0) + prior * classes,
-        table.sum(axis=1) + prior * classes,
-    )
-    for share, weight in zip(drawn, weights, strict=True):
-        variance = weight * (total - weight) / (total**2 * (total + 1))
-        # 40,000 draws: a mean is seen to half a percent of the deviation
-        assert share.mean(axis=0) / 6 == pytest.approx(weight / total, abs=0.02 * math.sqrt(variance.max()))
-        # a class of one empty cell in 1,600 draws a long tail: only the sums over classes are steady
-        np.testing.assert_allclose((share / 6).var(axis=0)[:2], variance[:2], rtol=0.05)
-        assert (share / 6)[:, 2:].var(axis=0).sum() == pytest.approx(variance[2:].sum(), rel=0.15)
-    assert drawn.true.sum(axis=1) == pytest.approx(np.full(40_000, 6.0))
 
 
 def test_many_classes_cost_little():
