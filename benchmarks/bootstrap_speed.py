@@ -14,8 +14,8 @@ import numpy as np
 from scipy import stats
 from sklearn.metrics import f1_score
 
-from finetune_eval.evaluation.intervals import f1_interval
 from finetune_eval.evaluation.metrics import confusion_matrix
+from finetune_eval.evaluation.tables import f1_interval
 
 ROWS, CLASSES, RESAMPLES = 100_000, 5, 1_000
 LEAST_SPEED_UP = 1_000

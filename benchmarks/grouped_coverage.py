@@ -1,126 +1,148 @@
-"""How often do nominal 95 % intervals cover the truth where rows come in groups? Simulated; prints a table.
+"""How often do nominal 95 % intervals cover the truth where rows come in groups, or have weights? Simulated.
 
-python benchmarks/grouped_coverage.py             # about five minutes on one core
-python benchmarks/grouped_coverage.py --runs 100  # a quick look
+python benchmarks/grouped_coverage.py             # about six minutes of one core
+python benchmarks/grouped_coverage.py --sets 100  # a quick look
 
-Groups of 1 to 20 rows (uniformly). Whether a row is right depends on its group: the group's share of right
+Groups have 1 to 20 rows (uniformly). Whether a row is right depends on its group: the group's share of right
 rows is drawn from a beta distribution whose intra-group correlation is the design's. So does its class.
-docs/statistics.md keeps the table it printed.
+Weights are log-normal, and do not depend on the row, or are three times as large where it is wrong.
+docs/statistics.md keeps the tables it printed.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
+from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from coverage_designs import many, normal_scores, zipf
 from numpy.typing import NDArray
 
-from finetune_eval.evaluation._resampling import Resampler
-from finetune_eval.evaluation.metrics import confusion_matrix, from_confusion
+from finetune_eval.evaluation.metrics import METRICS, confusion_matrix, from_confusion
+from finetune_eval.evaluation.rankings import ranking_influence
+from finetune_eval.evaluation.sample import Sample, Sampling
 
-CONFIDENCE = 0.95
-RESAMPLES = 600
+SAMPLING = Sampling(confidence=0.95, n_resamples=400)
 LARGEST = 20  # rows of a group
-METRICS = {
-    "accuracy": "micro",
-    "f1": "macro",
-    "balanced_accuracy": "macro",
-    "mcc": "macro",
-    "kappa": "macro",
-}
-Rows = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]
+NAMES = ("accuracy", "balanced_accuracy", "f1", "mcc", "kappa", "roc_auc", "loss", "brier")
+TRUTH_ROWS = 300_000
+Rows = tuple[NDArray[np.int64], NDArray[np.float64], dict[str, Any]]
 
 
 @dataclass(frozen=True)
 class Design:
-    groups: int
-    correlation: float
-    shares: tuple[float, ...]
-    accuracy: float
+    name: str
+    draw: Callable[[np.random.Generator], Rows]
+    everyone: Callable[[np.random.Generator], Rows]
 
-    def __str__(self) -> str:
-        return (
-            f"{self.groups} groups, {len(self.shares)} classes, rarest {min(self.shares):.0%}, "
-            f"{self.accuracy:.0%} right, correlation {self.correlation:g}"
-        )
 
-    def draw(self, random: np.random.Generator, groups: int) -> Rows:
-        """Return true classes, predicted classes and groups of the rows."""
-        k, precision = len(self.shares), 1 / self.correlation - 1
+def grouped(groups: int, correlation: float, shares: tuple[float, ...], accuracy: float) -> Design:
+    k, precision = len(shares), 1 / correlation - 1
+
+    def draw(random: np.random.Generator, groups: int) -> Rows:
         group = np.repeat(np.arange(groups), random.integers(1, LARGEST + 1, groups))
-        right = random.beta(self.accuracy * precision, (1 - self.accuracy) * precision, groups)
-        classes = random.dirichlet(np.array(self.shares) * precision, groups)
+        right = random.beta(accuracy * precision, (1 - accuracy) * precision, groups)
+        classes = random.dirichlet(np.array(shares) * precision, groups)
         y = (random.random(len(group))[:, None] > classes.cumsum(axis=1)[group]).sum(axis=1).clip(0, k - 1)
         wrong = random.random(len(group)) >= right[group]
         # A wrong row goes to the next class twice as often as to any other.
         step = np.minimum(random.integers(1, k + 1, len(group)), k) % k
-        return y, np.where(wrong, (y + np.where(step == 0, 1, step)) % k, y), group
+        predicted = np.where(wrong, (y + np.where(step == 0, 1, step)) % k, y)
+        sure = 1 / k + (1 - 1 / k) * random.beta(4, 1, len(group)).clip(1e-3, 0.999)
+        p = np.repeat((1 - sure)[:, None] / (k - 1), k, axis=1)
+        p[np.arange(len(group)), predicted] = sure
+        return y, p, {"groups": group}
+
+    return Design(
+        f"{groups} groups, {k} classes, {accuracy:.0%} right, correlation {correlation:g}",
+        lambda random: draw(random, groups),
+        lambda random: draw(random, TRUTH_ROWS // 10),
+    )
+
+
+def weighted(n: int, sigma: float, name: str, source: Any, heavier: float = 1.0) -> Design:
+    def draw(random: np.random.Generator, n: int) -> Rows:
+        y, p = source(random, n)
+        weights = random.lognormal(0, sigma, n) * np.where(p.argmax(axis=1) == y, 1, heavier)
+        return y, p, {"weights": weights}
+
+    return Design(
+        f"{n} rows, {name}, sigma {sigma:g}" + (", wrong ones heavier" if heavier > 1 else ""),
+        lambda random: draw(random, n),
+        lambda random: draw(random, TRUTH_ROWS),
+    )
 
 
 EVEN, RARE = (0.5, 0.5), (0.6, 0.35, 0.05)
-DESIGNS = [
-    Design(groups, correlation, shares, accuracy)
+GROUPED = [
+    grouped(groups, correlation, shares, accuracy)
     for groups in (10, 30, 60, 200)
     for shares, accuracy in ((EVEN, 0.8), (RARE, 0.8), (EVEN, 0.97))
     for correlation in (0.05, 0.3)
 ]
-
-
-def limits(rows: Rows, classes: int, seed: int) -> dict[str, tuple[float, float]]:
-    y, predicted, group = rows
-    resampler = Resampler(
-        confusion_matrix(y, predicted, classes),
-        n_resamples=RESAMPLES,
-        seed=seed,
-        confidence=CONFIDENCE,
-        row_cells=(y * classes + predicted)[:, None],
-        groups=group,
+WEIGHTED = [
+    weighted(n, sigma, name, source, heavier)
+    for name, source in (
+        ("80 % right, 35% positive", normal_scores(0.35, 0.8)),
+        ("98 % right, 20% positive", normal_scores(0.2, 0.98)),
+        ("3 classes", many(zipf(3), 2.0)),
     )
-    out = {}
-    for name, average in METRICS.items():
-        if name == "accuracy":
-            found = resampler.accuracy(y == predicted)
-        else:
-            found = resampler.interval(
-                lambda tables, name=name, average=average: from_confusion(name, tables, average),
-                low=-1.0 if name in ("mcc", "kappa") else 0.0,
-                macro=name if name in ("f1", "balanced_accuracy") else None,
-            )
-        out[name] = found.low, found.high
+    for n, sigma, heavier in ((200, 0.5, 1.0), (200, 1.0, 1.0), (700, 1.0, 1.0), (350, 0.5, 3.0))
+]
+
+
+def truths(design: Design) -> dict[str, float]:
+    y, p, options = design.everyone(np.random.default_rng(0))
+    weights, k = options.get("weights"), p.shape[1]
+    table = confusion_matrix(y, p.argmax(axis=1), k, sample_weight=weights)
+    out = {name: float(from_confusion(name, table, "macro")) for name in NAMES[:5]}
+    area = ranking_influence("roc_auc", y, p, "binary" if k == 2 else "macro", weights)
+    assert area is not None
+    out["roc_auc"] = area.value
+    for name in ("loss", "brier"):
+        function = METRICS[name].function
+        assert function is not None
+        out[name] = float(np.average(function(y, p), weights=weights))
     return out
 
 
-def coverage(design: Design, runs: int) -> dict[str, tuple[float, float]]:
-    """Return coverage and mean width of the default interval of each metric."""
-    classes = len(design.shares)
-    y, predicted, _ = design.draw(np.random.default_rng(0), 300_000)
-    table = confusion_matrix(y, predicted, classes)
-    random = np.random.default_rng(1)
-    found = [limits(design.draw(random, design.groups), classes, run) for run in range(runs)]
-    out = {}
-    for name, average in METRICS.items():
-        truth = float(from_confusion(name, table, average))
-        low, high = np.array([one[name] for one in found]).T
-        out[name] = float(((low <= truth) & (truth <= high)).mean()), float((high - low).mean())
+def coverage(design: Design, sets: int) -> list[str]:
+    """Return coverage and mean width of each metric's interval."""
+    random, found = np.random.default_rng(1), defaultdict(list)
+    for _ in range(sets):
+        y, p, options = design.draw(random)
+        sample = Sample(y, p, p.argmax(axis=1), average="macro", **options)
+        for name in NAMES:
+            made = METRICS[name].interval(sample, SAMPLING)
+            if made is not None:
+                found[name].append((made.low, made.high))
+    out, true = [], truths(design)
+    for name in NAMES:
+        low, high = np.array(found[name]).T
+        covered = ((low <= true[name]) & (true[name] <= high)).mean()
+        out.append(f"{covered:.3f} ({(high - low).mean():.3f})")
     return out
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Simulated coverage of nominal 95 % intervals of groups.")
-    parser.add_argument("--runs", type=int, default=300, help="simulated test sets for each design")
-    runs = parser.parse_args().runs
-    start = time.perf_counter()
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--sets", type=int, default=300, help="simulated sets of rows for each design")
+    sets = parser.parse_args().sets
+    start = time.process_time()
+    error = (0.95 * 0.05 / sets) ** 0.5
     print(
-        f"Coverage (mean width) over {runs} simulated test sets a design; Monte-Carlo error of a coverage "
-        f"near .95: {(0.95 * 0.05 / runs) ** 0.5:.3f}.\n"
+        f"Coverage (mean width) over {sets} sets of rows; standard error of a coverage of .95: {error:.3f}."
     )
-    print("| Design | accuracy | macro-F1 | balanced accuracy | MCC | kappa |\n|---|---|---|---|---|---|")
-    for design in DESIGNS:
-        cells = " | ".join(f"{hit:.3f} ({width:.3f})" for hit, width in coverage(design, runs).values())
-        print(f"| {design} | {cells} |", flush=True)
-    print(f"\n{time.perf_counter() - start:.0f} s")
+    for title, designs in (("Groups", GROUPED), ("Weights", WEIGHTED)):
+        print(f"\n### {title}\n\n| Design | " + " | ".join(METRICS[name].title for name in NAMES) + " |")
+        print("|---" * (len(NAMES) + 1) + "|")
+        for design in designs:
+            print(f"| {design.name} | {' | '.join(coverage(design, sets))} |", flush=True)
+    print(f"\n{time.process_time() - start:.0f} s of one core")
 
 
 if __name__ == "__main__":

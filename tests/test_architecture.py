@@ -94,3 +94,18 @@ def test_importing_the_package_and_every_light_stage_loads_no_tensorflow():
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == ""
+
+
+# What the statistics of one model are made of; each module may use those before it.
+STATISTICS = (
+    *("records", "_limits", "confusion", "losses", "units", "proportions", "resampling", "shares", "means"),
+    *("rankings", "cells", "tables", "sample", "scores", "metrics", "intervals"),
+)
+
+
+@pytest.mark.parametrize("name", STATISTICS)
+def test_statistics_are_built_one_upon_the_other(name):
+    inside = "finetune_eval.evaluation"
+    found = imports_of(PACKAGE / "evaluation" / f"{name}.py")
+    used = {part.split(".")[2] for part in found if part.startswith(f"{inside}.")}
+    assert used <= set(STATISTICS[: STATISTICS.index(name)])

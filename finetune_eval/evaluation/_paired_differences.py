@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.evaluation._limits import times
 from finetune_eval.evaluation._paired_resampling import (
     PairedCounts,
     PairedUnits,
@@ -18,18 +19,14 @@ from finetune_eval.evaluation._paired_resampling import (
     triple_codes,
 )
 from finetune_eval.evaluation._paired_rows import ScoredRows, Settings
-from finetune_eval.evaluation.intervals import (
-    MANY_UNITS,
-    Estimate,
-    effective_units,
-    mean_interval,
-    paired_difference,
-    ranking_variance,
-    times,
-)
+from finetune_eval.evaluation.means import MANY_UNITS, mean_interval
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import POWER, minimum_detectable_difference, normal_quantile
+from finetune_eval.evaluation.proportions import paired_difference
+from finetune_eval.evaluation.rankings import ranking_variance
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.significance import PairedTest, mcnemar, randomisation_test
+from finetune_eval.evaluation.units import effective_units
 
 Floats = NDArray[np.float64]
 Limits = Callable[[float], Estimate]

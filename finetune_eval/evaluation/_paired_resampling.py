@@ -11,21 +11,15 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from finetune_eval._checks import not_empty, number, one_of, positive_int, same_length
-from finetune_eval.evaluation.intervals import (
-    FEW_ROWS,
-    Estimate,
-    dirichlet,
-    effective_units,
-    expanded_confidence,
-    independent_units,
-    resample_sums,
-    split_counts,
-    sum_counts,
-    times,
-)
+from finetune_eval.evaluation._limits import times
+from finetune_eval.evaluation.confusion import split_counts, sum_counts
 from finetune_eval.evaluation.metrics import METRICS, ClassCounts, from_confusion, resolve_average
 from finetune_eval.evaluation.power import normal_quantile
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.resampling import resample_sums
 from finetune_eval.evaluation.significance import PairedTest, randomisation_p
+from finetune_eval.evaluation.tables import FEW_ROWS, dirichlet
+from finetune_eval.evaluation.units import effective_units, expanded_confidence, independent_units
 
 Floats = NDArray[np.float64]
 

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.evaluation.intervals import Ranking, ranking_influence
 from finetune_eval.evaluation.metrics import row_brier
+from finetune_eval.evaluation.rankings import Ranking, ranking_influence
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation

@@ -13,8 +13,8 @@ from finetune_eval.evaluation import _summary
 from finetune_eval.evaluation._trust import LeakScores
 from finetune_eval.evaluation.baselines import Baseline
 from finetune_eval.evaluation.calibration import Calibration
-from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.lockbox import Looks
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.slices import Slice, SliceSearch, worst_rows
 
 if TYPE_CHECKING:

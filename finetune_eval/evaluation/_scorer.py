@@ -11,25 +11,13 @@ from numpy.typing import NDArray
 
 from finetune_eval._text import counted, quoted
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
-from finetune_eval.evaluation._resampling import Resampler
 from finetune_eval.evaluation._result import ClassScore, Evaluation
 from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
-from finetune_eval.evaluation.intervals import (
-    Estimate,
-    ranking_interval,
-    wilson,
-    wilson_f1_interval,
-)
-from finetune_eval.evaluation.metrics import (
-    METRICS,
-    SMALLEST_PROBABILITY,
-    class_counts,
-    confusion_matrix,
-    from_confusion,
-    row_brier,
-    row_loss,
-)
+from finetune_eval.evaluation.metrics import METRICS, SMALLEST_PROBABILITY, confusion_matrix, row_loss
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.sample import Sample, Sampling
+from finetune_eval.evaluation.scores import of_class
 from finetune_eval.evaluation.slices import Slice, SliceSearch, search_slices
 from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
 
@@ -38,8 +26,6 @@ if TYPE_CHECKING:
 
 # Rows of a class below which its interval is not to be trusted.
 SMALL_CLASS = 5
-_AVERAGED = ("precision", "recall", "f1")
-_WHOLE = ("balanced_accuracy", "mcc", "kappa")
 
 
 @dataclass(frozen=True)
@@ -72,11 +58,6 @@ class Options:
         )
 
 
-def ratio(top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
-    """Divide, with 0 / 0 = 0 as scikit-learn has it."""
-    return np.asarray(np.divide(top, bottom, out=np.zeros(np.shape(top)), where=np.asarray(bottom) > 0))
-
-
 class Scorer:
     """Checked rows on their way to an `Evaluation`."""
 
@@ -89,15 +70,12 @@ class Scorer:
         self.losses = row_loss(y, p)
         same = y == self.predicted
         self.correct = same.all(axis=1) if self.multilabel else same
-        self.tables = self._tables()
-        counts = class_counts(self.tables)
-        self._class_counts = [part[..., 1] for part in counts] if self.multilabel else list(counts)
-        self.resampler = Resampler(
-            self.tables,
-            n_resamples=options.n_resamples,
-            seed=options.seed,
-            confidence=options.confidence,
-            row_cells=self._row_cells(),
+        self.sampling = Sampling(options.confidence, options.n_resamples, options.seed)
+        self.sample = Sample(
+            y,
+            p,
+            self.predicted,
+            average=options.average,
             weights=options.weights,
             groups=options.groups,
         )
@@ -110,117 +88,45 @@ class Scorer:
             return (self.p[:, 1] >= threshold).astype(np.int64)
         return np.asarray(self.p.argmax(axis=1))
 
-    def _tables(self) -> NDArray[Any]:
+    def _table(self) -> NDArray[Any]:
+        """Return the confusion matrix, or that of each label: counts, or sums of the weights as given."""
         weights = self.options.weights
         if not self.multilabel:
             return confusion_matrix(self.y, self.predicted, len(self.labels), sample_weight=weights)
-        return np.stack(
-            [
-                confusion_matrix(self.y[:, k], self.predicted[:, k], 2, sample_weight=weights)
-                for k in range(len(self.labels))
-            ]
+        pairs = zip(self.y.T, self.predicted.T, strict=True)
+        return np.stack([confusion_matrix(y, said, 2, sample_weight=weights) for y, said in pairs])
+
+    def estimates(self, *, main: bool = False) -> dict[str, Estimate]:
+        """Return every metric that the rows have with its interval; `main`: only those."""
+        out = {}
+        for name, metric in METRICS.items():
+            if (metric.main or not main) and (metric.multilabel or not self.multilabel):
+                estimate = metric.interval(self.sample, self.sampling)
+                if estimate is not None:
+                    out[name] = estimate
+        return out
+
+    def _classes(self, support: NDArray[Any]) -> tuple[ClassScore, ...]:
+        """Return the scores of every class; `support` holds its rows as the weights count them."""
+        predicted = self._predicted_rows()
+        return tuple(
+            ClassScore(
+                label,
+                support=float(support[k]),
+                predicted=float(predicted[k]),
+                **{
+                    name: of_class(name, k, self.sample, self.sampling)
+                    for name in ("precision", "recall", "f1")
+                },
+            )
+            for k, label in enumerate(self.labels)
         )
 
-    def _row_cells(self) -> NDArray[np.int64] | None:
-        """Return the cells each row counts in, where rows or groups must be drawn and not the table."""
-        classes = len(self.labels)
+    def _predicted_rows(self) -> NDArray[Any]:
+        weights = np.ones(len(self.p)) if self.options.weights is None else self.options.weights
         if self.multilabel:
-            return np.arange(classes) * 4 + self.y * 2 + self.predicted
-        if self.options.weights is None and self.options.groups is None:
-            return None
-        return (self.y * classes + self.predicted)[:, None]
-
-    def _metric(self, name: str, tables: NDArray[Any]) -> NDArray[np.float64]:
-        """Compute a metric of tables (..., K, K), or of (..., K, 2, 2) for multilabel rows."""
-        average = self.options.average
-        if not self.multilabel:
-            return from_confusion(name, tables, average)
-        if average == "micro":
-            return from_confusion(name, tables.sum(axis=-3), "binary")
-        values = from_confusion(name, tables, "binary")
-        if average == "macro":
-            return np.asarray(values.mean(axis=-1))
-        support = tables[..., 1, :].sum(axis=-1)
-        total = support.sum(axis=-1)
-        return ratio((values * support).sum(axis=-1), total)
-
-    def _accuracy(self) -> Estimate:
-        if self.options.weights is None and self.options.groups is None:
-            return wilson(int(self.correct.sum()), len(self.correct), confidence=self.options.confidence)
-        return self.resampler.accuracy(self.correct)
-
-    def estimates(self) -> dict[str, Estimate]:
-        """Return every metric with its interval."""
-        out = self.main_estimates()
-        for name in () if self.multilabel else _WHOLE:
-            out[name] = self._of_tables(name, macro=name if name == "balanced_accuracy" else None)
-        for name in ("roc_auc", "pr_auc"):
-            estimate = self._ranking(name)
-            if estimate is not None:
-                out[name] = estimate
-        brier = METRICS["brier"].high if self.p.shape[1] > 2 and not self.multilabel else 1.0
-        out["brier"] = self.resampler.mean(row_brier(self.y, self.p), high=brier)
-        return out
-
-    def main_estimates(self) -> dict[str, Estimate]:
-        """Return loss, accuracy, precision, recall and F1 with their intervals."""
-        out = {
-            "loss": self.resampler.mean(self.losses, high=METRICS["loss"].high),
-            "accuracy": self._accuracy(),
-        }
-        average = self.options.average
-        if average == "binary":  # of the second class, as among the classes
-            second = self._class(1)
-            return out | {name: getattr(second, name) for name in _AVERAGED}
-        # Of one label a row, every row is predicted once and true once: these are the accuracy.
-        same = {"micro": _AVERAGED, "weighted": ("recall",)} if not self.multilabel else {}
-        for name in _AVERAGED:
-            if name in same.get(average, ()):
-                out[name] = out["accuracy"]
-            else:
-                out[name] = self._of_tables(name, macro=name if average == "macro" else None)
-        return out
-
-    def _of_tables(self, name: str, *, macro: str | None) -> Estimate:
-        """Estimate a metric of the confusion matrix; `macro` names it where it is a mean over the classes."""
-        return self.resampler.interval(
-            lambda tables: self._metric(name, tables),
-            low=METRICS[name].low,
-            high=METRICS[name].high,
-            macro=macro,
-        )
-
-    def _ranking(self, name: str) -> Estimate | None:
-        """Estimate ROC-AUC or PR-AUC: of the second of two classes, else the mean over the classes."""
-        return ranking_interval(
-            name,
-            self.y,
-            self.p.astype(np.float64),
-            "binary" if self._binary() else "macro",
-            confidence=self.options.confidence,
-            weights=self.options.weights,
-            groups=self.options.groups,
-        )
-
-    def _binary(self) -> bool:
-        return not self.multilabel and len(self.labels) == 2
-
-    def _class(self, k: int) -> ClassScore:
-        hits, predicted, true = (part[k] for part in self._class_counts)
-        rows = {"precision": predicted, "recall": true, "f1": predicted + true - hits}
-        scores = {name: self._class_score(name, k, hits, rows[name]) for name in rows}
-        return ClassScore(self.labels[k], support=float(true), predicted=float(predicted), **scores)
-
-    def _class_score(self, name: str, k: int, hits: float, rows: float) -> Estimate:
-        """Estimate precision, recall or F1 of class k: `hits` of the `rows` it is a share of."""
-        confidence = self.options.confidence
-        if rows == 0:
-            said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
-            return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", confidence)
-        if self.options.weights is not None or self.options.groups is not None:
-            return self.resampler.interval(lambda tables: from_confusion(name, tables, "binary"), of_class=k)
-        interval = wilson_f1_interval if name == "f1" else wilson
-        return interval(int(hits), int(rows), confidence=confidence)
+            return np.asarray(weights @ self.predicted)
+        return np.bincount(self.predicted, weights, len(self.labels))
 
     def of(self, rows: NDArray[np.int64]) -> Scorer:
         """Return the scorer of some of the rows."""
@@ -229,7 +135,8 @@ class Scorer:
     def evaluation(self, *, full: bool = True) -> Evaluation:
         """Put the evaluation together; where it is not `full`, the main metrics only, and no classes."""
         hashes = self._hashes()
-        support = self.tables[:, 1].sum(axis=-1) if self.multilabel else self.tables.sum(axis=1)
+        table = self._table()
+        support = table[:, 1].sum(axis=-1) if self.multilabel else table.sum(axis=1)
         most = int(support.argmax())
         chosen = self.options.chosen
         return Evaluation(
@@ -240,9 +147,9 @@ class Scorer:
             n=len(self.p),
             threshold=self.options.threshold,
             threshold_origin=None if chosen is None else chosen.origin,
-            estimates=self.estimates() if full else self.main_estimates(),
-            confusion_matrix=self.tables,
-            per_class=tuple(map(self._class, range(len(self.labels)))) if full else (),
+            estimates=self.estimates(main=not full),
+            confusion_matrix=table,
+            per_class=self._classes(support) if full else (),
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
             warnings=tuple(self._warnings()),
@@ -263,7 +170,7 @@ class Scorer:
             self.y,
             self.p,
             confidence=self.options.confidence,
-            sample_weight=self.options.weights,
+            sample_weight=self.sample.weights,
             seed=self.options.seed,
             positive=quoted(self.labels[-1]),
         )
@@ -277,7 +184,7 @@ class Scorer:
             texts=self.options.texts,
             metadata=self.options.metadata,
             confidence=self.options.confidence,
-            sample_weight=self.options.weights,
+            sample_weight=self.sample.weights,
             seed=self.options.seed,
         )
 
@@ -371,12 +278,13 @@ class Scorer:
         columns: dict[str, Any] = {
             "id": ids if ids.dtype.kind in "iu" else pd.Series(ids.astype(str), dtype="str")
         }
+        names = None if self.multilabel else pd.array(list(self.labels), dtype="str")
         for name, values in (("label", self.y), ("prediction", self.predicted)):
-            if self.multilabel:
+            if names is None:
                 words = [" + ".join(self.labels[k] for k in np.flatnonzero(row)) for row in values]
-                columns[name] = pd.Series(words, dtype="str")
+                columns[name] = pd.array(words, dtype="str")
             else:
-                columns[name] = pd.Series(np.array(self.labels, dtype=object)[values], dtype="str")
+                columns[name] = names.take(values)
         for k, label in enumerate(self.labels):
             columns[f"p_{label}"] = self.p[:, k]
         columns["loss"] = self.losses

@@ -5,17 +5,20 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from finetune_eval._text import counted
 from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
+from finetune_eval.evaluation.records import digits
 from finetune_eval.evaluation.slices import about_slices, possible_label_errors
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
 
 WIDTH = 80
-_FIRST = ("accuracy", "precision", "recall", "f1", "loss")
 _LABEL_WIDTH = 14
 _MOST_COLUMNS = 8
 
@@ -89,12 +92,14 @@ def _scope(result: Evaluation) -> str:
     half = (accuracy.high - accuracy.low) / 2
     z = float(ndtri(0.5 + result.confidence / 2))
     target = next((step for step in (0.05, 0.02, 0.01, 0.005, 0.002, 0.001) if step < half * 0.75), None)
-    rows = "row pins" if result.n == 1 else "rows pin"
-    sentence = f"{result.n:,} {rows} the accuracy down to about +-{half * 100:.2g} points"
-    if target is not None and 0 < accuracy.value < 1 and accuracy.method == "Wilson":
+    rows = counted(result.n, "row")
+    sentence = f"With {rows} the accuracy is known to about +-{half * 100:.2g} points"
+    equal = {"weight", "group"}.isdisjoint(result.predictions.columns)
+    if target is not None and 0 < accuracy.value < 1 and equal:
         # Half the width of a normal interval is z sqrt(p (1 - p) / n).
-        needed = z**2 * accuracy.value * (1 - accuracy.value) / target**2
-        sentence += f"; +-{target * 100:g} would take about {_round(needed):,}"
+        needed = _round(z**2 * accuracy.value * (1 - accuracy.value) / target**2)
+        if needed > result.n:
+            sentence += f"; +-{target * 100:g} would take about {needed:,} rows"
     lines.append(sentence + ".")
     return "\n".join(_fill(line) for line in lines)
 
@@ -124,17 +129,19 @@ def _round(value: float) -> int:
 
 def _metrics(result: Evaluation) -> str:
     average = {"binary": f"of {result.labels[1]!r}"}.get(result.average, result.average)
-    names = [*_FIRST, *(name for name in result.estimates if name not in _FIRST)]
+    # Evaluations of earlier versions keep their metrics in another order.
+    names = [name for name in METRICS if name in result.estimates]
+    names += [name for name in result.estimates if name not in METRICS]
     methods = list(dict.fromkeys(result.estimates[name].method for name in names))
     lines = [f"{'metric':<34} {'value':>7}  {'interval':<18} method"]
     for name in names:
         estimate = result.estimates[name]
         title = METRICS[name].title if name in METRICS else name
-        if name in ("precision", "recall", "f1"):
+        if name in METRICS and METRICS[name].averaged:
             title = f"{title} ({average})"
-        interval = f"[{estimate.low:.3f}, {estimate.high:.3f}]"
+        interval = f"[{digits(estimate.low)}, {digits(estimate.high)}]"
         mark = methods.index(estimate.method) + 1
-        lines.append(f"{_cut(title, 34):<34} {estimate.value:>7.3f}  {interval:<18} ({mark})")
+        lines.append(f"{_cut(title, 34):<34} {digits(estimate.value):>7}  {interval:<18} ({mark})")
     lines += [_fill(method, f"({mark}) ") for mark, method in enumerate(methods, start=1)]
     return "\n".join(lines)
 
@@ -165,15 +172,11 @@ def _confusion(result: Evaluation) -> str:
 
 def _pairs(result: Evaluation) -> str:
     """Return the largest errors, where the matrix is too wide to print."""
-    matrix = result.confusion_matrix.astype(float)
-    wrong = [
-        (matrix[i, j], i, j)
-        for i in range(len(matrix))
-        for j in range(len(matrix))
-        if i != j and matrix[i, j]
-    ]
+    matrix = result.confusion_matrix
+    true, predicted = np.nonzero(matrix)
+    pairs = [(float(matrix[i, j]), int(i), int(j)) for i, j in zip(true, predicted, strict=True) if i != j]
     lines = [f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)"]
-    for rows, i, j in sorted(wrong, key=lambda item: (-item[0], item[1], item[2]))[:10]:
+    for rows, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
         lines.append(
             f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {_cut(result.labels[i], 20)!r}, "
             f"predicted {_cut(result.labels[j], 20)!r}"

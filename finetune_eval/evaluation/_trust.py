@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_eval._text import counted, quoted, visible
 from finetune_eval.data.words import same_text
-from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.runs import Run
 
 if TYPE_CHECKING:

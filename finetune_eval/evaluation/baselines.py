@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from finetune_eval import _checks
 from finetune_eval.data.words import units, words
 from finetune_eval.evaluation.comparison import compare
-from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.records import Estimate
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation

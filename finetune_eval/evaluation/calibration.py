@@ -16,8 +16,10 @@ from finetune_eval import _checks
 from finetune_eval._text import p_value
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
 from finetune_eval.evaluation._reliability import Deviation, binned, debiased, deviation, error, simulated
-from finetune_eval.evaluation.intervals import Estimate, effective_units, effective_wilson, wilson
+from finetune_eval.evaluation.proportions import effective_wilson, wilson
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.temperature import apply_temperature, fit_temperature
+from finetune_eval.evaluation.units import effective_units
 
 __all__ = [
     "BrierParts",

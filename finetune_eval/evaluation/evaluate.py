@@ -449,14 +449,15 @@ def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
 
     assert scorer.options.train is not None
     found = find_leaks(scorer.options.train[0], rows)
-    clean = np.asarray(found.clean_rows)
+    clean, weights = np.asarray(found.clean_rows, dtype=np.int64), scorer.options.weights
+    left = len(clean) > 0 and (weights is None or bool(weights[clean].any()))
     return LeakScores(
         n_train=found.n_train,
         n_test=found.n_test,
         counts=found.counts,
         rows=tuple(np.asarray(found.test_rows).tolist()),
         examples=tuple(found.examples),
-        without=scorer.of(clean).estimates() if len(found) and len(clean) else {},
+        without=scorer.of(clean).estimates() if len(found) and left else {},
         limits=found.limits,
         templates=found.templates,
     )

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from finetune_eval._text import counted, in_words, p_value, wrap
-from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import percent
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.significance import PairedTest
 
 BETTER = "better"

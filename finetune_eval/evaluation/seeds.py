@@ -13,7 +13,6 @@ from finetune_eval import _checks
 from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval._text import counted, fill, p_value
 from finetune_eval.evaluation._paired_rows import check_same_rows
-from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.outcomes import (
     BETTER,
@@ -23,6 +22,7 @@ from finetune_eval.evaluation.outcomes import (
     outcome_of,
     smallest_that_matters,
 )
+from finetune_eval.evaluation.records import Estimate
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation

@@ -15,7 +15,8 @@ from finetune_eval import _checks, _text
 from finetune_eval._text import counted
 from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
-from finetune_eval.evaluation.intervals import Estimate, effective_wilson, wilson
+from finetune_eval.evaluation.proportions import effective_wilson, wilson
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.significance import benjamini_hochberg
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval._text import counted, p_value, wrap
 from finetune_eval.evaluation._paired_differences import of_shares
 from finetune_eval.evaluation.disagreement import disagreement_text
-from finetune_eval.evaluation.intervals import Estimate
 from finetune_eval.evaluation.outcomes import range_text
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.significance import mcnemar_p_values
 
 

@@ -11,8 +11,8 @@ from finetune_eval.evaluation.metrics import METRICS
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
-    from finetune_eval.evaluation.intervals import Estimate
     from finetune_eval.evaluation.outcomes import Comparison
+    from finetune_eval.evaluation.records import Estimate
     from finetune_eval.evaluation.seeds import SeedSummary
 
 _FIRST = ("accuracy", "precision", "recall", "f1", "loss")

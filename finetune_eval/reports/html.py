@@ -25,8 +25,8 @@ from finetune_eval.traces.prediction import clip, printable
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.evaluation.evaluate import Evaluation
-    from finetune_eval.evaluation.intervals import Estimate
     from finetune_eval.evaluation.outcomes import Comparison
+    from finetune_eval.evaluation.records import Estimate
     from finetune_eval.evaluation.seeds import SeedSummary
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace

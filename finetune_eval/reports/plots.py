@@ -21,7 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from finetune_eval.evaluation.intervals import wilson
+from finetune_eval.evaluation.proportions import wilson
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:

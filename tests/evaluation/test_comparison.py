@@ -13,9 +13,9 @@ from scipy.optimize import minimize_scalar
 from finetune_eval import compare, evaluate, evaluate_predictions
 from finetune_eval.evaluation._paired_differences import of_means, of_shares, of_weighted_means
 from finetune_eval.evaluation._paired_rows import Settings
-from finetune_eval.evaluation.intervals import paired_difference
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import minimum_detectable_difference
+from finetune_eval.evaluation.proportions import paired_difference
 from finetune_eval.evaluation.significance import cochran_q, holm_levels
 
 PLAIN = Settings("loss", "binary", 100, 0, None)

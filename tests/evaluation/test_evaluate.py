@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
-from finetune_eval.evaluation.intervals import delong
+from finetune_eval.evaluation.rankings import delong
 from finetune_eval.evaluation.saved import load_predictions
 
 
@@ -137,12 +137,14 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
     assert text.startswith("158 of 200 right: accuracy 0.790 [0.728, 0.841]\n")
     assert "Always answering 'negative' would be right on 100 of 200 (0.500)." in text
     # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
-    assert "+-2 would take about\n1,600." in text
+    assert (
+        "With 200 rows the accuracy is known to about +-5.6 points; +-2 would take about\n1,600 rows." in text
+    )
     assert max(map(len, text.splitlines())) <= 80
 
 
 def test_f1_interval_is_that_of_the_confusion_matrix():
-    from finetune_eval.evaluation.intervals import f1_interval
+    from finetune_eval.evaluation.tables import f1_interval
 
     y, p = rows(300, 3)
     result = evaluate_predictions(y, p)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy.stats import false_discovery_control, fisher_exact, hypergeom
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
-from finetune_eval.evaluation.intervals import wilson
+from finetune_eval.evaluation.proportions import wilson
 from finetune_eval.evaluation.slices import (
     _fisher_lower,
     confused_pairs,

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from finetune_eval.data.leakage import lsh_probability
-from finetune_eval.evaluation import comparison, intervals, metrics
+from finetune_eval.evaluation import comparison, metrics, proportions, rankings, resampling, tables
 from finetune_eval.evaluation.calibration import expected_calibration_error
-from finetune_eval.evaluation.intervals import clopper_pearson, wilson
+from finetune_eval.evaluation.proportions import clopper_pearson, wilson
 from finetune_eval.evaluation.seeds import expected_best_of
 
 # Cavo et al. 2012 as in R contingencytables, test-ch8.R: rows a right/wrong, columns b right/wrong.
@@ -51,20 +51,20 @@ def test_clopper_pearson(k, n, low, high):
 
 def test_agresti_coull():
     # statsmodels 0.14.6 results_proportion.py: R binom::binom.confint
-    found = intervals.agresti_coull(18, 20)
+    found = proportions.agresti_coull(18, 20)
     assert (found.low, found.high) == pytest.approx((0.6867561125596077, 0.984343760998137), abs=1e-06)
 
 
 def test_newcombe_difference():
     # Newcombe 1998, Stat. Med. 17:873-890, table II (a), method 10
-    found = intervals.newcombe_difference(56, 70, 48, 80)
+    found = proportions.newcombe_difference(56, 70, 48, 80)
     assert found.value == pytest.approx(56 / 70 - 48 / 80)
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5.1e-05)
 
 
 def test_newcombe_paired_difference():
     # R contingencytables test-ch8.R (Cavo 2012); Fagerland et al. 2014, Stat. Med. 33:2850
-    found = intervals.newcombe_paired_difference(**CAVO)
+    found = proportions.newcombe_paired_difference(**CAVO)
     assert found.value == pytest.approx(-0.0621, abs=5.1e-05)
     assert (found.low, found.high) == pytest.approx((-0.1186, -0.0046), abs=5.1e-05)
 
@@ -75,7 +75,7 @@ def test_newcombe_paired_difference():
     [("newcombe", -0.1186, -0.0046), ("bonett_price", -0.1195, -0.0032), ("tango", -0.124, -0.0054)],
 )
 def test_paired_difference_cavo(method, low, high):
-    found = intervals.paired_difference(**CAVO, method=method)
+    found = proportions.paired_difference(**CAVO, method=method)
     assert found.value == pytest.approx(-0.0621, abs=5.1e-05)
     assert (found.low, found.high) == pytest.approx((low, high), abs=5.1e-05)
 
@@ -84,7 +84,7 @@ def test_wald_is_the_delta_method_of_the_same_table():
     # The same source gives Wald's limits. They are no public function, since they cover too little; here they
     # check the delta method: the four cells as a table, and the difference of its margins (65 - 75) / 161.
     table = np.array([[59.0, 6.0], [16.0, 80.0]])
-    limits = intervals.delta_interval(
+    limits = tables.delta_interval(
         lambda counts: (counts.true[:, 0] - counts.predicted[:, 0]) / counts.true.sum(axis=1), table, 0.95
     )
     assert limits == pytest.approx((-0.1184, -0.0058), abs=5.1e-05)
@@ -140,7 +140,7 @@ def test_delong_hanley_mcneil():
     # Ratings: Hanley and McNeil 1982, Radiology 143:29-36; DeLong line: Stata [R] roctab, hanley data
     y = np.repeat([0] * 5 + [1] * 5, [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
     ratings = np.repeat([1, 2, 3, 4, 5] * 2, [33, 6, 6, 11, 2, 3, 2, 2, 11, 33])
-    found = intervals.delong(y, ratings)
+    found = rankings.delong(y, ratings)
     assert found.value == pytest.approx(0.8932, abs=5.1e-05)
     assert (found.high - found.low) / 2 / 1.959964 == pytest.approx(0.0307, abs=5.1e-05)
     assert (found.low, found.high) == pytest.approx((0.83295, 0.95339), abs=5.1e-05)
@@ -149,8 +149,8 @@ def test_delong_hanley_mcneil():
 def test_auc_and_average_precision():
     # scikit-learn 1.9.1 docstrings of roc_auc_score and average_precision_score (print 0.75, 0.83)
     y, scores = np.array([0, 0, 1, 1]), np.array([0.1, 0.4, 0.35, 0.8])
-    assert intervals.delong(y, scores).value == pytest.approx(0.75, abs=1e-09)
-    average_precision, _ = intervals.average_precision_influence(y == 1, scores)
+    assert rankings.delong(y, scores).value == pytest.approx(0.75, abs=1e-09)
+    average_precision, _ = rankings.average_precision_influence(y == 1, scores)
     assert average_precision == pytest.approx(0.8333333333, abs=1e-09)
 
 
@@ -210,7 +210,7 @@ def test_benjamini_hochberg():
 def test_bootstrap_mean(method, low, high):
     # SciPy test_resampling.py::test_bootstrap_against_R (R boot, R = 1e6; rtol .005)
     x = [10.0, 12.0, 12.5, 12.5, 13.9, 15.0, 21.0, 22.0, 23.0, 34.0, 50.0, 81.0, 89.0, 121.0, 134.0, 213.0]
-    found = intervals.bootstrap(x, method=method, n_resamples=100_000)
+    found = resampling.bootstrap(x, method=method, n_resamples=100_000)
     assert (found.low, found.high) == pytest.approx((low, high), abs=0.5)
 
 

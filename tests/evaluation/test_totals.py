@@ -3,7 +3,7 @@
 import pytest
 import scipy.stats
 
-from finetune_eval.evaluation.intervals import paired_difference
+from finetune_eval.evaluation.proportions import paired_difference
 from finetune_eval.evaluation.totals import compare_totals
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from finetune_eval.data.ledger import DataTrace, Step
 from finetune_eval.evaluation.evaluate import evaluate_predictions
-from finetune_eval.evaluation.intervals import Estimate
+from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.seeds import SeedSummary
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace
 from finetune_eval.traces.training import TrainingTrace

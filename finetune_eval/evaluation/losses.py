@@ -1,0 +1,178 @@
+"""Losses of single rows, log-loss and Brier score, and what the probabilities say a loss may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats = NDArray[np.float64]
+_CHUNK = 300_000  # probabilities looked at at a time: what fits into a processor's cache, a few times over
+
+
+# A probability of 0 in float32 would be an infinite loss; the smallest normal float32 (2**-126) stands in.
+SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
+
+
+def row_loss(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
+    """Compute the log-loss of each row, -log p(true class), in float64.
+
+    Args:
+        y_true: (n,) class indices, or (n, K) zeros and ones (multilabel: the mean of the K losses).
+        probabilities: (n, K) in [0, 1].
+
+    Returns:
+        (n,) losses of at least 0, in nats; a probability below the smallest normal float32 counts as it.
+
+    Example:
+        >>> row_loss([1, 0], [[0.5, 0.5], [1.0, 0.0]]).round(4).tolist()
+        [0.6931, 0.0]
+    """
+    y = np.asarray(y_true)
+    p = np.asarray(probabilities)
+    if y.ndim == 2:
+        right = np.where(y > 0, p, 1.0 - p.astype(np.float64))
+        return np.asarray(-np.log(np.clip(right, SMALLEST_PROBABILITY, 1.0)).mean(axis=1) + 0.0)
+    right = p[np.arange(len(y)), y].astype(np.float64)
+    return np.asarray(-np.log(np.clip(right, SMALLEST_PROBABILITY, 1.0)) + 0.0)
+
+
+def row_brier(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
+    """Compute the Brier score of each row.
+
+    Two classes: (p(second class) - y)**2 in [0, 1]. More: the sum over classes in [0, 2]. Multilabel: the
+    mean over labels in [0, 1]. The same conventions as scikit-learn's `brier_score_loss`.
+
+    Args:
+        y_true: (n,) class indices, or (n, K) zeros and ones.
+        probabilities: (n, K) in [0, 1].
+
+    Returns:
+        (n,) scores; lower is better.
+
+    Example:
+        >>> row_brier([1, 0], [[0.5, 0.5], [1.0, 0.0]]).tolist()
+        [0.25, 0.0]
+    """
+    y = np.asarray(y_true)
+    p = np.asarray(probabilities, dtype=np.float64)
+    if y.ndim == 2:
+        return np.asarray(((p - y) ** 2).mean(axis=1))
+    if p.shape[1] == 2:
+        return np.asarray((p[:, 1] - y) ** 2)
+    right = p[np.arange(len(y)), y]
+    return np.asarray((p**2).sum(axis=1) - right**2 + (1.0 - right) ** 2)
+
+
+class Expected(NamedTuple):
+    """What each row's loss would be on average, were the probabilities true, and how it would vary.
+
+    Attributes:
+        mean: (n,) mean loss.
+        variance: (n,) its variance.
+        third: (n,) its third central moment.
+        fourth: (n,) its fourth central moment.
+    """
+
+    mean: Floats
+    variance: Floats
+    third: Floats
+    fourth: Floats
+
+
+def log_costs(probabilities: Floats) -> Floats:
+    """Return (n, K) the log-loss that each row has where each class is the true one."""
+    return np.asarray(-np.log(np.clip(probabilities, SMALLEST_PROBABILITY, 1.0)) + 0.0)
+
+
+def brier_costs(probabilities: Floats) -> Floats:
+    """Return (n, K) the Brier score that each row has where each class is the true one."""
+    p = probabilities
+    if p.shape[1] == 2:
+        return np.column_stack([p[:, 1] ** 2, (p[:, 1] - 1) ** 2])
+    return np.asarray((p**2).sum(axis=1, keepdims=True) - p**2 + (1 - p) ** 2)
+
+
+def expected_loss(
+    probabilities: ArrayLike, costs: Callable[[Floats], Floats], *, multilabel: bool = False
+) -> Expected:
+    """Compute the moments of each row's loss, were its probabilities true.
+
+    Args:
+        probabilities: (n, K) in [0, 1].
+        costs: `log_costs` or `brier_costs`.
+        multilabel: The K labels are independent, and the loss is the mean of theirs.
+
+    Returns:
+        The moments; of labels those of the mean of independent losses.
+    """
+    p = np.asarray(probabilities)
+    step = max(1, _CHUNK // p.shape[1])
+    parts = [
+        _expected(np.asarray(p[start : start + step], dtype=np.float64), costs, multilabel)
+        for start in range(0, len(p), step)
+    ]
+    return Expected(*map(np.concatenate, zip(*parts, strict=True)))
+
+
+def _expected(p: Floats, costs: Callable[[Floats], Floats], multilabel: bool) -> Expected:
+    if multilabel:
+        rows, labels = p.shape
+        each = _expected(np.column_stack([1 - p.ravel(), p.ravel()]), costs, False)
+        mean, variance, third, fourth = (part.reshape(rows, labels) for part in each)
+        # Cumulants of independent losses add up; the fourth one is the moment less three squared variances.
+        spread = variance.sum(axis=1) / labels**2
+        excess = (fourth - 3 * variance**2).sum(axis=1) / labels**4
+        return Expected(mean.mean(axis=1), spread, third.sum(axis=1) / labels**3, excess + 3 * spread**2)
+    cost, share = costs(p), p / p.sum(axis=1, keepdims=True)
+    mean = np.einsum("ij,ij->i", share, cost)
+    away = cost - mean[:, None]
+    square = away * away
+    weighed = share * square
+    third, fourth = (np.einsum("ij,ij->i", weighed, factor) for factor in (away, square))
+    return Expected(mean, weighed.sum(axis=1), third, fourth)
+
+
+class Ruled(NamedTuple):
+    """Rows whose probabilities rule something out, and whether it happened all the same.
+
+    Attributes:
+        out: (n,) whether the row gives a class a probability of 0.
+        happened: (n,) whether that was its true class.
+        cost: The loss that such a row has at least.
+        hidden: How many such rows there may be that have not happened: probabilities of 0 stand for up to
+            half the smallest one that was written.
+    """
+
+    out: NDArray[np.bool_]
+    happened: NDArray[np.bool_]
+    cost: float
+    hidden: float
+
+
+def ruled_out(y_true: NDArray[np.int64], probabilities: ArrayLike) -> Ruled:
+    """Find the rows that give a class, or a label's being so or not, a probability of 0.
+
+    Args:
+        y_true: (n,) class indices, or (n, K) zeros and ones.
+        probabilities: (n, K) in [0, 1].
+
+    Returns:
+        The rows, and what they cost where the ruled out happens.
+    """
+    p = np.asarray(probabilities)
+    zero = p < SMALLEST_PROBABILITY
+    cost = -float(np.log(SMALLEST_PROBABILITY))
+    if y_true.ndim == 2:
+        one = p >= 1.0
+        happened = np.asarray(np.where(y_true > 0, zero, one).any(axis=1))
+        cost, zero = cost / p.shape[1], zero | one
+    else:
+        happened = zero[np.arange(len(p)), y_true]
+    hidden = 0.0
+    if zero.any():
+        written = float(p.min(where=~zero, initial=1.0))
+        hidden = float(np.minimum(zero.sum(axis=1) * written / 2, 1.0).sum())
+    return Ruled(np.asarray(zero.any(axis=1)), happened, cost, hidden)

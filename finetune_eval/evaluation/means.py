@@ -1,0 +1,257 @@
+"""Intervals of means: of losses, and of any number a row."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval.evaluation._limits import quantile, times
+from finetune_eval.evaluation.losses import Expected, Ruled
+from finetune_eval.evaluation.proportions import wilson_limits
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.resampling import constant_interval
+from finetune_eval.evaluation.units import (
+    FEWEST_FREEDOM,
+    independent_units,
+    sums_of_groups,
+)
+
+Floats = NDArray[np.float64]
+
+
+# A loss that fewer rows carry than this is called unreliable: coverage .91-.93 of over-confident models, and
+# more than nominal of calibrated ones (docs/statistics.md).
+FEW_CARRYING = 6
+# What the probabilities expect is no better known than what as many rows show, if that is not far less.
+ENOUGH_CARRYING = 30
+
+
+class Spread(NamedTuple):
+    """How a mean of units varies.
+
+    Attributes:
+        units: How many units (rows, or groups) there are.
+        variance: The variance of the mean; 0 where nothing shows one.
+        freedom: Its degrees of freedom.
+        carried: How many units of equal size would carry such squared deviations: the square of the sum of
+            squares, divided by the sum of fourth powers.
+        move: How far one such unit moves the mean.
+    """
+
+    units: int
+    variance: float
+    freedom: float
+    carried: float
+    move: float
+
+
+def _spread(mean: float, second: float, third: float, fourth: float, *, units: int) -> Spread:
+    """Return the spread of a mean from the summed powers of the units' influences on it."""
+    # Rounding alone moves equal rows by 1e-16 of their mean.
+    if units < 2 or not second > 1e-26 * mean**2 or not fourth > 0:
+        return Spread(units, 0.0, 1.0, 0.0, 0.0)
+    second, third, fourth = float(second), float(third), float(fourth)
+    carried = second**2 / fourth
+    # As `degrees_of_freedom`: 2 n / (k - 1) at a kurtosis k of n / carried.
+    freedom = 2 * units * carried / (units - carried) if carried < units else math.inf
+    return Spread(units, second * units / (units - 1), freedom, carried, abs(third) / second)
+
+
+def loss_interval(
+    rows: Floats,
+    *,
+    confidence: float,
+    high: float,
+    expected: Expected | None = None,
+    ruled: Ruled | None = None,
+    weights: Floats | None = None,
+    groups: NDArray[np.int64] | None = None,
+) -> Estimate:
+    """Estimate the mean of losses: Student's t with a variance that grows with the mean.
+
+    Losses are skewed, and of a good model a handful of rows carries them all. A mean twice as large comes
+    with twice the variance, as it would where such rows were twice as many: the limits are those of Wilson's
+    interval, on as many rows as would show the variance that is seen. Degrees of freedom come from the
+    kurtosis, so few rows that carry the variance widen the interval.
+
+    Where the probabilities expect a larger variance than the rows show (of a good model no row need be wrong
+    yet), the interval is the wider of this and one with their ratio of variance to mean. For that they need
+    to be right about what a wrong row costs, and not about how many there are.
+
+    A class that was given a probability of 0 costs a fixed amount where it is the true one. The share of such
+    rows has Jeffreys limits of its own, squared and added to the others'.
+
+    Args:
+        rows: (n,) losses, 0 to `high`.
+        confidence: Nominal coverage in (0, 1).
+        high: The largest that a row's loss can be.
+        expected: What the probabilities say of each row's loss; None: not known.
+        ruled: The rows that rule a class out; None: none does.
+        weights: (n,) row weights, or None.
+        groups: (n,) index of the group of each row, or None where rows are independent.
+
+    Returns:
+        The mean with its interval inside [0, `high`]; never of zero width.
+
+    Reference:
+        Wilson 1927, JASA 22:209-212, with effective rows as Korn and Graubard 1998, Survey Methodology
+        24:193-201; degrees of freedom: Box 1953, Biometrika 40:318-335; Jeffreys limits: Brown, Cai and
+        DasGupta 2001, Stat. Sci. 16:101-133.
+    """
+    part = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
+    value = float(rows.mean() if weights is None else rows @ weights / weights.sum())
+    value = min(max(value, 0.0), high)
+    if ruled is not None and not (ruled.hidden > (1 - confidence) / 2 or ruled.happened.any()):
+        ruled = None
+    smooth = rows if ruled is None else np.where(ruled.happened, 0.0, rows)
+    seen, expects = _spreads(smooth, part, expected, groups)
+    what = "row" if groups is None else "group"
+    method = f"Student's t of {what}s, variance growing with the mean"
+    middle = float(part @ smooth)
+    low, top = _limits(middle, seen, expects, confidence, high)
+    if ruled is not None:
+        down, up = _ruled_out_distances(ruled, part, groups, confidence)
+        low, top = value - math.hypot(middle - low, down), value + math.hypot(top - middle, up)
+        method += (
+            f"; {times(int(ruled.out.sum()), 'row')} {'gives' if ruled.out.sum() == 1 else 'give'} a class 0"
+        )
+        moves = ruled.cost * float(part[ruled.out].mean())
+        method += f", and one more such row of that class would move it by {moves:.2g}"
+    elif seen.variance == expects.variance == 0:
+        return constant_interval(value, seen.units, (0.0, high), confidence, f"the {what}s do not vary")
+    return Estimate(
+        value,
+        min(max(low, 0.0), value),
+        max(min(top, high), value),
+        method + _few_carry(seen, expects, what),
+        confidence,
+    )
+
+
+def _spreads(
+    rows: Floats, part: Floats, expected: Expected | None, groups: NDArray[np.int64] | None
+) -> tuple[Spread, Spread]:
+    """Return how a mean varies by the rows, and by the probabilities (at their ratio of variance to mean)."""
+    value = float(part @ rows)
+    units = sums_of_groups(part * (rows - value), groups)
+    square = units * units
+    seen = _spread(value, square.sum(), (square * units).sum(), (square * square).sum(), units=len(units))
+    mean = 0.0 if expected is None else float(part @ expected.mean)
+    if expected is None or not mean > 0:
+        return seen, _spread(0.0, 0.0, 0.0, 0.0, units=len(units))
+    shift, weight = sums_of_groups(part * (expected.mean - mean), groups), part * part
+    second = sums_of_groups(weight * expected.variance, groups)
+    third = sums_of_groups(weight * part * expected.third, groups)
+    excess = sums_of_groups(weight * weight * (expected.fourth - 3 * expected.variance**2), groups)
+    square = shift * shift
+    expects = _spread(
+        mean,
+        (square + second).sum(),
+        (square * shift + 3 * shift * second + third).sum(),
+        (square * square + 6 * square * second + 4 * shift * third + excess + 3 * second**2).sum(),
+        units=len(units),
+    )
+    expects = expects._replace(variance=expects.variance * value / mean)
+    if seen.carried >= ENOUGH_CARRYING and seen.variance >= expects.variance / 4:
+        return seen, expects._replace(variance=0.0)
+    return seen, expects
+
+
+def _limits(
+    value: float, seen: Spread, expects: Spread, confidence: float, high: float
+) -> tuple[float, float]:
+    limits = [(value, value)]
+    if seen.variance > 0:
+        freedom = min(max(seen.freedom, FEWEST_FREEDOM), seen.units - 1)
+        limits.append(_growing(value, seen.variance, quantile(confidence, freedom), high))
+    if expects.variance > seen.variance:
+        limits.append(_growing(value, expects.variance, quantile(confidence, seen.units - 1), high))
+    return min(low for low, _ in limits), max(top for _, top in limits)
+
+
+def _few_carry(seen: Spread, expects: Spread, what: str) -> str:
+    """Say how few rows carry the loss, and what one more would do, where they are few."""
+    larger, by = (expects, "by its probabilities ") if expects.variance > seen.variance else (seen, "")
+    if larger.carried >= FEW_CARRYING or larger.variance == 0:
+        return ""
+    few = times(max(1, round(larger.carried)), what)
+    return f" (unreliable: {by}it rests on about {few}; one more would move it by {larger.move:.2g})"
+
+
+def _growing(value: float, variance: float, t: float, high: float) -> tuple[float, float]:
+    """Return the means whose distance from `value` is t standard errors, which grow as a share's do."""
+    share = value / high
+    if not 0 < share < 1:
+        return value, value
+    trials = share * (1 - share) * high**2 / variance
+    low, top = wilson_limits(share * trials, trials, t)
+    return low * high, top * high
+
+
+def _ruled_out_distances(
+    ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float
+) -> tuple[float, float]:
+    """Return how far below and above the mean the rows may put it that give the true class 0."""
+    from scipy.special import betaincinv
+
+    whole = float(part[ruled.out].sum())
+    share = float(part[ruled.happened].sum()) / whole
+    trials = independent_units(ruled.out, part, groups)
+    tail = (1 - confidence) / 2
+    hits, misses = share * trials + 0.5, (1 - share) * trials + 0.5
+    low = float(betaincinv(hits, misses, tail)) if share > 0 else 0.0
+    top = float(betaincinv(hits, misses, 1 - tail)) if share < 1 else 1.0
+    return ruled.cost * whole * (share - low), ruled.cost * whole * (top - share)
+
+
+# With fewer rows than this a mean whose rows can be ten times as large as any seen is covered too
+# seldom, since the largest losses may not be among them: .78-.96 with 30 or 50 rows (docs/statistics.md).
+MANY_UNITS = 100
+FAR = 10
+
+
+def _unreliable_mean(rows: Floats, bounds: tuple[float, float]) -> str:
+    if len(rows) < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max()):
+        return f" (unreliable: only {times(len(rows), 'row')})"
+    return ""
+
+
+def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """Estimate the mean of one number a row with Student's t, after a transformation that removes skewness.
+
+    Losses are skewed: a few rows are far off. Plain t limits then sit too low. Nothing is drawn. Where there
+    are few rows and others could be much worse than any of these, the method says that it is unreliable.
+
+    Args:
+        rows: (n,) numbers of independent rows that count the same.
+        confidence: Nominal coverage in (0, 1).
+        bounds: The smallest and the largest a row can be.
+
+    Returns:
+        The mean with its interval; never of zero width.
+
+    Reference:
+        Hall 1992, JRSS B 54:221-228 (the monotone transformation).
+    """
+    value, n = float(rows.mean()), len(rows)
+    moves = (rows - value) / n
+    square = float((moves**2).sum())
+    if math.sqrt(square) <= 1e-12 * max(1.0, abs(value)):
+        return constant_interval(value, n, bounds, confidence, "the rows do not vary")
+    skewness = math.sqrt(n) * float((moves**3).sum()) / square**1.5
+    se = math.sqrt(square * n / (n - 1))
+    t = quantile(confidence, n - 1)
+    low, high = (value - se * math.sqrt(n) * _unskewed(x / math.sqrt(n), skewness, n) for x in (t, -t))
+    low, high = max(bounds[0], min(low, value)), min(bounds[1], max(high, value))
+    method = "Student's t of rows, skewness removed" + _unreliable_mean(rows, bounds)
+    return Estimate(value, low, high, method, confidence)
+
+
+def _unskewed(x: float, skewness: float, n: int) -> float:
+    """Invert Hall's g(t) = t + s t^2 / 3 + s^2 t^3 / 27 + s / (6 n)."""
+    if abs(skewness) < 1e-6:
+        return x
+    return 3 / skewness * (float(np.cbrt(1 + skewness * (x - skewness / (6 * n)))) - 1)

@@ -1,0 +1,242 @@
+"""Rows that a model answered: counted, and drawn again, once for every metric."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval.evaluation.cells import (
+    Cells,
+    cells_of_rows,
+    dirichlet_counts,
+    dirichlet_tables,
+    draw_cells,
+)
+from finetune_eval.evaluation.confusion import ClassCounts, class_counts, confusion_matrix, split_counts
+from finetune_eval.evaluation.resampling import resample_sums
+from finetune_eval.evaluation.shares import Shares, effective_shares
+from finetune_eval.evaluation.units import effective_units, units_of_classes
+
+Floats = NDArray[np.float64]
+# Cells drawn in all resamples together, a few seconds' worth: beyond 50,000 non-empty cells there are fewer
+# resamples for it.
+_MOST_CELLS = 100_000_000
+_FEWEST_RESAMPLES = 100
+# Draws of a posterior, where they are the fallback of a bootstrap: its quantiles need no more.
+_POSTERIOR_DRAWS = 1000
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How intervals are made.
+
+    Attributes:
+        confidence: Nominal coverage, in (0, 1).
+        n_resamples: How many resamples.
+        seed: Seed of the draws.
+    """
+
+    confidence: float = 0.95
+    n_resamples: int = 2000
+    seed: int = 0
+
+
+class Sample:
+    """Rows that a model answered, and what its metrics and their intervals are made of.
+
+    Attributes:
+        y: (n,) true class indices, or (n, K) zeros and ones.
+        p: (n, K) probabilities.
+        predicted: What was predicted, like `y`.
+        classes: How many classes (or labels) K there are.
+        average: "binary", "macro", "micro" or "weighted".
+        multilabel: Whether a row may have any number of labels.
+        weights: (n,) row weights, the largest of them 1; None where rows count the same.
+        groups: (n,) index of the group of each row; None where rows are independent.
+    """
+
+    def __init__(
+        self,
+        y: NDArray[np.int64],
+        p: NDArray[Any],
+        predicted: NDArray[np.int64],
+        *,
+        average: str,
+        weights: Floats | None = None,
+        groups: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.y, self.p, self.predicted, self.average = y, p, predicted, average
+        self.classes, self.multilabel = p.shape[1], y.ndim == 2
+        # Metrics do not depend on the unit of the weights, and squares of tiny weights would be 0.
+        self.weights = None if weights is None else weights / weights.max()
+        self.groups = groups
+        self._draws: dict[Sampling, ClassCounts] = {}
+        self._posterior: dict[Sampling, ClassCounts] = {}
+
+    @property
+    def equal(self) -> bool:
+        """Whether rows are independent and count the same."""
+        return self.weights is None and self.groups is None
+
+    @property
+    def unit(self) -> str:
+        """What is independent of the others: "row" or "group"."""
+        return "row" if self.groups is None else "group"
+
+    @cached_property
+    def rows(self) -> Floats:
+        """(n,) weight of each row."""
+        return np.ones(len(self.p)) if self.weights is None else self.weights
+
+    @cached_property
+    def right(self) -> NDArray[np.bool_]:
+        """(n,) whether the row is right; multilabel: in every label."""
+        same = self.y == self.predicted
+        return np.asarray(same.all(axis=1) if self.multilabel else same)
+
+    @cached_property
+    def classes_of_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
+        """True and predicted class of each row, and how many classes there are: no more than rows can have.
+
+        Of classes that do not occur, one then stands for all. Metrics do not see a class without rows.
+        """
+        if self.classes <= 2 * len(self.p):
+            return self.y, self.predicted, self.classes
+        occur, index = np.unique(np.concatenate([self.y, self.predicted]), return_inverse=True)
+        return index[: len(self.y)], index[len(self.y) :], len(occur) + 1
+
+    @cached_property
+    def cells(self) -> Cells:
+        """The confusion matrix; not of multilabel rows."""
+        return cells_of_rows(*self.classes_of_rows, self.weights)
+
+    @cached_property
+    def tables(self) -> Floats:
+        """(K, 2, 2) confusion matrices of the labels of multilabel rows."""
+        pairs = zip(self.y.T, self.predicted.T, strict=True)
+        return np.stack([confusion_matrix(y, said, 2, sample_weight=self.rows) for y, said in pairs])
+
+    @cached_property
+    def counts(self) -> ClassCounts:
+        """Hits, predicted and true rows of each of the K classes, or labels, by weight."""
+        if self.multilabel:
+            parts = self.y & self.predicted, self.predicted, self.y
+            return split_counts(np.concatenate([self.rows @ part for part in parts]))
+        columns = (self.y, self.rows * self.right), (self.predicted, self.rows), (self.y, self.rows)
+        return split_counts(np.concatenate([np.bincount(side, row, self.classes) for side, row in columns]))
+
+    def units_of(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> Floats:
+        """Count the independent rows, or the groups, of each class among some rows.
+
+        Args:
+            rows: (m,) row indices.
+            classes: (m,) class of each.
+
+        Returns:
+            (K,) numbers; rows of weight 0 are no rows.
+        """
+        if self.equal:
+            return np.bincount(classes, minlength=self.classes).astype(np.float64)
+        groups = None if self.groups is None else self.groups[rows]
+        return units_of_classes(classes, self.rows[rows], groups, self.classes)
+
+    def outcomes(self) -> tuple[float, float]:
+        """Count the independent rows, or groups, with something right, and with something wrong."""
+        same = (self.y == self.predicted).reshape(len(self.p), -1)
+        return (
+            effective_units(self.rows * same.any(axis=1), self.groups),
+            effective_units(self.rows * ~self.right, self.groups),
+        )
+
+    def draws(self, sampling: Sampling) -> ClassCounts:
+        """Draw the rows, or groups, with replacement: (B, K) counts of the classes, or labels."""
+        if sampling not in self._draws:
+            one_by_one = len(self.cells.counts) if self.equal and not self.multilabel else 3 * self.classes
+            many = min(sampling.n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // one_by_one))
+            if self.equal and not self.multilabel:
+                self._draws[sampling] = draw_cells(self.cells, many, sampling.seed)
+            else:
+                self._draws[sampling] = split_counts(
+                    resample_sums(self._contributions(), many, sampling.seed)
+                )
+        return self._draws[sampling]
+
+    def posterior(self, sampling: Sampling) -> ClassCounts:
+        """Draw class counts from a Dirichlet posterior of the table, as `draws` has them."""
+        if sampling not in self._posterior:
+            rows = min(len(self.draws(sampling).true), _POSTERIOR_DRAWS), sampling.seed
+            scale = 1.0
+            if self.multilabel or not self.equal:
+                every = np.arange(len(self.p))
+                worth = self.shares(self.right, every, np.zeros_like(every), sampling.confidence).trials[0]
+                scale = float(worth) / float(self.rows.sum())
+            if self.multilabel:
+                tables = class_counts(dirichlet_tables(self.tables * scale, *rows))
+                self._posterior[sampling] = ClassCounts(*(part[..., 1] for part in tables))
+            else:
+                cells = self.cells._replace(counts=self.cells.counts * scale)
+                self._posterior[sampling] = dirichlet_counts(cells, *rows)
+        return self._posterior[sampling]
+
+    def shares(
+        self,
+        right: NDArray[np.bool_],
+        rows: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        confidence: float,
+    ) -> Shares:
+        """Return the share of hits among some rows, or pairs of a row and a label, of each class.
+
+        Args:
+            right: (m,) whether each is a hit.
+            rows: (m,) row of each.
+            classes: (m,) class of each, 0 to K - 1.
+            confidence: Nominal coverage, for the quantiles.
+        """
+        some = self.rows[rows] > 0
+        # The labels of a row are not independent: the row is their group.
+        groups = np.arange(len(self.p)) if self.groups is None and self.multilabel else self.groups
+        units = None if groups is None else np.unique(groups[rows[some]], return_inverse=True)[1]
+        return effective_shares(right[some], classes[some], self.rows[rows[some]], units, confidence)
+
+    def _contributions(self) -> Any:
+        """Return the (units, 3 K) sparse matrix of what each row or group adds to the class counts."""
+        from scipy.sparse import csr_matrix
+
+        if self.multilabel:
+            k, (y, said) = self.classes, (self.y, self.predicted)
+            parts = [np.nonzero(part) for part in (y & said, said, y)]
+        else:
+            y, said, k = self.classes_of_rows
+            every, hit = np.arange(len(y)), np.flatnonzero(self.right)
+            parts = [(hit, y[hit]), (every, said), (every, y)]
+        rows = np.concatenate([row for row, _ in parts])
+        columns = np.concatenate([column + i * k for i, (_, column) in enumerate(parts)])
+        units = rows if self.groups is None else self.groups[rows]
+        many = len(self.p) if self.groups is None else int(self.groups.max()) + 1
+        return csr_matrix((self.rows[rows], (units, columns)), shape=(many, 3 * k))
+
+    @cached_property
+    def drawn_counts(self) -> ClassCounts:
+        """Class counts of the rows as they are, of the classes as `draws` numbers them."""
+        return self.counts if self.multilabel else self.cells.class_counts
+
+    def influence(self, of_hits: Floats, of_predicted: Floats, of_true: Floats) -> Floats:
+        """Return how much each unit moves a metric, from its derivatives by the class counts.
+
+        Args:
+            of_hits: (K,) derivative by the hits of each class of `drawn_counts`, as shares of all rows.
+            of_predicted: (K,) by its predicted rows.
+            of_true: (K,) by its true rows.
+
+        Returns:
+            (units,) influences of the rows, or the groups; they sum to 0.
+        """
+        moves = np.concatenate([of_hits, of_predicted, of_true])
+        weights = self.rows if self.groups is None else np.bincount(self.groups, weights=self.rows)
+        one = self._contributions() @ moves
+        return np.asarray(one - weights * (one.sum() / weights.sum()))

@@ -1,0 +1,304 @@
+"""How each metric of a sample of rows is estimated: the functions that the table of metrics names."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval.evaluation import confusion as formulas
+from finetune_eval.evaluation._limits import quantile, times
+from finetune_eval.evaluation.confusion import ClassCounts, split_counts
+from finetune_eval.evaluation.losses import (
+    SMALLEST_PROBABILITY,
+    brier_costs,
+    expected_loss,
+    log_costs,
+    row_brier,
+    row_loss,
+    ruled_out,
+)
+from finetune_eval.evaluation.means import loss_interval
+from finetune_eval.evaluation.proportions import wilson, wilson_f1_interval, wilson_limits
+from finetune_eval.evaluation.rankings import ranking_interval
+from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.sample import Sample, Sampling
+from finetune_eval.evaluation.shares import score_limits
+from finetune_eval.evaluation.tables import FEW_ROWS, Support, resampled_interval, support_of
+from finetune_eval.evaluation.units import degrees_of_freedom, effective_units
+
+Floats = NDArray[np.float64]
+Formula = Callable[[ClassCounts, str], Floats]
+# Classes up to which the influence of each row on a metric is worked out: it takes a table for each class.
+_MOST_CLASSES = 100
+
+
+def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the mean log-loss."""
+    rows = row_loss(sample.y, sample.p)
+    return loss_interval(
+        rows,
+        confidence=sampling.confidence,
+        high=-float(np.log(SMALLEST_PROBABILITY)),
+        expected=expected_loss(sample.p, log_costs, multilabel=sample.multilabel),
+        ruled=ruled_out(sample.y, sample.p),
+        weights=sample.weights,
+        groups=sample.groups,
+    )
+
+
+def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the mean Brier score: of more than two classes the sum over them, at most 2."""
+    return loss_interval(
+        row_brier(sample.y, sample.p),
+        confidence=sampling.confidence,
+        high=1.0 if sample.multilabel or sample.classes == 2 else 2.0,
+        expected=expected_loss(sample.p, brier_costs, multilabel=sample.multilabel),
+        weights=sample.weights,
+        groups=sample.groups,
+    )
+
+
+def roc_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the ROC-AUC: of the second of two classes, else the mean over the classes."""
+    return _ranking("roc_auc", sample, sampling)
+
+
+def pr_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the PR-AUC: of the second of two classes, else the mean over the classes."""
+    return _ranking("pr_auc", sample, sampling)
+
+
+def _ranking(name: str, sample: Sample, sampling: Sampling) -> Estimate | None:
+    binary = not sample.multilabel and sample.classes == 2
+    return ranking_interval(
+        name,
+        sample.y,
+        np.asarray(sample.p, dtype=np.float64),
+        "binary" if binary else "macro",
+        confidence=sampling.confidence,
+        weights=sample.weights,
+        groups=sample.groups,
+    )
+
+
+def accuracy(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the share of rows that are right; multilabel: right in every label."""
+    if sample.equal:
+        return wilson(int(sample.right.sum()), len(sample.right), confidence=sampling.confidence)
+    return _share(sample, sample.right, np.arange(len(sample.right)), sampling)
+
+
+def precision(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the precision, averaged as the sample says."""
+    return _averaged("precision", sample, sampling)
+
+
+def recall(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the recall, averaged as the sample says."""
+    return _averaged("recall", sample, sampling)
+
+
+def f1(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate F1, averaged as the sample says."""
+    return _averaged("f1", sample, sampling)
+
+
+def _averaged(name: str, sample: Sample, sampling: Sampling) -> Estimate:
+    average = sample.average
+    if average == "binary":
+        return of_class(name, 1, sample, sampling)
+    # A mean of recalls weighted by the rows of the classes is the share of all of them that are hits.
+    if average == "micro" or (average == "weighted" and name == "recall"):
+        return _of_pairs(name, sample, sampling) if sample.multilabel else accuracy(sample, sampling)
+    if average == "macro" and name != "f1":
+        return mean_over_classes(name, sample, sampling)
+    formula = formulas.averaged_labels(name) if sample.multilabel else formulas.averaged_score(name)
+    return of_table(formula, sample, sampling, mean=average == "macro")
+
+
+def balanced_accuracy(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the mean recall of the classes that have rows."""
+    return mean_over_classes("balanced_accuracy", sample, sampling)
+
+
+def mcc(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the Matthews correlation."""
+    return of_table(formulas.mcc, sample, sampling, low=-1.0)
+
+
+def kappa(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate Cohen's kappa."""
+    return of_table(formulas.kappa, sample, sampling, low=-1.0)
+
+
+def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate precision, recall or F1 of one class.
+
+    Args:
+        name: "precision", "recall" or "f1": shares of the rows predicted as it, true, or either; F1 grows
+            with the last one.
+        k: The class.
+        sample: The rows.
+        sampling: How intervals are made.
+
+    Returns:
+        The estimate; 0 in [0, 1] where no row could tell.
+    """
+    hits, predicted, true = (float(part[k]) for part in sample.counts)
+    trials = {"precision": predicted, "recall": true, "f1": predicted + true - hits}[name]
+    if trials <= 0:
+        said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
+        return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", sampling.confidence)
+    if sample.equal:
+        interval = wilson_f1_interval if name == "f1" else wilson
+        return interval(int(hits), int(trials), confidence=sampling.confidence)
+    of_it, as_it = (
+        side[:, k] > 0 if sample.multilabel else side == k for side in (sample.y, sample.predicted)
+    )
+    rows = np.flatnonzero({"precision": as_it, "recall": of_it, "f1": of_it | as_it}[name])
+    return _share(sample, (of_it & as_it)[rows], rows, sampling, jaccard=name == "f1")
+
+
+def _of_pairs(name: str, sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate micro precision, recall or F1 of multilabel rows: shares of the (row, label) pairs."""
+    of_it, as_it = sample.y > 0, sample.predicted > 0
+    rows, labels = np.nonzero({"precision": as_it, "recall": of_it, "f1": of_it | as_it}[name])
+    if not (sample.rows[rows] > 0).any():
+        return Estimate(0.0, 0.0, 1.0, "undefined: no label is true or predicted", sampling.confidence)
+    return _share(sample, (of_it & as_it)[rows, labels], rows, sampling, jaccard=name == "f1")
+
+
+def _share(
+    sample: Sample,
+    right: NDArray[np.bool_],
+    rows: NDArray[np.int64],
+    sampling: Sampling,
+    *,
+    jaccard: bool = False,
+) -> Estimate:
+    """Estimate the share of hits among some rows, or pairs of a row and a label; or the F1 it stands for."""
+    shares = sample.shares(right, rows, np.zeros_like(rows), sampling.confidence)
+    value, trials = float(shares.values[0]), float(shares.trials[0])
+    low, high = wilson_limits(value * trials, trials, quantile(sampling.confidence))
+    method = "Wilson"
+    if jaccard:
+        value, low, high = (2 * j / (1 + j) for j in (value, low, high))
+        method = "Wilson, through the Jaccard share,"
+    method += f" on {times(trials, 'effective row')}"
+    return Estimate(value, min(low, value), max(high, value), method, sampling.confidence)
+
+
+def mean_over_classes(name: str, sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate macro precision, macro recall or balanced accuracy: the mean of the classes' shares.
+
+    Args:
+        name: "precision", "recall" or "balanced_accuracy" (recall of the classes that have rows).
+        sample: The rows.
+        sampling: How intervals are made.
+
+    Returns:
+        The mean with score limits. A class without a row to tell (in macro recall one that was predicted, in
+        macro precision one that was not) counts as 0, as scikit-learn has it, and could be anything.
+    """
+    hits, predicted, true = sample.counts
+    trials, side = (predicted, sample.predicted) if name == "precision" else (true, sample.y)
+    counted = true > 0 if name == "balanced_accuracy" else predicted + true > 0
+    counted = np.ones_like(counted) if sample.multilabel else counted
+    some, total = np.flatnonzero(trials > 0), int(counted.sum())
+    rows, classes = np.nonzero(side) if sample.multilabel else (np.arange(len(sample.p)), side)
+    values, worth = hits[some] / trials[some], trials[some]
+    method = "score limits of the mean over classes"
+    if len(some) and (sample.multilabel or not sample.equal):
+        right = (sample.y == sample.predicted)[rows, classes] if sample.multilabel else sample.right
+        values, worth = sample.shares(right, rows, np.searchsorted(some, classes), sampling.confidence)
+        method += f", on {times(float(worth.sum()), 'effective row')}"
+    value, low, high = float(values.sum()) / total, 0.0, 0.0
+    if len(some):
+        low, high = score_limits(values * worth, worth, quantile(sampling.confidence))
+    low, high = low * len(some) / total, (high * len(some) + total - len(some)) / total
+    method += _few_in_a_class(sample.units_of(rows, classes)[counted], sample, name) + _absent(counted)
+    return Estimate(value, min(low, value), max(high, value), method, sampling.confidence)
+
+
+def _few_in_a_class(units: Floats, sample: Sample, name: str) -> str:
+    fewest = float(units.min())
+    if fewest >= FEW_ROWS - 1e-9:
+        return ""
+    few = times(fewest, sample.unit)
+    if name == "precision":
+        return f" (unreliable: a class is predicted for {few})"
+    return f" (unreliable: a class {'has' if sample.groups is None else 'is in'} {few})"
+
+
+def _absent(counted: NDArray[np.bool_]) -> str:
+    """Say over how many classes a mean is, where not all of them occur."""
+    return "" if counted.all() else f", over {int(counted.sum()):,} of {len(counted):,} classes"
+
+
+def of_table(
+    formula: Formula, sample: Sample, sampling: Sampling, *, low: float = 0.0, mean: bool = False
+) -> Estimate:
+    """Estimate a metric of the class counts by bootstrap.
+
+    Args:
+        formula: Class counts (..., K) and an average to (...) values.
+        sample: The rows.
+        sampling: How intervals are made.
+        low: The smallest value the metric can have; the largest is 1.
+        mean: Whether it is a mean over the classes, each counting the same.
+
+    Returns:
+        The estimate.
+    """
+
+    def function(counts: ClassCounts) -> Floats:
+        # Sums of weights round: an MCC of -1.0000000000000002.
+        return np.clip(formula(counts, sample.average), low, 1.0)
+
+    by_table = sample.equal and not sample.multilabel
+    found = resampled_interval(
+        float(function(sample.drawn_counts)),
+        function(sample.draws(sampling)),
+        lambda: function(sample.posterior(sampling)),
+        support_of(sample.drawn_counts) if by_table else _support(function, sample),
+        confidence=sampling.confidence,
+        what="confusion matrix" if by_table else f"{sample.unit}s",
+        bounds=(low, 1.0),
+    )
+    if not mean or sample.multilabel:
+        return found
+    counted = sample.counts.predicted + sample.counts.true > 0
+    return replace(found, method=found.method + _absent(counted))
+
+
+def _support(function: Callable[[ClassCounts], Floats], sample: Sample) -> Support:
+    """Count the independent rows, or groups, that a metric of the class counts rests on."""
+    if sample.multilabel:
+        rows, classes = np.nonzero(sample.y)
+        hit = sample.predicted[rows, classes] > 0
+        counted = np.ones(sample.classes, dtype=bool)
+    else:
+        rows, classes, hit = np.arange(len(sample.p)), sample.y, sample.right
+        counted = sample.counts.predicted + sample.counts.true > 0
+    units = effective_units(sample.rows, sample.groups)
+    return Support(
+        sample.units_of(rows, classes)[counted],
+        sample.units_of(rows[hit], classes[hit])[sample.counts.true > 0],
+        *sample.outcomes(),
+        max(min(_freedom(function, sample), units - 1), 1.0),
+        sample.unit,
+    )
+
+
+def _freedom(function: Callable[[ClassCounts], Floats], sample: Sample) -> float:
+    """Return the degrees of freedom of the metric's variance, from the kurtosis of the units' influences."""
+    counts = sample.drawn_counts
+    if len(counts.true) > _MOST_CLASSES:
+        return np.inf
+    at, step = np.concatenate(counts) / float(sample.rows.sum()), 1e-6
+    steps = step * np.eye(len(at))
+    slope = function(split_counts(at + steps)) - function(split_counts(at - steps))
+    return degrees_of_freedom(sample.influence(*np.split(slope / (2 * step), 3)))
