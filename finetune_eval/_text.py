@@ -8,6 +8,7 @@ combining mark none.
 
 from __future__ import annotations
 
+import html
 import shutil
 import sys
 import unicodedata
@@ -21,6 +22,13 @@ _NARROWEST = 40
 # What joins letters or picks a glyph (Devanagari, Arabic, emoji) is part of the text although it is
 # invisible.
 _JOINERS = frozenset("\u200c\u200d")
+
+
+class Shown:
+    """What is printed as a text; a notebook shows that text too, where it is the last line of a cell."""
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
 
 
 def width() -> int:
@@ -192,12 +200,10 @@ def share(value: float) -> str:
         ('0.785', '0.9996', '1.000', '0.0004')
     """
     shown = f"{value:.3f}"
-    if shown not in ("1.000", "0.000", "-0.000") or value in (0.0, 1.0):
-        return shown
-    for digits in range(4, 17):
+    digits = 3
+    while abs(float(shown)) in (0.0, 1.0) and abs(value) not in (0.0, 1.0) and digits < 16:
+        digits += 1
         shown = f"{value:.{digits}f}"
-        if float(shown) not in (0.0, 1.0):
-            break
     return shown
 
 

@@ -31,24 +31,30 @@ MAY_IMPORT_KERAS = {"models", "training"}
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
-def imports_of(path):
-    """Every module imported anywhere in a file, but for what only a type checker reads."""
-    found = set()
+def imported(path):
+    """Yield every import of a file: the module, and whether it stands in a function or for type checkers."""
 
-    def visit(node):
+    def visit(node, where):
         for child in ast.iter_child_nodes(node):
+            inside = where
             if isinstance(child, ast.If) and "TYPE_CHECKING" in ast.dump(child.test):
-                continue
+                inside = "types"
+            elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+                inside = child.name
             if isinstance(child, ast.Import):
-                found.update(alias.name for alias in child.names)
+                yield from ((alias.name, where) for alias in child.names)
             elif isinstance(child, ast.ImportFrom):
                 assert child.level == 0, f"{path}: imports are absolute"
-                found.add(child.module)
-                found.update(f"{child.module}.{alias.name}" for alias in child.names)
-            visit(child)
+                yield child.module, where
+                yield from ((f"{child.module}.{alias.name}", where) for alias in child.names)
+            yield from visit(child, inside)
 
-    visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), "")
+
+
+def imports_of(path):
+    """Every module imported anywhere in a file, but for what only a type checker reads."""
+    return {name for name, where in imported(path) if where != "types"}
 
 
 def stage_of(path):
@@ -109,3 +115,67 @@ def test_statistics_are_built_one_upon_the_other(name):
     found = imports_of(PACKAGE / "evaluation" / f"{name}.py")
     used = {part.split(".")[2] for part in found if part.startswith(f"{inside}.")}
     assert used <= set(STATISTICS[: STATISTICS.index(name)])
+
+
+# What is said of an evaluation is made above the record, and only `print` needs it.
+DOWN_FROM_ABOVE = {("finetune_eval.evaluation._result", "finetune_eval.evaluation._summary")}
+
+
+def name_of(path):
+    return ".".join(("finetune_eval", *path.relative_to(PACKAGE).with_suffix("").parts)).removesuffix(
+        ".__init__"
+    )
+
+
+def circles(edges):
+    """Groups of files that import one another, by Tarjan 1972; `edges` maps a file to those it imports."""
+    index, low, stack, found = {}, {}, [], []
+
+    def visit(one):
+        index[one] = low[one] = len(index)
+        stack.append(one)
+        for other in sorted(edges[one]):
+            if other not in index:
+                visit(other)
+            if other in stack:
+                low[one] = min(low[one], low[other])
+        if low[one] == index[one]:
+            group = stack[stack.index(one) :]
+            del stack[stack.index(one) :]
+            if len(group) > 1:
+                found.append(sorted(group))
+
+    for one in sorted(edges):
+        if one not in index:
+            visit(one)
+    return found
+
+
+def test_a_circle_is_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b", "c"}, "b": {"c"}, "c": set()}) == []
+
+
+def test_no_circle_of_files():
+    """Imports for type checkers and in functions count too; `from package import module` is the module's."""
+    names = {name_of(path) for path in MODULES}
+    edges = {}
+    for path in MODULES:
+        used = {name for name, _ in imported(path)} & names
+        packages = {name for name in used if any(other.startswith(f"{name}.") for other in used)}
+        edges[name_of(path)] = {
+            name for name in used - packages if (name_of(path), name) not in DOWN_FROM_ABOVE
+        }
+    assert circles(edges) == []
+
+
+def test_functions_import_nothing_of_ours():
+    """Only the commands do, which start without TensorFlow."""
+    files = {name_of(path) for path in MODULES if path.stem != "__init__"}
+    found = {
+        (name_of(path), name)
+        for path in MODULES
+        for name, where in imported(path)
+        if where not in ("", "types") and name in files and stage_of(path) != "cli"
+    }
+    assert found == DOWN_FROM_ABOVE

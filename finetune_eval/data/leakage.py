@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from finetune_eval import _checks, _rows
-from finetune_eval._text import counted, quoted, shorten, visible, wrap
+from finetune_eval._text import Shown, counted, quoted, shorten, visible, wrap
 from finetune_eval.data import edits, minhash
 from finetune_eval.data.minhash import jaccard, lsh_probability
 from finetune_eval.data.words import same_text
@@ -47,7 +47,7 @@ class _Match(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Leaks:
+class Leaks(Shown):
     """Test rows that are possibly also in the training rows.
 
     Attributes:

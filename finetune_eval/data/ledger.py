@@ -18,6 +18,7 @@ import numpy as np
 from rich.cells import cell_len
 
 from finetune_eval import _checks, _files, _text
+from finetune_eval._text import Shown
 from finetune_eval._text import counted as counted
 
 _HASH_CHARACTERS = 16  # 64 bits: two of a million different rows collide with probability 3e-8
@@ -110,7 +111,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class DataTrace:
+class DataTrace(Shown):
     """What happened to the rows, step by step, from the source to the model.
 
     Example:

@@ -16,7 +16,7 @@ import numpy as np
 
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._labels import ClassIndices
-from finetune_eval._text import counted
+from finetune_eval._text import Shown, counted
 from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.ledger import DataTrace, Step, normalise, rows_hash
 from finetune_eval.data.words import same_text
@@ -28,7 +28,7 @@ _NAMED = len("validation ")  # what stands before the rows of a part
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
+class Rows(Shown):
     """Rows of one split. Iterating gives `x`, then `y`, so that `model.fit(*rows)` works; `len` counts rows.
 
     Attributes:
@@ -77,7 +77,7 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class Dataset:
+class Dataset(Shown):
     """Rows split into training, validation and test, and what happened to them on the way.
 
     Attributes:

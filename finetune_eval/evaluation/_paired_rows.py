@@ -15,7 +15,7 @@ from finetune_eval.evaluation.metrics import row_brier
 from finetune_eval.evaluation.rankings import Ranking, ranking_influence
 
 if TYPE_CHECKING:
-    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation._result import Evaluation
 
 Floats = NDArray[np.float64]
 

@@ -6,16 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _files
-from finetune_eval.evaluation import _summary
-from finetune_eval.evaluation._trust import LeakScores
-from finetune_eval.evaluation.baselines import Baseline
+from finetune_eval._text import Shown, counted
 from finetune_eval.evaluation.calibration import Calibration
-from finetune_eval.evaluation.lockbox import Looks
-from finetune_eval.evaluation.records import Estimate
-from finetune_eval.evaluation.slices import Slice, SliceSearch, worst_rows
+from finetune_eval.evaluation.records import (
+    Baseline,
+    ClassScore,
+    Estimate,
+    LeakScores,
+    Looks,
+    Slice,
+    SliceSearch,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,29 +29,8 @@ _RECORD, _ROWS = "evaluation.json", "predictions.parquet"
 _FORMAT = 2  # of evaluation.json; the first with checksums
 
 
-@dataclass(frozen=True)
-class ClassScore:
-    """How one class fares.
-
-    Attributes:
-        label: The class name.
-        support: Rows of this class (their weight, where rows are weighted).
-        predicted: Rows predicted as this class.
-        precision: Of the rows predicted as this class, the share that is.
-        recall: Of the rows of this class, the share that was predicted so.
-        f1: The harmonic mean of the two.
-    """
-
-    label: str
-    support: float
-    predicted: float
-    precision: Estimate
-    recall: Estimate
-    f1: Estimate
-
-
-@dataclass(frozen=True, eq=False)
-class Evaluation:
+@dataclass(frozen=True, eq=False, repr=False)
+class Evaluation(Shown):
     """What a model is worth on a set of rows; every number with its interval.
 
     Attributes:
@@ -132,7 +116,7 @@ class Evaluation:
     @property
     def worst_rows(self) -> pd.DataFrame:
         """The twenty rows with the highest loss, worst first."""
-        return worst_rows(self)
+        return rows_of_highest_loss(self.predictions, 20)
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""
@@ -151,7 +135,14 @@ class Evaluation:
     __hash__ = None  # type: ignore[assignment]
 
     def __str__(self) -> str:
+        from finetune_eval.evaluation import _summary  # what is said of a record is above it
+
         return _summary.text(self)
+
+    def __repr__(self) -> str:
+        scores = ", ".join(f"{name} {self.estimates[name]}" for name in ("accuracy", "f1", "loss"))
+        kind = "labels" if self.task == "multilabel" else "classes"
+        return f"<Evaluation of {counted(self.n, 'row')}, {len(self.labels):,} {kind}: {scores}>"
 
     def _record(self) -> dict[str, Any]:
         """Everything but the rows, as JSON data."""
@@ -251,3 +242,12 @@ class Evaluation:
             raise ValueError(
                 f"{str(folder / _RECORD)!r} is no evaluation of this library ({error})."
             ) from None
+
+
+def rows_of_highest_loss(predictions: pd.DataFrame, n: int) -> pd.DataFrame:
+    """Return the `n` rows of `Evaluation.predictions` of the highest loss, worst first."""
+    losses = predictions["loss"].to_numpy()
+    n = min(n, len(losses))
+    candidates = np.sort(np.argpartition(-losses, n - 1)[:n])
+    order = candidates[np.argsort(-losses[candidates], kind="stable")]
+    return predictions.iloc[order].reset_index(drop=True)

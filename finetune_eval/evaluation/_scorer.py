@@ -2,60 +2,32 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, quoted
+from finetune_eval.data.ledger import rows_hash, text_hash
+from finetune_eval.evaluation._inputs import names_of, read_probabilities
+from finetune_eval.evaluation._options import TASKS, Asked, Options, checked_options
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
-from finetune_eval.evaluation._result import ClassScore, Evaluation
+from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.metrics import METRICS, SMALLEST_PROBABILITY, confusion_matrix, row_loss
-from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.records import ClassScore, Estimate, Slice, SliceSearch
 from finetune_eval.evaluation.sample import Sample, Sampling
 from finetune_eval.evaluation.scores import of_class
-from finetune_eval.evaluation.slices import Slice, SliceSearch, search_slices
-from finetune_eval.evaluation.thresholds import Threshold, decided_rows_hash
+from finetune_eval.evaluation.slices import search_slices
+from finetune_eval.evaluation.thresholds import decided_rows_hash
 
 if TYPE_CHECKING:
     import pandas as pd
 
 # Rows of a class below which its interval is not to be trusted.
 SMALL_CLASS = 5
-
-
-@dataclass(frozen=True)
-class Options:
-    """Checked options of `evaluate_predictions`."""
-
-    average: str
-    chosen: Threshold | None
-    confidence: float
-    groups: NDArray[np.int64] | None
-    ids: Any
-    metadata: Any
-    n_resamples: int
-    seed: int
-    task: str
-    texts: list[str] | None
-    train: tuple[Any, NDArray[np.int64]] | None
-    features: Any  # a pair of arrays, a function of rows, or None
-    threshold: float | None
-    weights: NDArray[np.float64] | None
-
-    def of(self, rows: NDArray[np.int64]) -> Options:
-        """Return the options for some of the rows."""
-        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
-        if groups is not None and groups.max() == 0:
-            groups = None
-        weights = None if self.weights is None else self.weights[rows]
-        return dataclasses.replace(
-            self, ids=None, texts=None, metadata=None, chosen=None, groups=groups, weights=weights
-        )
 
 
 class Scorer:
@@ -206,16 +178,12 @@ class Scorer:
     def _hashes(self) -> list[str] | None:
         if self.options.texts is None:
             return None
-        from finetune_eval.data.ledger import text_hash
-
         return [text_hash(text) for text in self.options.texts]
 
     def _ids(self) -> Any:
         return np.arange(len(self.p)) if self.options.ids is None else np.asarray(self.options.ids)
 
     def _rows_hash(self) -> str:
-        from finetune_eval.data.ledger import rows_hash
-
         rows = self._ids() if self.options.texts is None else self.options.texts
         return rows_hash(rows, self.y)
 
@@ -296,6 +264,35 @@ class Scorer:
             columns["text_hash"] = pd.Series(hashes, dtype="str")
             columns["text"] = pd.Series(self.options.texts, dtype="str")
         return pd.DataFrame(columns)
+
+
+def scorer_of(
+    y_true: Any, probabilities: Any, asked: Asked, *, contents: Any = None
+) -> tuple[Scorer, tuple[str, ...]]:
+    """Read and check rows, probabilities and keywords; return what scores them, and notes on rounding."""
+    _checks.one_of("task", asked.task, TASKS)
+    _rows.same_order(
+        y_true=y_true,
+        probabilities=probabilities,
+        ids=asked.ids,
+        texts=asked.texts,
+        groups=asked.groups,
+        metadata=asked.metadata,
+        sample_weight=asked.sample_weight,
+    )
+    given = None if asked.labels is None else _labels.class_names(asked.labels)
+    p, named, rounded = read_probabilities(probabilities, asked.task, given)
+    names = names_of(given, named, y_true, p.shape[1])
+    read = _labels.read_many if asked.task == "multilabel" else _labels.read
+    y = read("y_true", y_true, names)
+    _checks.not_empty("y_true", y)
+    _checks.same_length("y_true", y, "probabilities", p)
+    return Scorer(y, p, names, checked_options(len(p), names, asked, contents=contents)), rounded
+
+
+def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:
+    """Score predictions and nothing else, for the inside of the library: the main metrics only, cheap."""
+    return scorer_of(y_true, probabilities, asked or Asked())[0].evaluation(full=False)
 
 
 def _listed(words: list[str]) -> str:

@@ -1,26 +1,25 @@
-"""An evaluation in plain text, 80 columns wide, for someone who is no statistician."""
+"""An evaluation in plain text, as wide as the terminal, for someone who is no statistician."""
 
 from __future__ import annotations
 
-import textwrap
 from typing import TYPE_CHECKING
 
 import numpy as np
+from rich.cells import cell_len
 
-from finetune_eval._text import counted
+from finetune_eval._text import counted, fill, pad, quoted, share, shorten, visible, width
 from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.evaluation.records import digits
 from finetune_eval.evaluation.slices import about_slices, possible_label_errors
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
 
-WIDTH = 80
 _LABEL_WIDTH = 14
 _MOST_COLUMNS = 8
+_ALL_SCORES = 74  # columns that the three scores of a class need; a narrower terminal gets two
 
 
 def text(result: Evaluation) -> str:
@@ -35,7 +34,7 @@ def text(result: Evaluation) -> str:
         _baselines(result),
         _detectable(result),
         _calibration(result),
-        _fill(thresholds.sentence(result)),
+        fill(thresholds.sentence(result)),
         _slices(result),
         _label_errors(result),
         _limits(result),
@@ -48,15 +47,11 @@ def headline(result: Evaluation) -> str:
     estimate = result.estimates["accuracy"]
     weighted = "weighted " if "weight" in result.predictions else ""
     right = "right" if result.task == "classification" else "right in every label"
-    return _fill(opening(result, f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"))
+    return fill(opening(result, f"{result.right:,} of {result.n:,} {right}: {weighted}accuracy {estimate}"))
 
 
 def _count(value: float) -> str:
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
-
-
-def _fill(sentence: str, indent: str = "") -> str:
-    return textwrap.fill(sentence, WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent))
 
 
 def _trust(result: Evaluation) -> str:
@@ -66,9 +61,9 @@ def _trust(result: Evaluation) -> str:
         sentences.append(result.looks.verdict)
     if result.leaks is not None and result.leaks.rows:
         sentences.insert(0, result.leaks.verdict)
-    lines = [_fill(sentence, "! ") for sentence in sentences]
+    lines = [fill(sentence, indent="! ") for sentence in sentences]
     if result.leaks is not None and not result.leaks.rows:
-        lines.append(_fill(result.leaks.verdict))
+        lines.append(fill(result.leaks.verdict))
     lines.append(f"Test rows {result.rows_hash}")
     return "\n".join(lines)
 
@@ -81,11 +76,11 @@ def _scope(result: Evaluation) -> str:
     if result.task == "classification":
         label, most = result.majority
         total = float(result.confusion_matrix.sum())
-        counts = [f"{_count(score.support)} {score.label!r}" for score in result.per_class]
+        counts = [f"{_count(score.support)} {quoted(score.label)}" for score in result.per_class]
         if len(counts) <= 6:
             lines.append(f"Rows: {', '.join(counts)}.")
         lines.append(
-            f"Always answering {label!r} would be right on {_count(most)} of {_count(total)} "
+            f"Always answering {quoted(label)} would be right on {_count(most)} of {_count(total)} "
             f"({most / total:.3f})."
         )
     accuracy = result.estimates["accuracy"]
@@ -101,7 +96,7 @@ def _scope(result: Evaluation) -> str:
         if needed > result.n:
             sentence += f"; +-{target * 100:g} would take about {needed:,} rows"
     lines.append(sentence + ".")
-    return "\n".join(_fill(line) for line in lines)
+    return "\n".join(fill(line) for line in lines)
 
 
 def _baselines(result: Evaluation) -> str:
@@ -112,11 +107,11 @@ def _baselines(result: Evaluation) -> str:
 
 def _detectable(result: Evaluation) -> str:
     """Say which difference to another model these rows could show."""
-    return _fill(detectable_sentence(result))
+    return fill(detectable_sentence(result))
 
 
 def _limits(result: Evaluation) -> str:
-    return _fill(
+    return fill(
         f"Intervals: {result.confidence * 100:g} %; they cover the choice of these rows only, not the "
         "randomness of training and not drift."
     )
@@ -128,26 +123,27 @@ def _round(value: float) -> int:
 
 
 def _metrics(result: Evaluation) -> str:
-    average = {"binary": f"of {result.labels[1]!r}"}.get(result.average, result.average)
+    average = {"binary": f"of {quoted(result.labels[1])}"}.get(result.average, result.average)
     # Evaluations of earlier versions keep their metrics in another order.
     names = [name for name in METRICS if name in result.estimates]
     names += [name for name in result.estimates if name not in METRICS]
     methods = list(dict.fromkeys(result.estimates[name].method for name in names))
-    lines = [f"{'metric':<34} {'value':>7}  {'interval':<18} method"]
+    room = max(12, min(34, width() - 37))
+    lines = [f"{'metric':<{room}} {'value':>7}  {'interval':<18} method"]
     for name in names:
         estimate = result.estimates[name]
         title = METRICS[name].title if name in METRICS else name
         if name in METRICS and METRICS[name].averaged:
             title = f"{title} ({average})"
-        interval = f"[{digits(estimate.low)}, {digits(estimate.high)}]"
+        interval = f"[{share(estimate.low)}, {share(estimate.high)}]"
         mark = methods.index(estimate.method) + 1
-        lines.append(f"{_cut(title, 34):<34} {digits(estimate.value):>7}  {interval:<18} ({mark})")
-    lines += [_fill(method, f"({mark}) ") for mark, method in enumerate(methods, start=1)]
+        lines.append(f"{pad(_cut(title, room), room)} {share(estimate.value):>7}  {interval:<18} ({mark})")
+    lines += [fill(method, indent=f"({mark}) ") for mark, method in enumerate(methods, start=1)]
     return "\n".join(lines)
 
 
-def _cut(word: str, width: int) -> str:
-    return word if len(word) <= width else word[: width - 3] + "..."
+def _cut(word: str, most: int) -> str:
+    return shorten(visible(word), most)
 
 
 def _confusion(result: Evaluation) -> str:
@@ -155,17 +151,17 @@ def _confusion(result: Evaluation) -> str:
     if len(labels) > _MOST_COLUMNS:
         return _pairs(result)
     cells = [[_count(value) for value in row] for row in matrix]
-    room = (WIDTH - _LABEL_WIDTH - 2) // len(labels) - 2
+    room = (width() - _LABEL_WIDTH - 2) // len(labels) - 2
     heads = [_cut(label, max(room, 4)) for label in labels]
-    widths = [max(len(head), *(len(row[k]) for row in cells)) for k, head in enumerate(heads)]
-    if _LABEL_WIDTH + sum(width + 2 for width in widths) > WIDTH:
+    widths = [max(cell_len(head), *(len(row[k]) for row in cells)) for k, head in enumerate(heads)]
+    if _LABEL_WIDTH + sum(w + 2 for w in widths) > width():
         return _pairs(result)
-    side = max(len("true"), *map(len, labels))
-    title = "Confusion matrix (rows: what is true; columns: what was predicted)"
-    lines = [title, " " * side + "".join(f"  {head:>{w}}" for head, w in zip(heads, widths, strict=True))]
-    for label, row in zip(labels, cells, strict=True):
+    side = max(len("true"), *map(cell_len, labels))
+    lines = fill("Confusion matrix (rows: what is true; columns: what was predicted)").split("\n")
+    for label, row in zip(["", *labels], [heads, *cells], strict=True):
         lines.append(
-            f"{label:<{side}}" + "".join(f"  {cell:>{w}}" for cell, w in zip(row, widths, strict=True))
+            pad(label, side)
+            + "".join(f"  {pad(cell, w, right=True)}" for cell, w in zip(row, widths, strict=True))
         )
     return "\n".join(lines)
 
@@ -175,11 +171,11 @@ def _pairs(result: Evaluation) -> str:
     matrix = result.confusion_matrix
     true, predicted = np.nonzero(matrix)
     pairs = [(float(matrix[i, j]), int(i), int(j)) for i, j in zip(true, predicted, strict=True) if i != j]
-    lines = [f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)"]
+    lines = [fill(f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)")]
     for rows, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
         lines.append(
-            f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {_cut(result.labels[i], 20)!r}, "
-            f"predicted {_cut(result.labels[j], 20)!r}"
+            f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {quoted(result.labels[i], 20)}, "
+            f"predicted {quoted(result.labels[j], 20)}"
         )
     return "\n".join(lines)
 
@@ -189,15 +185,16 @@ def _classes(result: Evaluation) -> str:
     shown = ranked[:20]
     rows = [_count(score.support) for score in shown]
     count_width = max(4, *map(len, rows))
-    label_width = min(max(5, *(len(score.label) for score in shown)), WIDTH - count_width - 3 - 55)
-    lines = [f"{'class':<{label_width}} {'rows':>{count_width}}  {'precision':<18} {'recall':<18} F1"]
+    names = ("precision", "recall", "f1") if width() >= _ALL_SCORES else ("recall", "f1")
+    room = max(8, width() - count_width - 3 - (19 * len(names) - 2))
+    label_width = min(max(5, *(cell_len(visible(score.label)) for score in shown)), room)
+    heads = " ".join(f"{METRICS[name].title:<18}" for name in names).rstrip()
+    lines = [f"{'class':<{label_width}} {'rows':>{count_width}}  {heads}"]
     for score, support in zip(shown, rows, strict=True):
-        numbers = " ".join(
-            f"{f'{item.value:.2f} [{item.low:.2f}, {item.high:.2f}]':<18}"
-            for item in (score.precision, score.recall, score.f1)
-        )
-        label = _cut(score.label, label_width)
-        lines.append(f"{label:<{label_width}} {support:>{count_width}}  {numbers}".rstrip())
+        scores = [getattr(score, name) for name in names]
+        numbers = " ".join(f"{f'{one.value:.2f} [{one.low:.2f}, {one.high:.2f}]':<18}" for one in scores)
+        label = pad(_cut(score.label, label_width), label_width)
+        lines.append(f"{label} {support:>{count_width}}  {numbers}".rstrip())
     if len(ranked) > len(shown):
         lines.append(f"... and {len(ranked) - len(shown)} classes with a higher recall")
     return "\n".join(lines)
@@ -209,8 +206,8 @@ def _calibration(result: Evaluation) -> str:
     parts = result.calibration.brier
     return "\n".join(
         [
-            _fill(f"Calibration. {result.calibration.verdict}"),
-            _fill(
+            fill(f"Calibration. {result.calibration.verdict}"),
+            fill(
                 f"Brier {parts.brier:.3f} = reliability {parts.reliability:.3f} - resolution "
                 f"{parts.resolution:.3f} + uncertainty {parts.uncertainty:.3f} + within bins "
                 f"{parts.within:.3f}"
@@ -220,10 +217,10 @@ def _calibration(result: Evaluation) -> str:
 
 
 def _slices(result: Evaluation) -> str:
-    lines = [_fill(sentence) for sentence in about_slices(result)]
+    lines = [fill(sentence) for sentence in about_slices(result)]
     weak = [str(one) for one in result.slices if one.weak][:10]
     if weak:
-        head = f"{'':<38} {'rows':>7}  {'accuracy':<20}  rest"
+        head = f"{'':<{max(12, width() - 42)}} {'rows':>7}  {'accuracy':<20}  rest"
         lines = ["Weaker than the rest (false discovery rate 5 %)", head, *weak, *lines]
     return "\n".join(lines)
 
@@ -236,9 +233,9 @@ def _label_errors(result: Evaluation) -> str:
     if not len(found):
         return ""
     rows = [
-        f"row {identity} ({_cut(label, 20)!r}, but {p:.2f} {_cut(suggested, 20)!r})"
+        f"row {identity} ({quoted(label, 20)}, but {p:.2f} {quoted(suggested, 20)})"
         for identity, label, suggested, p in zip(
             found["id"], found["label"], found["suggested"], found["p_suggested"], strict=True
         )
     ]
-    return _fill(f"Possible label errors, to be looked at: {'; '.join(rows)}.")
+    return fill(f"Possible label errors, to be looked at: {'; '.join(rows)}.")

@@ -2,62 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval._text import counted, quoted, visible
 from finetune_eval.data.words import same_text
-from finetune_eval.evaluation.records import Estimate
-from finetune_eval.runs import Run
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
-    from finetune_eval.evaluation.baselines import Baseline
+    from finetune_eval.evaluation.records import Baseline
 
 _NEARLY_EVERY = 0.99  # of the rows have the same answer: said as a warning
-
-
-@dataclass(frozen=True)
-class LeakScores:
-    """What a model is worth with and without the test rows that may be in the training rows too.
-
-    Attributes:
-        n_train: Training rows looked at.
-        n_test: Test rows looked at.
-        counts: Possible leaks of each kind: "exact", "normalised", "near".
-        rows: Which test rows.
-        examples: Kind, similarity, test row, its text, training row, its text.
-        without: The estimates on the other test rows; empty where there are none, or nothing leaked.
-        limits: What would not have been found.
-        templates: How many test rows share a template with training rows, in a sentence; may be empty.
-    """
-
-    n_train: int
-    n_test: int
-    counts: dict[str, int]
-    rows: tuple[int, ...]
-    examples: tuple[tuple[str, float, int, str, int, str], ...]
-    without: dict[str, Estimate]
-    limits: str = ""
-    templates: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """Say how much leaked, what is left of the accuracy without, and what would not have been found."""
-        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
-        limits = f" ({self.limits})" if self.limits else ""
-        templates = f" {self.templates}" if self.templates else ""
-        if not self.rows:
-            return f"No possible leak found: {looked}{limits}.{templates}"
-        kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
-        start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
-        if not self.without:
-            return f"{start} No test row is left without them."
-        return f"{start} Without them{limits}: accuracy {self.without['accuracy']}.{templates}"
 
 
 def only_answer(evaluation: Evaluation) -> str:
@@ -136,37 +93,3 @@ def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
             "both right."
         )
     return out
-
-
-def _rows_of_run(folder: Path) -> tuple[Any, Any]:
-    """Return the training texts and the names of their classes, as a run keeps them in `train.parquet`."""
-    path = folder / "train.parquet"
-    if not path.is_file():
-        missing = "has no train.parquet" if folder.is_dir() else "is no folder"
-        raise FileNotFoundError(
-            f"`train` {str(folder)!r} {missing}; pass the folder of a run that kept its training rows, or "
-            "the rows themselves as a pair (x, y)."
-        )
-    return Run(folder).training_rows()
-
-
-def pair_of_rows(train: Any) -> tuple[Any, Any]:
-    """Return the x and y of `train`: the folder of a run, a pair, or anything that unpacks into one."""
-    if isinstance(train, (str, Path)):
-        train = _rows_of_run(Path(train))
-    try:
-        x, y = train
-    except (TypeError, ValueError):
-        raise ValueError(
-            "`train` must be the training rows as a pair (x, y), such as `dataset.train`, or the folder of a "
-            "run; got "
-            f"{type(train).__name__}."
-        ) from None
-    if len(x) != len(y):
-        raise ValueError(
-            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and "
-            f"{counted(len(y), 'label')}."
-        )
-    if len(x) == 0:
-        raise ValueError("`train` has no rows; at least one is needed.")
-    return x, y

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,9 +11,11 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval.data.words import units, words
+from finetune_eval.evaluation._options import Asked
+from finetune_eval.evaluation._scorer import score_only
 from finetune_eval.evaluation.comparison import compare
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.records import Baseline
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -31,33 +31,6 @@ __all__ = [
 MAJORITY = "the majority class"
 TFIDF = "TF-IDF + logistic regression"
 FROZEN = "logistic regression on frozen features"
-
-
-@dataclass(frozen=True)
-class Baseline:
-    """A simple model on the same test rows, compared with the one that was evaluated.
-
-    Attributes:
-        name: What it is.
-        estimates: Its accuracy, F1, loss, ... with their intervals.
-        metric: The metric of the comparison.
-        difference: The evaluated model less the baseline, with the paired interval.
-        p_value: Of the paired test.
-        outcome: "better" (the evaluated model is), "worse", "no difference that matters", "cannot tell yet"
-            or "identical answers".
-        verdict: What came of it, in a few sentences.
-    """
-
-    name: str
-    estimates: dict[str, Estimate]
-    metric: str
-    difference: Estimate
-    p_value: float
-    outcome: str
-    verdict: str
-
-    def __str__(self) -> str:
-        return textwrap.fill(self.verdict, 80)
 
 
 def majority_probabilities(y_train: Any, n: int, classes: int) -> NDArray[np.float64]:
@@ -198,8 +171,6 @@ def compare_with_baseline(
     Raises:
         ValueError: The probabilities do not fit the rows.
     """
-    from finetune_eval.evaluation.evaluate import Asked, score_only
-
     frame = evaluation.predictions
     asked = Asked(
         labels=evaluation.labels,

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval._text import p_value
+from finetune_eval._text import Shown, p_value
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
 from finetune_eval.evaluation._reliability import Deviation, binned, debiased, deviation, error, simulated
 from finetune_eval.evaluation.proportions import effective_wilson, wilson
@@ -83,7 +83,7 @@ class BrierParts:
 
 
 @dataclass(frozen=True)
-class Calibration:
+class Calibration(Shown):
     """How far the probabilities can be taken at their word.
 
     Attributes:

@@ -51,7 +51,7 @@ from finetune_eval.evaluation.significance import (
 from finetune_eval.evaluation.totals import TotalsComparison, compare_totals
 
 if TYPE_CHECKING:
-    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation._result import Evaluation
 
 __all__ = [
     "Comparison",

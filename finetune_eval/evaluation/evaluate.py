@@ -17,29 +17,26 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted
+from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation import _outputs
-from finetune_eval.evaluation._inputs import names_of, read_probabilities
-from finetune_eval.evaluation._result import ClassScore, Evaluation
-from finetune_eval.evaluation._scorer import Options, Scorer
-from finetune_eval.evaluation._trust import LeakScores, pair_of_rows
+from finetune_eval.evaluation._options import TASKS, Asked, checked_options
+from finetune_eval.evaluation._result import Evaluation
+from finetune_eval.evaluation._scorer import Scorer, scorer_of
 from finetune_eval.evaluation.baselines import (
     FROZEN,
     MAJORITY,
     TFIDF,
-    Baseline,
     compare_with_baseline,
     feature_probabilities,
     majority_probabilities,
     tfidf_probabilities,
 )
 from finetune_eval.evaluation.lockbox import look, not_counted
-from finetune_eval.evaluation.metrics import resolve_average
+from finetune_eval.evaluation.records import Baseline, ClassScore, LeakScores
 from finetune_eval.evaluation.thresholds import Threshold
 
 __all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]
-
-TASKS = ("classification", "multilabel")
 
 
 def evaluate(
@@ -153,7 +150,7 @@ def evaluate(
         seed=seed,
     )
     contents = rows if texts is None and not isinstance(x, dict) else None
-    _checked_options(len(rows), names, asked, contents=contents)
+    checked_options(len(rows), names, asked, contents=contents)
     output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
     if isinstance(output, np.ndarray) and len(output) != len(rows):
         raise ValueError(
@@ -330,28 +327,6 @@ def evaluate_predictions(
     return _evaluate(y_true, probabilities, asked)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Asked:
-    """The keywords of `evaluate_predictions` as they came."""
-
-    labels: Any = None
-    ids: Any = None
-    texts: Any = None
-    groups: Any = None
-    metadata: Any = None
-    sample_weight: Any = None
-    average: str = "auto"
-    confidence: float = 0.95
-    threshold: float | Threshold | None = None
-    task: str = "classification"
-    train: Any = None
-    features: Any = None
-    baselines: bool = True
-    lockbox: bool | str | Path | None = None
-    n_resamples: int = 2000
-    seed: int = 0
-
-
 def _evaluate(
     y_true: Any,
     probabilities: Any,
@@ -359,7 +334,6 @@ def _evaluate(
     *,
     contents: Any = None,
     notes: tuple[str, ...] = (),
-    scores_only: bool = False,
 ) -> Evaluation:
     """Check everything, score, and add what needs more than the probabilities.
 
@@ -370,30 +344,10 @@ def _evaluate(
         contents: (n, ...) the rows as numbers, where they are no texts; they are hashed and looked for in the
             training rows.
         notes: More warnings.
-        scores_only: The main metrics only; no calibration, slices, baselines or anything else.
     """
-    _checks.one_of("task", asked.task, TASKS)
-    _rows.same_order(
-        y_true=y_true,
-        probabilities=probabilities,
-        ids=asked.ids,
-        texts=asked.texts,
-        groups=asked.groups,
-        metadata=asked.metadata,
-        sample_weight=asked.sample_weight,
-    )
-    given = None if asked.labels is None else _labels.class_names(asked.labels)
-    p, named, rounded = read_probabilities(probabilities, asked.task, given)
-    names = names_of(given, named, y_true, p.shape[1])
-    read = _labels.read_many if asked.task == "multilabel" else _labels.read
-    y = read("y_true", y_true, names)
-    _checks.not_empty("y_true", y)
-    _checks.same_length("y_true", y, "probabilities", p)
-    checked = _checked_options(len(p), names, asked, contents=contents)
-    scorer = Scorer(y, p, names, checked)
-    result = scorer.evaluation(full=not scores_only)
-    if scores_only:
-        return result
+    scorer, rounded = scorer_of(y_true, probabilities, asked, contents=contents)
+    checked, y = scorer.options, scorer.y
+    result = scorer.evaluation()
     warnings = (*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes)
     slices, search = scorer.slices()
     result = dataclasses.replace(
@@ -436,17 +390,10 @@ def _repeated_ids(ids: Any, y: NDArray[np.int64]) -> list[str]:
     return [f"{extra:,} of {counted(len(y), 'row')} {verb} of other rows and count twice{contradict}."]
 
 
-def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:
-    """Score predictions and nothing else, for the inside of the library: cheap."""
-    return _evaluate(y_true, probabilities, asked or Asked(), scores_only=True)
-
-
 def _leaks(scorer: Scorer, rows: Any) -> LeakScores | None:
     """Look for the test rows among the training rows; score without those that are there."""
     if rows is None:
         return None
-    from finetune_eval.data.leakage import find_leaks
-
     assert scorer.options.train is not None
     found = find_leaks(scorer.options.train[0], rows)
     clean, weights = np.asarray(found.clean_rows, dtype=np.int64), scorer.options.weights
@@ -487,122 +434,3 @@ def _baselines(result: Evaluation, scorer: Scorer, content: Any) -> Iterator[Bas
         given = options.features
         train_features, features = (given(x_train), given(content)) if callable(given) else given
         yield compared(FROZEN, feature_probabilities(train_features, y_train, features, classes=classes))
-
-
-def _checked_options(
-    n: int, labels: tuple[str, ...] | None, asked: Asked, *, contents: Any = None
-) -> Options:
-    """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
-    average, threshold = asked.average, asked.threshold
-    if labels is not None:
-        if asked.task == "multilabel":
-            _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
-            average = "macro" if average == "auto" else average
-            _no_joining(labels)
-        else:
-            average = resolve_average(average, len(labels))
-    chosen = threshold if isinstance(threshold, Threshold) else None
-    if threshold is not None:
-        threshold = threshold.value if isinstance(threshold, Threshold) else threshold
-        threshold = _checks.number("threshold", threshold, above=0, below=1)
-        if asked.task == "classification" and labels is not None and len(labels) != 2:
-            raise ValueError(
-                f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
-            )
-    groups = None if asked.groups is None else _rows.groups("groups", asked.groups, n)
-    if groups is not None and groups.max() == 0:
-        raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
-    weights = None if asked.sample_weight is None else _rows.weights("sample_weight", asked.sample_weight, n)
-    texts = None
-    if asked.texts is not None:
-        texts = _rows.texts("texts", asked.texts).tolist()
-        if len(texts) != n:
-            raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
-    train, features = _training_rows(asked.train, asked.features, labels, n)
-    if callable(features) and texts is None and contents is None:
-        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
-    ids = None if asked.ids is None else _ids(asked.ids, n)
-    if asked.lockbox not in (None, False) and texts is None and ids is None and contents is None:
-        raise ValueError(
-            "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."
-        )
-    return Options(
-        average=average,
-        chosen=chosen,
-        train=train,
-        features=features,
-        confidence=_checks.number("confidence", asked.confidence, above=0, below=1),
-        groups=groups,
-        ids=ids,
-        metadata=_metadata(asked.metadata, n),
-        n_resamples=_checks.positive_int(
-            "n_resamples", asked.n_resamples, minimum=100, maximum=_checks.MOST_RESAMPLES
-        ),
-        seed=_checks.positive_int("seed", asked.seed, minimum=0),
-        task=asked.task,
-        texts=texts,
-        threshold=threshold,
-        weights=weights,
-    )
-
-
-def _ids(values: Any, n: int) -> NDArray[Any]:
-    """Return (n,) whole numbers or texts: what names the rows."""
-    ids = _rows.one_a_row("ids", values, n)
-    absent = _rows.missing(ids)
-    names = ["" if gone else str(value) for gone, value in zip(absent, ids.tolist(), strict=True)]
-    if "" in names:
-        raise ValueError(f"`ids` has no id in row {names.index('')}; give every row one.")
-    return ids if ids.dtype.kind in "iu" else _rows.texts("ids", names)
-
-
-def _no_joining(labels: tuple[str, ...]) -> None:
-    """Refuse names that cannot be told apart once the names of a row's labels are joined by " + "."""
-    for name in labels:
-        if " + " in f" {name} ":
-            raise ValueError(
-                "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of "
-                f"a row; got {name!r}. Call it something else."
-            )
-
-
-def _metadata(values: Any, n: int) -> Any:
-    if values is None:
-        return None
-    if not isinstance(values, dict) and not hasattr(values, "columns"):
-        raise TypeError(
-            f"`metadata` must be a DataFrame or a dictionary of columns; got {type(values).__name__}."
-        )
-    for name in values if isinstance(values, dict) else values.columns:
-        column = values[name]
-        if isinstance(column, (str, bytes, set, frozenset, dict)) or not hasattr(column, "__len__"):
-            raise TypeError(f"`metadata` must be columns of values; {name!r} is a {type(column).__name__}.")
-        if len(column) != n:
-            raise ValueError(
-                f"`metadata` must have one value for each of the {n} rows; column {name!r} has {len(column)}."
-            )
-    return values
-
-
-def _training_rows(
-    train: Any, features: Any, labels: tuple[str, ...] | None, n: int
-) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
-    if train is None:
-        if features is not None:
-            raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
-        return None, None
-    x, y = pair_of_rows(train)
-    indices = np.empty(0, dtype=np.int64) if labels is None else _labels.read("train", y, labels)
-    if features is not None and not callable(features):
-        if not isinstance(features, (tuple, list)) or len(features) != 2:
-            raise ValueError(
-                "`features` must be a function of rows, or a pair of arrays: of the training rows, and of "
-                "these rows."
-            )
-        for name, part, rows in (("training", features[0], len(x)), ("test", features[1], n)):
-            if len(part) != rows:
-                raise ValueError(
-                    f"`features` must have one row for each {name} row; got {len(part)} for {rows}."
-                )
-        features = (features[0], features[1])
-    return (x, indices), features

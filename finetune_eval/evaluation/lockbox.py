@@ -15,15 +15,14 @@ import math
 import mmap
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from finetune_eval import _files
-from finetune_eval._text import counted, fill
 from finetune_eval.evaluation.power import normal_quantile
+from finetune_eval.evaluation.records import Looks
 from finetune_eval.evaluation.seeds import expected_best_of
 
 if TYPE_CHECKING:
@@ -39,59 +38,6 @@ _DIGITS = 4  # of the probabilities that tell models apart: the same model on ot
 _MOST_PARTS = 128
 _FEWEST_PARTS = 16
 _ROWS_OF_A_PART = 4
-
-
-@dataclass(frozen=True)
-class Looks:
-    """How often these test rows were looked at, this time included.
-
-    Attributes:
-        rows: Hash of the rows and their labels, whatever their order.
-        count: Looks so far.
-        models: How many different models (told apart by their probabilities) were scored.
-        best: Whether no other of them has a higher accuracy.
-        first: When the rows were first looked at (UTC).
-        luck: By how much the best of so many equally good models would look better than it is, on average.
-        correlation: How the errors of the models correlate, on average over the pairs, in [0, 1]: `luck` has
-            it in. None: it is not known, and `luck` is what independent errors give, which is the most.
-    """
-
-    rows: str
-    count: int
-    models: int
-    best: bool
-    first: str
-    luck: float
-    correlation: float | None = None
-
-    @property
-    def optimistic(self) -> bool:
-        """Whether the test set may have chosen the model: the best of several that it scored."""
-        return self.best and self.models > 1
-
-    @property
-    def verdict(self) -> str:
-        """Say in one or two sentences what the count means."""
-        if self.count == 1:
-            return "First recorded look at these test rows."
-        times = f"These test rows were looked at {counted(self.count, 'time')} since {self.first[:10]}"
-        if self.models == 1:
-            return f"{times}, always with the same model."
-        if not self.optimistic:
-            return f"{times}, with {self.models} models; others scored as well or better than this one."
-        luck = (
-            f"at most {100 * self.luck:.1f} points too good by luck; less, if they err on the same rows"
-            if self.correlation is None
-            else f"about {100 * self.luck:.1f} points too good by luck (their errors correlate by "
-            f"{self.correlation:.2f})"
-        )
-        return (
-            f"{times}, with {self.models} models, and this is the best of them: if it was chosen for that, "
-            f"its accuracy is optimistic. Were all {self.models} equally good, the best would look {luck}."
-        )
-
-    def __str__(self) -> str:
-        return fill(self.verdict)
 
 
 def home() -> Path:

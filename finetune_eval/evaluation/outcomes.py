@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from finetune_eval._text import counted, in_words, p_value, wrap
+from finetune_eval._text import Shown, counted, in_words, p_value, wrap
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import percent
 from finetune_eval.evaluation.records import Estimate
@@ -76,7 +76,7 @@ class Pair:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Shown):
     """Which model is better, and whether the difference is more than chance.
 
     Attributes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from finetune_eval._checks import number, positive_int
 
 if TYPE_CHECKING:
-    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation._result import Evaluation
 
 POWER = 0.8  # the usual probability with which a test should detect a difference
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval._checks import number, one_of, positive_int
-from finetune_eval._text import counted, fill, p_value
+from finetune_eval._text import Shown, counted, fill, p_value
 from finetune_eval.evaluation._paired_rows import check_same_rows
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.outcomes import (
@@ -25,7 +25,7 @@ from finetune_eval.evaluation.outcomes import (
 from finetune_eval.evaluation.records import Estimate
 
 if TYPE_CHECKING:
-    from finetune_eval.evaluation.evaluate import Evaluation
+    from finetune_eval.evaluation._result import Evaluation
 
 # Runs of a recipe below which the report says that there are few: the standard deviation of five normal
 # scores is off by a third (1 / sqrt(2 (n - 1))) as it is.
@@ -34,7 +34,7 @@ _NO_SPREAD = "; the runs score the same: their spread is taken as rounding to on
 
 
 @dataclass(frozen=True)
-class SeedSummary:
+class SeedSummary(Shown):
     """The scores of several runs that differ in their seed only.
 
     Attributes:
@@ -153,7 +153,7 @@ def evaluate_seeds(
 
 
 @dataclass(frozen=True)
-class SeedComparison:
+class SeedComparison(Shown):
     """Two recipes, each trained with several seeds.
 
     Attributes:

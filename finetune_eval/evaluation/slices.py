@@ -11,107 +11,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _text
-from finetune_eval._text import counted
+from finetune_eval import _checks
 from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
+from finetune_eval.evaluation._result import Evaluation, rows_of_highest_loss
 from finetune_eval.evaluation.proportions import effective_wilson, wilson
-from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.records import FALSE_DISCOVERIES, Estimate, Slice, SliceSearch
 from finetune_eval.evaluation.significance import benjamini_hochberg
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from finetune_eval.evaluation._result import Evaluation
-
 __all__ = ["ConfusedPair", "Slice", "confused_pairs", "find_slices", "possible_label_errors", "worst_rows"]
 
 SMALL = 30  # rows below which a slice is marked: its Wilson interval is wider than 30 points
 _SHOWN_WORDS = 20
-_RATE = 0.05  # false discoveries among the slices that are called weak
 _POWER = 0.8
-
-
-@dataclass(frozen=True)
-class Slice:
-    """Rows that have something in common.
-
-    Attributes:
-        column: What was looked at: "length", "word", or the name of a metadata column.
-        value: Which rows: "3 to 12 words", "not", "2020".
-        n: How many rows.
-        accuracy: The share of them that is right (of their weight, where rows have weights), with its Wilson
-            interval. A slice that is called weak was picked for looking bad: its interval is so much wider
-            that 95 % of the intervals of such slices cover (false coverage rate).
-        rest: The share of the other rows that is right.
-        p_value: One-sided: how often so few would be right if the slice were a random part of the rows.
-        q_value: The same after Benjamini-Hochberg over all slices looked at. Half of the false discoveries
-        are
-            allowed to the words, the other half in equal parts to the lengths and each column, however many
-            values it has.
-        small: Fewer than 30 rows (effective ones, where rows have weights).
-    """
-
-    column: str
-    value: str
-    n: int
-    accuracy: Estimate
-    rest: float
-    p_value: float
-    q_value: float
-    small: bool
-
-    @property
-    def weak(self) -> bool:
-        """Whether the slice does worse than the rest at a false discovery rate of 5 %."""
-        return self.q_value <= _RATE
-
-    def __str__(self) -> str:
-        mark = "weak" if self.weak else "small" if self.small else ""
-        name = _text.shorten(_text.visible(f"{self.column}: {self.value}"), 38)
-        return f"{_text.pad(name, 38)} {self.n:>7,}  {self.accuracy}  {self.rest:.3f}  {mark}".rstrip()
-
-
-@dataclass(frozen=True)
-class SliceSearch:
-    """How far a search for weak slices went, and what it could have found.
-
-    Attributes:
-        parts: Lengths and values of columns that were looked at.
-        words: Words that were looked at.
-        left_out: Columns that were not looked at, each with the reason.
-        rows: The size of a part, for the next attribute.
-        points: By how much less of such a part would have to be right than of the other rows, in [0, 1], for
-            it to be found with a probability of 80 %; None where not even a part that is all wrong would be.
-    """
-
-    parts: int
-    words: int
-    left_out: tuple[tuple[str, str], ...]
-    rows: int
-    points: float | None
-
-    @property
-    def nothing_found(self) -> str:
-        """Say that no slice is weak, and how weak one would have had to be."""
-        looked = counted(self.parts, "part") + (f" and {counted(self.words, 'word')}" if self.words else "")
-        part = f"a part of {counted(self.rows, 'row')}"
-        if self.points is None:
-            power = f"Not even {part} that are all wrong would be found with 80 % probability"
-        else:
-            power = (
-                f"A{part[1:]} must be about {100 * self.points:.0f} points worse to be found with 80 % "
-                "probability"
-            )
-        return f"No part of the rows was found that does worse than the rest, among {looked}. {power}."
-
-    @property
-    def not_looked_at(self) -> str:
-        """Name the columns that were left out, and why; nothing where there are none."""
-        if not self.left_out:
-            return ""
-        listed = ", ".join(f"{_text.quoted(column)} ({reason})" for column, reason in self.left_out)
-        return f"Not looked at for weak parts: {listed}."
 
 
 _PICKED = (
@@ -204,14 +119,16 @@ def search_slices(
     p = _fisher_lower(*_whole(share, units, up=True), *_whole(other, others, up=False))
     penalty = sums.penalty
     q = benjamini_hochberg(np.minimum(1.0, p * penalty / len(p)))
-    found = int(np.count_nonzero(q <= _RATE))
+    found = int(np.count_nonzero(q <= FALSE_DISCOVERIES))
     order = np.lexsort((share, p, q))
     is_word = sums.is_word
     shown = order[~is_word[order] | (np.cumsum(is_word[order]) <= _SHOWN_WORDS)]
 
     def interval(i: int) -> Estimate:
         level = confidence
-        if q[i] <= _RATE:  # R of m were selected: 1 - (1 - confidence) R / m, weighted as the test is
+        if (
+            q[i] <= FALSE_DISCOVERIES
+        ):  # R of m were selected: 1 - (1 - confidence) R / m, weighted as the test is
             level = 1 - (1 - confidence) * min(1.0, found / float(penalty[i]))
         if sample_weight is None:
             made = wilson(round(ours[i, 2]), int(ours[i, 0]), confidence=level)
@@ -239,7 +156,7 @@ def search_slices(
     n = int(total[1] ** 2 / total[3] + 1e-6)
     size = max(1, min(max(SMALL, n // 10), n // 2))
     given = penalty[~is_word] if (~is_word).any() else penalty
-    points = _findable(float(total[2] / total[1]), n, size, _RATE / float(np.median(given)))
+    points = _findable(float(total[2] / total[1]), n, size, FALSE_DISCOVERIES / float(np.median(given)))
     words = int(is_word.sum())
     return slices, SliceSearch(len(p) - words, words, left_out, size, points)
 
@@ -419,12 +336,7 @@ def worst_rows(evaluation: Evaluation, *, n: int = 20) -> pd.DataFrame:
         evaluation: Any evaluation.
         n: How many rows at most.
     """
-    n = _checks.positive_int("n", n)
-    losses = evaluation.predictions["loss"].to_numpy()
-    n = min(n, len(losses))
-    candidates = np.sort(np.argpartition(-losses, n - 1)[:n])
-    order = candidates[np.argsort(-losses[candidates], kind="stable")]
-    return evaluation.predictions.iloc[order].reset_index(drop=True)
+    return rows_of_highest_loss(evaluation.predictions, _checks.positive_int("n", n))
 
 
 def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFrame:

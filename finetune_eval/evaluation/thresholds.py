@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval._text import counted, quoted
+from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation import guarantees
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
 from finetune_eval.evaluation.goals import Goal, parse_goal
@@ -210,8 +211,6 @@ def _weights(sample_weight: Any, y: Integers, goal: Goal) -> Floats:
 
 def decided_rows_hash(y: NDArray[np.int64], p: NDArray[Any]) -> str:
     """Hash the rows a threshold decides: their labels and the probabilities of their second class."""
-    from finetune_eval.data.ledger import rows_hash
-
     return rows_hash(p[:, 1].astype(np.float64), y)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval._checks import number, one_of, positive_int
-from finetune_eval._text import counted, p_value, wrap
+from finetune_eval._text import Shown, counted, p_value, wrap
 from finetune_eval.evaluation._paired_differences import of_shares
 from finetune_eval.evaluation.disagreement import disagreement_text
 from finetune_eval.evaluation.outcomes import range_text
@@ -18,7 +18,7 @@ from finetune_eval.evaluation.significance import mcnemar_p_values
 
 
 @dataclass(frozen=True)
-class TotalsComparison:
+class TotalsComparison(Shown):
     """What two totals alone say about two models, and what they cannot.
 
     Attributes:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from finetune_eval import _checks
-from finetune_eval._text import width
+from finetune_eval._text import Shown, width
 
 _MARGIN = 11  # where what a stage did begins; the stage's name stands before it
 _LINES = 5  # at most this many lines of text or tokens: a review of 400 tokens is no drawing
@@ -39,7 +39,7 @@ class LayerStep:
 
 
 @dataclass(frozen=True)
-class PredictionTrace:
+class PredictionTrace(Shown):
     """One prediction, step by step; printing it gives a drawing as wide as the terminal, at most 80 columns.
 
     Attributes:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_eval import _checks, _files
-from finetune_eval._text import fill, width
+from finetune_eval._text import Shown, fill, width
 
 _WIDE = 79  # columns of the whole table; a narrower terminal gets a narrower one
 _INDENT = 7  # where the split's name and the observation begin
@@ -75,7 +75,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class TrainingTrace:
+class TrainingTrace(Shown):
     """Every epoch of a training run; printing it gives a table and a chart that fit the terminal.
 
     Attributes:

@@ -1,0 +1,222 @@
+"""The keywords of an evaluation: as they came, and as they are once they were checked."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval import _checks, _labels, _rows
+from finetune_eval._text import counted
+from finetune_eval.evaluation.metrics import resolve_average
+from finetune_eval.evaluation.thresholds import Threshold
+from finetune_eval.runs import Run
+
+TASKS = ("classification", "multilabel")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """The keywords of `evaluate_predictions` as they came."""
+
+    labels: Any = None
+    ids: Any = None
+    texts: Any = None
+    groups: Any = None
+    metadata: Any = None
+    sample_weight: Any = None
+    average: str = "auto"
+    confidence: float = 0.95
+    threshold: float | Threshold | None = None
+    task: str = "classification"
+    train: Any = None
+    features: Any = None
+    baselines: bool = True
+    lockbox: bool | str | Path | None = None
+    n_resamples: int = 2000
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Options:
+    """Checked options of `evaluate_predictions`."""
+
+    average: str
+    chosen: Threshold | None
+    confidence: float
+    groups: NDArray[np.int64] | None
+    ids: Any
+    metadata: Any
+    n_resamples: int
+    seed: int
+    task: str
+    texts: list[str] | None
+    train: tuple[Any, NDArray[np.int64]] | None
+    features: Any  # a pair of arrays, a function of rows, or None
+    threshold: float | None
+    weights: NDArray[np.float64] | None
+
+    def of(self, rows: NDArray[np.int64]) -> Options:
+        """Return the options for some of the rows."""
+        groups = None if self.groups is None else np.unique(self.groups[rows], return_inverse=True)[1]
+        if groups is not None and groups.max() == 0:
+            groups = None
+        weights = None if self.weights is None else self.weights[rows]
+        return dataclasses.replace(
+            self, ids=None, texts=None, metadata=None, chosen=None, groups=groups, weights=weights
+        )
+
+
+def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, contents: Any = None) -> Options:
+    """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
+    average, threshold = asked.average, asked.threshold
+    if labels is not None:
+        if asked.task == "multilabel":
+            _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
+            average = "macro" if average == "auto" else average
+            _no_joining(labels)
+        else:
+            average = resolve_average(average, len(labels))
+    chosen = threshold if isinstance(threshold, Threshold) else None
+    if threshold is not None:
+        threshold = threshold.value if isinstance(threshold, Threshold) else threshold
+        threshold = _checks.number("threshold", threshold, above=0, below=1)
+        if asked.task == "classification" and labels is not None and len(labels) != 2:
+            raise ValueError(
+                f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
+            )
+    groups = None if asked.groups is None else _rows.groups("groups", asked.groups, n)
+    if groups is not None and groups.max() == 0:
+        raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
+    weights = None if asked.sample_weight is None else _rows.weights("sample_weight", asked.sample_weight, n)
+    texts = None
+    if asked.texts is not None:
+        texts = _rows.texts("texts", asked.texts).tolist()
+        if len(texts) != n:
+            raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
+    train, features = _training_rows(asked.train, asked.features, labels, n)
+    if callable(features) and texts is None and contents is None:
+        raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
+    ids = None if asked.ids is None else _ids(asked.ids, n)
+    if asked.lockbox not in (None, False) and texts is None and ids is None and contents is None:
+        raise ValueError(
+            "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."
+        )
+    return Options(
+        average=average,
+        chosen=chosen,
+        train=train,
+        features=features,
+        confidence=_checks.number("confidence", asked.confidence, above=0, below=1),
+        groups=groups,
+        ids=ids,
+        metadata=_metadata(asked.metadata, n),
+        n_resamples=_checks.positive_int(
+            "n_resamples", asked.n_resamples, minimum=100, maximum=_checks.MOST_RESAMPLES
+        ),
+        seed=_checks.positive_int("seed", asked.seed, minimum=0),
+        task=asked.task,
+        texts=texts,
+        threshold=threshold,
+        weights=weights,
+    )
+
+
+def _ids(values: Any, n: int) -> NDArray[Any]:
+    """Return (n,) whole numbers or texts: what names the rows."""
+    ids = _rows.one_a_row("ids", values, n)
+    absent = _rows.missing(ids)
+    names = ["" if gone else str(value) for gone, value in zip(absent, ids.tolist(), strict=True)]
+    if "" in names:
+        raise ValueError(f"`ids` has no id in row {names.index('')}; give every row one.")
+    return ids if ids.dtype.kind in "iu" else _rows.texts("ids", names)
+
+
+def _no_joining(labels: tuple[str, ...]) -> None:
+    """Refuse names that cannot be told apart once the names of a row's labels are joined by " + "."""
+    for name in labels:
+        if " + " in f" {name} ":
+            raise ValueError(
+                "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of "
+                f"a row; got {name!r}. Call it something else."
+            )
+
+
+def _metadata(values: Any, n: int) -> Any:
+    if values is None:
+        return None
+    if not isinstance(values, dict) and not hasattr(values, "columns"):
+        raise TypeError(
+            f"`metadata` must be a DataFrame or a dictionary of columns; got {type(values).__name__}."
+        )
+    for name in values if isinstance(values, dict) else values.columns:
+        column = values[name]
+        if isinstance(column, (str, bytes, set, frozenset, dict)) or not hasattr(column, "__len__"):
+            raise TypeError(f"`metadata` must be columns of values; {name!r} is a {type(column).__name__}.")
+        if len(column) != n:
+            raise ValueError(
+                f"`metadata` must have one value for each of the {n} rows; column {name!r} has {len(column)}."
+            )
+    return values
+
+
+def _training_rows(
+    train: Any, features: Any, labels: tuple[str, ...] | None, n: int
+) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
+    if train is None:
+        if features is not None:
+            raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
+        return None, None
+    x, y = _pair_of_rows(train)
+    indices = np.empty(0, dtype=np.int64) if labels is None else _labels.read("train", y, labels)
+    if features is not None and not callable(features):
+        if not isinstance(features, (tuple, list)) or len(features) != 2:
+            raise ValueError(
+                "`features` must be a function of rows, or a pair of arrays: of the training rows, and of "
+                "these rows."
+            )
+        for name, part, rows in (("training", features[0], len(x)), ("test", features[1], n)):
+            if len(part) != rows:
+                raise ValueError(
+                    f"`features` must have one row for each {name} row; got {len(part)} for {rows}."
+                )
+        features = (features[0], features[1])
+    return (x, indices), features
+
+
+def _rows_of_run(folder: Path) -> tuple[Any, Any]:
+    """Return the training texts and the names of their classes, as a run keeps them in `train.parquet`."""
+    path = folder / "train.parquet"
+    if not path.is_file():
+        missing = "has no train.parquet" if folder.is_dir() else "is no folder"
+        raise FileNotFoundError(
+            f"`train` {str(folder)!r} {missing}; pass the folder of a run that kept its training rows, or "
+            "the rows themselves as a pair (x, y)."
+        )
+    return Run(folder).training_rows()
+
+
+def _pair_of_rows(train: Any) -> tuple[Any, Any]:
+    """Return the x and y of `train`: the folder of a run, a pair, or anything that unpacks into one."""
+    if isinstance(train, (str, Path)):
+        train = _rows_of_run(Path(train))
+    try:
+        x, y = train
+    except (TypeError, ValueError):
+        raise ValueError(
+            "`train` must be the training rows as a pair (x, y), such as `dataset.train`, or the folder of a "
+            "run; got "
+            f"{type(train).__name__}."
+        ) from None
+    if len(x) != len(y):
+        raise ValueError(
+            f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and "
+            f"{counted(len(y), 'label')}."
+        )
+    if len(x) == 0:
+        raise ValueError("`train` has no rows; at least one is needed.")
+    return x, y
