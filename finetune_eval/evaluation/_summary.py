@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from rich.cells import cell_len
 
-from finetune_eval._text import counted, fill, pad, quoted, share, shorten, visible, width
+from finetune_eval._text import counted, fill, pad, quoted, share, shorten, visible, width, wrap
 from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
@@ -173,9 +173,10 @@ def _pairs(result: Evaluation) -> str:
     pairs = [(float(matrix[i, j]), int(i), int(j)) for i, j in zip(true, predicted, strict=True) if i != j]
     lines = [fill(f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)")]
     for rows, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
-        lines.append(
-            f"{_count(rows):>9} {'row is' if rows == 1 else 'rows are'} {quoted(result.labels[i], 20)}, "
-            f"predicted {quoted(result.labels[j], 20)}"
+        lines += wrap(
+            f"{'row is' if rows == 1 else 'rows are'} {quoted(result.labels[i], 20)}, predicted "
+            f"{quoted(result.labels[j], 20)}",
+            indent=f"{_count(rows):>9} ",
         )
     return "\n".join(lines)
 
