@@ -6,7 +6,24 @@ Importing this package imports neither TensorFlow nor Keras: each public name is
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # the same names, for editors and type checkers
+    from finetune_eval.data.leakage import find_leaks
+    from finetune_eval.data.ledger import DataTrace
+    from finetune_eval.data.sources import load_dataset
+    from finetune_eval.data.splits import split
+    from finetune_eval.evaluation.comparison import compare, compare_totals
+    from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+    from finetune_eval.evaluation.saved import load_predictions
+    from finetune_eval.evaluation.seeds import compare_seeds, evaluate_seeds
+    from finetune_eval.models.build import build_model, load_model, pretrained_features
+    from finetune_eval.models.tracing import trace_prediction
+    from finetune_eval.reports.card import write_card
+    from finetune_eval.reports.html import report
+    from finetune_eval.traces.training import TrainingTrace
+    from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
+    from finetune_eval.training.fine_tune import fine_tune
 
 __version__ = "0.1.0"
 
@@ -35,7 +52,30 @@ _HOME = {
     "write_card": "reports.card",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "ClassificationMetrics",
+    "DataTrace",
+    "EpochTrace",
+    "Evaluation",
+    "TrainingTrace",
+    "build_model",
+    "compare",
+    "compare_seeds",
+    "compare_totals",
+    "evaluate",
+    "evaluate_predictions",
+    "evaluate_seeds",
+    "find_leaks",
+    "fine_tune",
+    "load_dataset",
+    "load_model",
+    "load_predictions",
+    "pretrained_features",
+    "report",
+    "split",
+    "trace_prediction",
+    "write_card",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,11 @@
 """What is public, and what shape it has."""
 
+import ast
 import inspect
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -40,14 +43,35 @@ def test_every_public_thing_has_a_docstring_with_its_arguments(name):
     text = inspect.getdoc(thing)
     assert text and text.splitlines()[0].endswith((".", "?"))
     if inspect.isfunction(thing):
-        named = [p for p in inspect.signature(thing).parameters.values() if p.kind != p.VAR_POSITIONAL]
-        for parameter in named:
-            assert f"{parameter.name}" in text.split("Args:")[1], f"{name}({parameter.name}) is not described"
+        described = dict(re.findall(r"^    (\*?\w+): (\S.*)$", text.split("Args:\n")[1], flags=re.MULTILINE))
+        assert set(inspect.signature(thing).parameters) <= {name.lstrip("*") for name in described}
+        assert "Returns:" in text
+
+
+@pytest.mark.parametrize("name", fe.__all__)
+def test_every_keyword_is_spelled_out(name):
+    thing = getattr(fe, name)
+    if inspect.isfunction(thing):
+        kinds = {parameter.kind for parameter in inspect.signature(thing).parameters.values()}
+        assert inspect.Parameter.VAR_KEYWORD not in kinds
+
+
+def test_a_type_checker_sees_the_names_that_are_loaded_later():
+    """`if TYPE_CHECKING` imports every public name from where it is loaded: `fe.evaluate(...)` has a type."""
+    tree = ast.parse(Path(fe.__file__).read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    seen = {
+        alias.name: node.module.removeprefix("finetune_eval.") for node in block.body for alias in node.names
+    }
+    assert seen == fe._HOME
+    (names,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and node.targets[0].id == "__all__"
+    )
+    assert ast.literal_eval(names) == fe.__all__ == sorted(fe._HOME)
 
 
 def test_the_package_has_its_version_and_types():
     from importlib.metadata import version
-    from pathlib import Path
 
     assert fe.__version__ == version("finetune-eval")
     assert (Path(fe.__file__).parent / "py.typed").exists()

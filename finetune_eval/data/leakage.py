@@ -159,6 +159,9 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
         threshold: The Jaccard similarity of character 5-grams from which two texts are near-duplicates, in
             [0.5, 1]. A pair just there is proposed with probability 0.995 or more, a closer one more surely.
 
+    Returns:
+        The test rows that may be leaks, each with its training row, the kind and the similarity.
+
     Raises:
         ValueError: No rows, one side texts and the other numbers, or a threshold out of range.
 

@@ -140,6 +140,9 @@ def split(
         metadata: A pandas DataFrame of n rows to be kept with the rows.
         trace: Steps that came before.
 
+    Returns:
+        The three parts, each of which unpacks into x and y, with the steps that led to them.
+
     Raises:
         ValueError: A row has no text, label or group; two pandas objects name their rows differently; there
             are not enough rows; or a part would be empty.

@@ -177,6 +177,9 @@ def load_model(path: str | Path) -> Classifier:
         path: `runs/NAME` (of a run that was killed: its best epoch), its `model` folder, a file written by
             `model.save`, or a folder by `model.save_to_preset`.
 
+    Returns:
+        The classifier, with its labels, threshold and temperature.
+
     Raises:
         FileNotFoundError: There is no model there.
         TypeError: The model is not one that `build_model` made.
