@@ -17,6 +17,10 @@ import numpy as np
 MOST_RESAMPLES = 1_000_000
 
 
+class TextsCut(UserWarning):
+    """Texts are longer than the model reads: what is beyond the sequence length has no say in the answer."""
+
+
 def nearest(value: object, options: Iterable[str]) -> str:
     """Return " Did you mean 'x'?" for the option that `value` begins or is nearest to, or nothing."""
     options = list(options)

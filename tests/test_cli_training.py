@@ -183,7 +183,7 @@ def test_the_next_run_of_the_same_file_gets_the_next_folder(trained, monkeypatch
             ["--class-weight", "balance"],
             "--class-weight must be one of 'balanced'; got 'balance'. Did you mean",
         ),
-        (["--threshold-for", "recal>=0.9"], "--threshold-for must be one of 'f1', "),
+        (["--threshold-for", "recal>=0.9"], "--threshold-for can bound 'recall' or 'precision'"),
         (["--freeze", "two"], "Invalid value for --freeze: must be 'all' or a number of layers; got 'two'."),
         (["--seed", "-1"], "--seed must be at least 0; got -1."),
         (

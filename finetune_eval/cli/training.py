@@ -255,10 +255,8 @@ class _Stages:
         width, classes = model.get_layer("logits").input.shape[-1], len(model.labels)
         first = f" of the first {len(measured):,} rows" if len(measured) < n else ""
         note = f"{encoded.lengths.mean():.1f} tokens a row on average, {longest} at most{first}"
-        if encoded.at_limit:
-            note += (
-                f"; {encoded.at_limit:,} rows fill the {longest} that the model reads, what is longer is cut"
-            )
+        if encoded.cut:
+            note += f"; {encoded.cut:,} rows are longer than the {longest} that the model reads, and are cut"
         self.add(
             Step("models", "tokens", n, 1, n, longest, note),
             Step("models", "features", n, longest, n, width,

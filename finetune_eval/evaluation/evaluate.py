@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -151,14 +152,15 @@ def evaluate(
     )
     contents = rows if texts is None and not isinstance(x, dict) else None
     checked_options(len(rows), names, asked, contents=contents)
-    output = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
+    output, cut = _predict(model, x if hasattr(model, "labels") else _keras_input(x), batch_size)
     if isinstance(output, np.ndarray) and len(output) != len(rows):
         raise ValueError(
             f"`model.predict` gave {counted(len(output), 'row')} for {counted(len(rows), 'row')} of `x`."
         )
     probabilities = _outputs.probabilities_of(model, output, task=task)
     note = _outputs.loss_note(model)
-    return _evaluate(y, probabilities, asked, contents=contents, notes=() if note is None else (note,))
+    notes = cut if note is None else (*cut, note)
+    return _evaluate(y, probabilities, asked, contents=contents, notes=notes)
 
 
 def _labels_of_model(model: Any, labels: Any, task: str) -> tuple[str, ...] | None:
@@ -209,12 +211,17 @@ def _collected(pipeline: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any
     return rows, labels, weights
 
 
-def _predict(model: Any, x: Any, batch_size: int | None) -> Any:
-    """Call `model.predict` once, silently, with the keywords it knows."""
+def _predict(model: Any, x: Any, batch_size: int | None) -> tuple[Any, tuple[str, ...]]:
+    """Call `model.predict` once, with the keywords it knows; return its warnings of cut texts, too."""
     parameters = inspect.signature(model.predict).parameters
     wanted = {"verbose": 0, "batch_size": batch_size}
     keywords = {name: value for name, value in wanted.items() if name in parameters and value is not None}
-    return model.predict(x, **keywords)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", _checks.TextsCut)
+        output = model.predict(x, **keywords)
+    for warning in caught:
+        warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return output, tuple(str(w.message) for w in caught if issubclass(w.category, _checks.TextsCut))
 
 
 def _rows_of(x: Any) -> Any:

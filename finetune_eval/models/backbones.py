@@ -308,7 +308,8 @@ class _EncoderLayer(keras_hub.layers.TransformerEncoder):
         training: Any = None,
         return_attention_scores: bool = False,
     ) -> Any:
-        special = attention_mask is not None or return_attention_scores or self.normalize_first
+        quantized = any(layer.quantization_mode for layer in self._flatten_layers(include_self=False))
+        special = attention_mask is not None or return_attention_scores or self.normalize_first or quantized
         if special or self.compute_dtype != "float32":
             return super().call(inputs, padding_mask, attention_mask, training, return_attention_scores)
         attention, norm = self._self_attention_layer, self._self_attention_layer_norm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import os
 from collections.abc import Callable, Iterator
@@ -38,13 +39,13 @@ class Encoded:
         features: Name -> (total tokens, ...) values of all rows, end to end; or, for rows of one shape,
             (rows, ...) values. Rows that are the model's one input themselves are named "x".
         offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
-        at_limit: How many rows fill the sequence length: what was longer has been cut there.
+        cut: Number of rows that were longer than it: what is beyond it is not in `features`.
         limit: The sequence length, the widest that a batch may be padded to; 0 where it is not known.
     """
 
     features: dict[str, np.ndarray]
     offsets: np.ndarray | None
-    at_limit: int = 0
+    cut: int = 0
     limit: int = 0
 
     def __len__(self) -> int:
@@ -89,39 +90,71 @@ def widths(limit: int) -> list[int]:
     return [*itertools.takewhile(lambda rung: rung < limit, rungs), limit]
 
 
-def encoder(preprocess: Callable[[Any], dict[str, Any]]) -> Callable[[np.ndarray], Encoded]:
+def encoder(
+    preprocess: Callable[[Any], dict[str, Any]], tokenizer: Any = None
+) -> Callable[[np.ndarray], Encoded]:
     """Return a function of (rows,) strings that tokenises them, once, and drops the padding.
 
     Args:
         preprocess: Turns a (rows,) string tensor into a dict of (rows, length) tensors with a "padding_mask".
+        tokenizer: Turns texts into tokens without a limit, to tell which were cut; without one every text
+            that reaches the limit is taken for cut.
     """
 
+    def lengths(texts: np.ndarray) -> np.ndarray:
+        tokens = tokenizer(tf.constant(texts))
+        return np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
+
+    def cut(texts: np.ndarray, limit: int) -> int:
+        if tokenizer is None or not len(texts):
+            return len(texts)
+        empty = np.array([""])
+        special = int(np.sum(preprocess(tf.constant(empty))["padding_mask"])) - int(lengths(empty)[0])
+        return int((lengths(texts) + special > limit).sum())
+
     def encode(texts: np.ndarray) -> Encoded:
-        parts: dict[str, list[np.ndarray]] = {}
-        lengths: list[np.ndarray] = []
-        at_limit = limit = 0
+        parts = []
         for start in range(0, len(texts), _CHUNK):
-            chunk = tf.constant(texts[start : start + _CHUNK])
-            batch = {name: np.asarray(value) for name, value in preprocess(chunk).items()}
-            mask = batch["padding_mask"].astype(bool)
-            # A row begins at its first token that is not padding and ends at its last: families of models
-            # differ in the side they pad on. A row of nothing but padding keeps one token.
-            first = np.argmax(mask, axis=1)[:, np.newaxis]
-            last = mask.shape[1] - 1 - np.argmax(mask[:, ::-1], axis=1)[:, np.newaxis]
-            last = np.where(mask.any(axis=1, keepdims=True), last, first)
-            length = (last - first + 1)[:, 0]
-            lengths.append(length)
-            at_limit += int((length == mask.shape[1]).sum())
-            limit = max(limit, mask.shape[1])
-            position = np.arange(mask.shape[1])
-            kept = (first <= position) & (position <= last)
-            for name, values in batch.items():
-                parts.setdefault(name, []).append(values[kept].astype(np.int32))
-        offsets = np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
-        features = {name: np.concatenate(values) for name, values in parts.items()}
-        return Encoded(features, offsets, at_limit, limit)
+            chunk = texts[start : start + _CHUNK]
+            part = trimmed(
+                {name: np.asarray(value) for name, value in preprocess(tf.constant(chunk)).items()}
+            )
+            at_limit = part.lengths == part.limit
+            parts.append(dataclasses.replace(part, cut=cut(chunk[at_limit], part.limit)))
+        return _end_to_end(parts)
 
     return encode
+
+
+def trimmed(batch: dict[str, np.ndarray]) -> Encoded:
+    """Return (rows, length) tokens, one of them the "padding_mask", without the padding around each row.
+
+    A row begins at its first token that is not padding and ends at its last: families of models differ in
+    the side they pad on. A row of nothing but padding keeps one token.
+    """
+    mask = batch["padding_mask"].astype(bool)
+    width = mask.shape[1]
+    first = np.argmax(mask, axis=1)[:, np.newaxis]
+    last = width - 1 - np.argmax(mask[:, ::-1], axis=1)[:, np.newaxis]
+    last = np.where(mask.any(axis=1, keepdims=True), last, first)
+    lengths = (last - first + 1)[:, 0]
+    position = np.arange(width)
+    kept = (first <= position) & (position <= last)
+    return Encoded(
+        {name: values[kept].astype(np.int32) for name, values in batch.items()},
+        np.concatenate([[0], np.cumsum(lengths)]),
+        limit=width,
+    )
+
+
+def _end_to_end(parts: list[Encoded]) -> Encoded:
+    lengths = np.concatenate([part.lengths for part in parts])
+    return Encoded(
+        {name: np.concatenate([part.features[name] for part in parts]) for name in parts[0].features},
+        np.concatenate([[0], np.cumsum(lengths)]),
+        cut=sum(part.cut for part in parts),
+        limit=max(part.limit for part in parts),
+    )
 
 
 class Batches(keras.utils.PyDataset):
@@ -196,6 +229,10 @@ class Batches(keras.utils.PyDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self._batch(self.order[index])
+
+    def first(self) -> tuple[Any, ...]:
+        """Return the first batch, as the backend is fed it."""
+        return self._batch(self.order[0], few_widths=keras.backend.backend() != "tensorflow")
 
     def _batch(self, rows: np.ndarray, *, few_widths: bool = False) -> tuple[Any, ...]:
         x = self.rows.take(rows, few_widths=few_widths)

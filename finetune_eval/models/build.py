@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,12 +12,13 @@ import keras
 import numpy as np
 
 from finetune_eval import _checks
-from finetune_eval.models import pretrained
+from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
+from finetune_eval.models import frozen, pretrained
 from finetune_eval.models.archives import not_finite, read_archive, read_weights
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
-from finetune_eval.models.classifier import _POOLINGS, Classifier
-from finetune_eval.models.frozen import numbered_layers
+from finetune_eval.models.classifier import Classifier
+from finetune_eval.models.layers import POOLINGS
 from finetune_eval.runs import Run
 
 
@@ -33,9 +36,10 @@ def build_model(
     """Put a classification head on a pre-trained backbone.
 
     Args:
-        backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format); a
-            KerasHub preset name; `hf://owner/name`; `kaggle://…`; a `keras_hub` backbone; or any
-            `keras.Model` that maps one input to (rows, width) features.
+        backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format, or
+            one that a fine-tuned model's `save_to_preset` wrote); a KerasHub preset name; `hf://owner/name`;
+            `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one input to (rows, width)
+            features.
         labels: The class names, or how many classes there are. With two, the second is the positive one.
         pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
             declares, else mean.
@@ -59,17 +63,17 @@ def build_model(
         >>> model.predict(["A warm, funny, honest film."])  # doctest: +SKIP
     """
     names = _label_names(labels)
-    _checks.one_of("pooling", pooling, ("auto", *_POOLINGS))
+    _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
     head_dropout = 0.1 if dropout is None else dropout
     if isinstance(backbone, (str, Path)):
-        found = pretrained.load_pretrained(
+        source: Any = _own_preset(backbone, dropout) or pretrained.load_pretrained(
             backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
         )
-        source: Any = found
     elif isinstance(backbone, keras.Model):
         backbone = _functional(backbone)
+        _check_ending(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
     else:
         raise TypeError(
@@ -102,22 +106,11 @@ def build_model(
 def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     """Freeze the whole backbone (True), or its embeddings and that many of its bottom layers."""
     if freeze is True or freeze is False:
-        model.backbone.trainable = not freeze
+        frozen.set_trainable(model.backbone, not freeze)
         return
-    layers = numbered_layers(model.backbone)
-    if layers is None:
-        raise ValueError(
-            f"`freeze` must be True or False for {type(model.backbone).__name__}, which has no numbered "
-            "layers."
-        )
-    count = _checks.positive_int("freeze", freeze, minimum=1)
-    if count > len(layers):
-        raise ValueError(
-            f"`freeze` must be at most {len(layers)}, the number of layers of the backbone; got {count}."
-        )
-    first = model.backbone.layers.index(layers[count - 1])
-    for layer in model.backbone.layers[: first + 1]:
-        layer.trainable = False
+    top = frozen.layers_asked("freeze", freeze, model.backbone, instead="True or False")[freeze - 1]
+    layers = model.backbone.layers
+    frozen.freeze(model.backbone, layers[: layers.index(top) + 1])
 
 
 def pretrained_features(model: Classifier, *, source: str | None = None) -> Callable[[Any], np.ndarray]:
@@ -201,6 +194,10 @@ def load_model(path: str | Path) -> Classifier:
         place = found
     elif not place.is_file():
         raise FileNotFoundError(f"`path` {str(path)!r} does not exist; pass a run folder or a .keras file.")
+    if place.suffix in (".h5", ".hdf5"):
+        raise ValueError(
+            f"`path` {str(path)!r} is an HDF5 file, which holds no vocabulary; pass a .keras file."
+        )
     model = read_archive(place)
     if not isinstance(model, Classifier):
         raise TypeError(
@@ -236,6 +233,43 @@ def _load_preset(folder: Path) -> Classifier:
         raise ValueError(f"`path` {str(folder)!r} holds NaN or infinity in {broken}; it is damaged.")
     model.compile()
     return model
+
+
+def _own_preset(source: str | Path, dropout: float | None) -> pretrained.Pretrained | None:
+    """Return the fine-tuned backbone of a folder that `Classifier.save_to_preset` wrote; None for others."""
+    folder = Path(source)
+    task = folder / "task.json"
+    if not task.is_file():
+        return None
+    if json.loads(task.read_text(encoding="utf-8")).get("registered_name") != "finetune_eval>Classifier":
+        return None
+    model = _load_preset(folder)
+    backbone = model.backbone
+    if dropout is not None:
+        backbone = type(backbone).from_config({**backbone.get_config(), "dropout": dropout})
+        backbone.set_weights(model.backbone.get_weights())
+    frozen.set_trainable(backbone, True)
+    return pretrained.Pretrained(backbone, model.preprocessor, model.pooling, str(source))
+
+
+def _check_ending(backbone: keras.Model) -> None:
+    """Refuse a backbone that gives probabilities: on top of them a softmax head could hardly learn."""
+    last: Any = backbone
+    while isinstance(last, keras.Model) and len(last.outputs) == 1:
+        last = last.outputs[0]._keras_history.operation
+    function = getattr(last, "activation", None) or last
+    name = getattr(function, "__name__", type(function).__name__).lower()
+    if "softmax" in name:
+        raise ValueError(
+            f"`backbone` {type(backbone).__name__} ends in a {name}: it is a classifier already. Pass the "
+            "part below its head: `keras.Model(model.input, model.layers[-2].output)`."
+        )
+    if name == "sigmoid":
+        warnings.warn(
+            f"`backbone` {type(backbone).__name__} ends in a sigmoid. If that is the head of a classifier, "
+            "pass the part below it: `keras.Model(model.input, model.layers[-2].output)`.",
+            stacklevel=3,
+        )
 
 
 def _label_names(labels: Any) -> list[str]:

@@ -1,326 +1,95 @@
-"""The Keras model: backbone, pooling, a softmax head, and the preprocessor that lets it eat raw rows."""
+"""The classifier: a Keras model that reads raw rows, texts or numbers, and gives probabilities."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
-import functools
-from collections.abc import Iterator, Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import keras_hub
 import numpy as np
 import tensorflow as tf
-from keras import ops
 
 from finetune_eval import _checks
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models import micro_batches
-from finetune_eval.models.batching import (
-    Batches,
-    Encoded,
-    by_row,
-    encoder,
-    forward,
-    widths,
-    without_autotune,
+from finetune_eval.models.archives import not_finite
+from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
+from finetune_eval.models.network import Network
+from finetune_eval.models.pipelines import (
+    Feed,
+    is_pipeline,
+    only_column,
+    plainly,
+    refuse_beside_pipeline,
+    row_count,
+    split_off,
+    token_rows,
+    trimmed_tokens,
+    validation_parts,
 )
-from finetune_eval.models.frozen import Cut
-from finetune_eval.models.halves import in_halves, side_by_side
-from finetune_eval.models.tokenizers import preprocessing
+from finetune_eval.models.steps import structure
+from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing
 
-# The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
-_TINY = float(np.finfo("float32").tiny)
-_POOLINGS = ("mean", "cls", "max", "last")
 _EVALUATION_BATCH = 32
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
-class CrossEntropy(keras.losses.Loss):
-    """Cross-entropy of softmax probabilities and integer or one-hot labels.
+class Classifier(Network):
+    """A backbone with a softmax head that reads raw rows: strings, or numbers.
 
-    `loss = -log p[true]`, with label smoothing `(1 - s) * loss + s * mean over classes of -log p`. Unlike
-    Keras' own, probabilities are not clipped at 1e-7: a row that is confidently wrong keeps its true loss and
-    its gradient.
-
-    Args:
-        label_smoothing: `s`, in [0, 1).
-        name: Name of the loss.
-        reduction: How rows are combined, as in `keras.losses.Loss`.
+    It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series, dicts of
+    tokens, `tf.data` pipelines, PyDatasets and generators. Rows are tokenised once, batched by length and, in
+    `fit`, shuffled anew in every epoch. Make one with `build_model`; its arguments are those of `Network`.
     """
 
-    def __init__(
-        self,
-        label_smoothing: float = 0.0,
-        name: str = "cross_entropy",
-        reduction: str = "sum_over_batch_size",
-    ):
-        super().__init__(name=name, reduction=reduction)
-        self.label_smoothing = label_smoothing
-
-    def call(self, y_true: Any, y_pred: Any) -> Any:
-        """Return (rows,) losses in nats."""
-        nats = -ops.log(ops.maximum(y_pred, _TINY))
-        if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
-            loss = ops.sum(ops.cast(y_true, nats.dtype) * nats, axis=-1)
-        else:
-            target = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
-            loss = ops.take_along_axis(nats, target, axis=-1)[:, 0]
-        if self.label_smoothing:
-            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ops.mean(nats, axis=-1)
-        return loss
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what recreates the loss."""
-        return {**super().get_config(), "label_smoothing": self.label_smoothing}
-
-
-@keras.saving.register_keras_serializable(package="finetune_eval")
-class Pooling(keras.layers.Layer):
-    """(rows, tokens, width) and a (rows, tokens) mask -> (rows, width), by `mode`: mean, max, cls or last."""
-
-    def __init__(self, mode: str, **kwargs: Any):
-        super().__init__(**kwargs)
-        self.mode = mode
-
-    def call(self, sequence: Any, mask: Any) -> Any:
-        """Pool over the tokens that are not padding."""
-        if self.mode == "cls":
-            return sequence[:, 0]
-        mask = ops.cast(mask, sequence.dtype)
-        if self.mode == "last":
-            # The last token by position: the largest index whose mask is 1.
-            positions = ops.arange(ops.shape(mask)[1], dtype=sequence.dtype)
-            last = ops.cast(ops.argmax(mask * (positions + 1), axis=1), "int32")
-            return ops.take_along_axis(sequence, last[:, None, None], axis=1)[:, 0]
-        mask = ops.expand_dims(mask, -1)
-        if self.mode == "max":
-            lowest = float(np.finfo("float32").min)
-            return ops.max(ops.where(mask > 0, sequence, lowest), axis=1)
-        return ops.sum(sequence * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1)
-
-    def compute_output_shape(self, sequence_shape: Any, mask_shape: Any = None) -> Any:
-        """Return (rows, width)."""
-        return (sequence_shape[0], sequence_shape[-1])
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what recreates the layer."""
-        return {**super().get_config(), "mode": self.mode}
-
-
-@keras.saving.register_keras_serializable(package="finetune_eval")
-class TemperedSoftmax(keras.layers.Layer):
-    """`softmax(logits / temperature)` in float32; the temperature is saved, never trained."""
-
-    def build(self, input_shape: Any) -> None:
-        """Make the temperature, 1 until calibration sets it."""
-        self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones", trainable=False)
-        self.built = True
-
-    def call(self, logits: Any) -> Any:
-        """Return (rows, classes) probabilities."""
-        return ops.softmax(ops.cast(logits, "float32") / self.temperature, axis=-1)
-
-    def compute_output_shape(self, input_shape: Any) -> Any:
-        """Return the shape of the logits."""
-        return input_shape
-
-
-@keras.saving.register_keras_serializable(package="finetune_eval")
-class Classifier(keras_hub.models.Task):
-    """A backbone with a softmax head that takes raw rows: strings, or numbers.
-
-    It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series and `tf.data`;
-    rows are tokenised once, batched by length, and, in `fit`, really shuffled. Make one with `build_model`.
-
-    Args:
-        backbone: A KerasHub backbone, or any `keras.Model` with one input and a (rows, width) output.
-        preprocessor: Turns strings into the backbone's inputs; None where rows are numbers already.
-        labels: The class names, in index order.
-        pooling: "mean", "cls", "max" or "last" for a backbone with a token axis; None without.
-        dropout: Dropout rate before the head.
-        seed: Of the head's initial weights and the head's dropout.
-        threshold: With two classes, the probability of the second from which it is the answer; None for 0.5.
-        frozen: Names of the backbone's layers that are not trained.
-        **kwargs: Of `keras_hub.models.Task`.
-    """
-
-    def __init__(
-        self,
-        backbone: Any,
-        preprocessor: Any,
-        *,
-        labels: Sequence[str],
-        pooling: str | None,
-        dropout: float = 0.1,
-        seed: int = 0,
-        threshold: Threshold | dict[str, Any] | float | None = None,
-        frozen: Sequence[str] = (),
-        **kwargs: Any,
-    ):
-        for name in frozen:
-            backbone.get_layer(name).trainable = False
-        inputs = backbone.input
-        if pooling is not None and hasattr(backbone, "pooled_dense"):
-            # BERT's own pooler: nothing here uses it, so nothing trains it.
-            backbone.pooled_dense.trainable = False
-        outputs = backbone(inputs)
-        if pooling is not None:
-            sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
-            features = Pooling(pooling, name="pooling")(sequence, inputs["padding_mask"])
-        else:
-            features = outputs
-        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
-        logits = keras.layers.Dense(
-            len(labels),
-            # As BERT's heads: Devlin et al. 2019, initializer_range 0.02.
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
-            dtype="float32",
-            name="logits",
-        )(x)
-        probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
-        self.backbone = backbone
-        self.preprocessor = preprocessor
-        self.labels = tuple(str(label) for label in labels)
-        self.pooling = pooling
-        self.dropout = dropout
-        self.seed = seed
-        self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
-        self.cut: Cut | None = None
-        self.micro_batches = 1
-        self._encoder: Any = None
-        self._forward: Any = None
-        self._refused: Exception | None = None
-        super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
-
-    # --- what it is ------------------------------------------------------------
-
-    @property
-    def input_spec(self) -> Any:
-        """What inputs are held against; with a `cut` they are of two kinds, and the graph itself tells."""
-        return None if self.cut is not None else super().input_spec
-
-    @property
-    def takes_text(self) -> bool:
-        """Whether rows are strings."""
-        return self.preprocessor is not None
-
-    @property
-    def rows_apart(self) -> bool:
-        """Whether a batch can be computed in parts: in training, too, no row depends on another.
-
-        Backbones that are not KerasHub's may have layers that look at all rows of a batch, as batch
-        normalisation does; an activity regulariser adds up what it finds in each part.
-        """
-        regular = (getattr(layer, "activity_regularizer", None) for layer in self._flatten_layers())
-        return isinstance(self.backbone, keras_hub.models.Backbone) and not any(regular)
-
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by; 1 until calibrated."""
-        return float(ops.convert_to_numpy(self.get_layer("probabilities").temperature))
-
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
-
-    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        """Return probabilities; with a `cut`, also of what its frozen layers gave."""
-        masked = any(part is not None for part in keras.tree.flatten(mask))
-        if side_by_side() and self.rows_apart and not masked:
-            return in_halves(lambda rows: self._whole(rows, training), inputs)
-        return self._whole(inputs, training, mask)
-
-    def train_step(self, *arguments: Any) -> Any:
-        """Train on one batch, as Keras does, or on its `micro_batches` one by one."""
-        if self.micro_batches == 1:
-            return super().train_step(*arguments)
-        return micro_batches.train_step(self, arguments[0], self.micro_batches)
-
-    def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
-        if self.cut is None:
-            return super().call(inputs, training=training, mask=mask)
-        return self.cut(inputs, training)
-
-    def get_config(self) -> dict[str, Any]:
-        """Return what recreates the model, weights apart."""
-        return {
-            **super().get_config(),
-            "labels": list(self.labels),
-            "pooling": self.pooling,
-            "dropout": self.dropout,
-            "seed": self.seed,
-            "threshold": dataclasses.asdict(self.threshold)
-            if isinstance(self.threshold, Threshold)
-            else self.threshold,
-            # A backbone's own config tells only whether all of it is frozen.
-            "frozen": [layer.name for layer in self.backbone.layers if not layer.trainable],
-        }
-
-    def compile(
-        self,
-        optimizer: Any = "auto",
-        loss: Any = "auto",
-        *,
-        metrics: Any = "auto",
-        weighted_metrics: Any = None,
-        **kwargs: Any,
-    ) -> None:
-        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, accuracy weighted as the loss."""
-        if optimizer == "auto":
-            optimizer = keras.optimizers.AdamW(5e-5)
-        if loss == "auto":
-            loss = CrossEntropy()
-        if isinstance(metrics, str) and metrics == "auto":
-            metrics = None
-            weighted_metrics = weighted_metrics or [keras.metrics.SparseCategoricalAccuracy(name="accuracy")]
-        # On TensorFlow XLA would compile one program for every batch width.
-        compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
-        kwargs.setdefault("jit_compile", compiled)
-        super().compile(
-            optimizer=optimizer, loss=loss, metrics=metrics, weighted_metrics=weighted_metrics, **kwargs
-        )
-
-    def compile_from_config(self, config: dict[str, Any]) -> None:
-        """Compile as the saved model was."""
-        built = config.pop("optimizer_built", False)
-        config.pop("jit_compile", None)  # what is right depends on the backend that loads
-        self.compile(**keras.saving.deserialize_keras_object(config))
-        if built:
-            optimizer: Any = self.optimizer
-            optimizer.build(self.trainable_variables)
-
-    def get_compile_config(self) -> dict[str, Any]:
-        """Return what recompiles the model as it is."""
-        return {**super().get_compile_config(), "optimizer_built": self.optimizer.built}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Classifier:
-        """Recreate the model, not yet compiled: Keras compiles it next, as it was."""
-        model: Classifier = super().from_config({"compile": False, **config})
-        return model
-
-    # --- raw rows in -----------------------------------------------------------
+    def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return (rows, classes) probabilities of a batch: of texts, of tokens or of numbers."""
+        if self.takes_text and not isinstance(inputs, Mapping):
+            text = isinstance(inputs, tf.Tensor) and inputs.dtype == tf.string
+            inputs = self.tokens(inputs) if text else self.encode(inputs).take(np.arange(len(inputs)))
+        return super().__call__(inputs, *args, **kwargs)
 
     def encode(self, x: Any, *, name: str = "x") -> Encoded:
         """Check raw rows and turn them into the backbone's inputs, once.
 
         Args:
-            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them.
+            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them; a dict of the
+                backbone's own inputs, such as token ids; or a dict of one column.
             name: What the caller calls `x`, for errors.
 
         Raises:
             ValueError, TypeError: A row is missing, not a string, or not finite; the sentence names the
             first.
         """
+        if isinstance(x, Mapping):
+            if self.takes_text and set(x) >= set(self.input):
+                return trimmed(token_rows(name, {key: x[key] for key in self.input}))
+            x = x[only_column(name, x)]
         if not self.takes_text:
             return Encoded({"x": _numeric_rows(name, x, self.input_shape)}, None)
-        if self._encoder is None:
-            self._encoder = encoder(preprocessing(self.preprocessor))
-        encoded: Encoded = self._encoder(_text_rows(name, x))
+        read = self._graph("encode", self._encoder, self.preprocessor, *structure(self.preprocessor))
+        encoded: Encoded = read(_text_rows(name, x))
         return encoded
+
+    def _encoder(self) -> Any:
+        return encoder(preprocessing(self.preprocessor), getattr(self.preprocessor, "tokenizer", None))
+
+    def tokens(self, texts: Any) -> dict[str, Any]:
+        """Return the backbone's inputs for a (rows,) tensor of strings, as a graph of TensorFlow does."""
+        made_of = (self.preprocessor, *structure(self.preprocessor))
+        found: dict[str, Any] = self._graph("tokens", lambda: trimmed_tokens(self.preprocessor), *made_of)(
+            texts
+        )
+        return found
+
+    def label_indices(self, y: Any, *, name: str = "y") -> np.ndarray:
+        """Return labels as (rows,) class indices, int32."""
+        return _checks.label_indices(name, y, self.labels).astype(np.int32)
+
+    def numbers(self, x: Any) -> np.ndarray:
+        """Return rows of numbers, checked, as the backbone takes them."""
+        return _numeric_rows("x", x, self.input_shape)
 
     def batches(
         self,
@@ -333,102 +102,58 @@ class Classifier(keras_hub.models.Task):
         sort: bool = True,
         name: str = "x",
     ) -> Batches:
-        """Check rows, labels and weights, and return them in batches; see `Batches` for `seed` and `sort`."""
+        """Check rows, labels and weights, and return them in batches; see `Batches` for `seed` and `sort`.
+
+        One-hot labels stay one-hot. Warns if texts are longer than the model reads.
+        """
         _rows(name, x)
+        n = row_count(x)
         if batch_size is not None:
             _checks.positive_int("batch_size", batch_size)
-        indices = weights = None
+        known = weights = None
         if y is not None:
-            _checks.same_length(name, x, name.replace("x", "y"), y)
-            indices = _checks.label_indices(name.replace("x", "y"), y, self.labels).astype(np.int32)
+            _checks.same_length(name, range(n), name.replace("x", "y"), y)
+            known = self.label_indices(y, name=name.replace("x", "y"))
+            if np.shape(y)[1:] == (len(self.labels),):
+                known = np.eye(len(self.labels), dtype=np.float32)[known]
         if sample_weight is not None:
-            weights = _weights(sample_weight, len(x))
+            weights = _weights(sample_weight, n)
         rows = self.encode(x, name=name)
-        return Batches(rows, indices, batch_size, sample_weight=weights, seed=seed, sort=sort)
-
-    def _fed(self, data: Any, *, labelled: bool) -> Any:
-        """Tokenise and check a `tf.data` pipeline of batches, as `encode` and `batches` do rows."""
-        spec = data.element_spec
-        parts = len(spec) if isinstance(spec, tuple) else 1
-        x_spec = spec[0] if isinstance(spec, tuple) else spec
-        if labelled and parts == 1:
-            raise ValueError("`x` is a tf.data pipeline without labels; each element must be `(x, y)`.")
-        if isinstance(x_spec, tf.TensorSpec) and x_spec.shape.rank in (0, len(self._row_shape()) - 1):
-            raise ValueError("`x` is a tf.data pipeline of single rows; batch it first: `x.batch(32)`.")
-        raw = isinstance(x_spec, tf.TensorSpec)  # not tokens already
-        if raw and (x_spec.dtype == tf.string) is not self.takes_text:
-            raise TypeError(
-                f"`x` is a tf.data pipeline of {x_spec.dtype.name}; this model takes "
-                f"{'strings' if self.takes_text else f'{self.input_shape[1:]} numbers a row'}."
+        if rows.cut:
+            are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
+            last = getattr(self.preprocessor, "truncation_side", "right") == "left"
+            warnings.warn(
+                f"`{name}`: {rows.cut:,} of {n:,} texts {are} longer than {rows.limit} tokens; only {their} "
+                f"{'last' if last else 'first'} {rows.limit} tokens are read.",
+                _checks.TextsCut,
+                stacklevel=3,
             )
-        self._refused = None
+        return Batches(rows, known, batch_size, sample_weight=weights, seed=seed, sort=sort)
 
-        def ready(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-            if raw:
-                x = self._tokeniser(x) if self.takes_text else self._checked(x, self._numbers, tf.float32)
-            if not labelled:
-                return (x,)
-            y = self._checked(y, self._indices, tf.int32)
-            return keras.utils.pack_x_y_sample_weight(x, y, sample_weight)
+    def _fed(
+        self,
+        name: str,
+        data: Any,
+        batch_size: int,
+        steps: tuple[str, int | None],
+        y: Any = None,
+        weight: Any = None,
+    ) -> tuple[Any, Feed | None]:
+        """Return labelled rows as Keras is fed them; with a pipeline of them, its `Feed` too."""
+        if is_pipeline(data):
+            feed = Feed(self, data, labelled=True, name=name, steps=steps)
+            return feed.dataset, feed
+        return self.batches(data, y, weight, batch_size=batch_size, name=name).dataset(), None
 
-        mapped: Any = ready if parts > 1 else lambda x: ready(x)  # a one-part element may be a dict
-        plain = tf.autograph.experimental.do_not_convert(mapped)
-        return without_autotune(data.map(plain, num_parallel_calls=2).prefetch(2))
-
-    def _row_shape(self) -> tuple[Any, ...]:
-        return (None,) if self.takes_text else self.input_shape
-
-    @functools.cached_property
-    def _tokeniser(self) -> Any:
-        """`_tokens` as one graph, traced once for all pipelines."""
-        return tf.function(self._tokens, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
-
-    def _tokens(self, texts: Any) -> dict[str, Any]:
-        """Tokenise a batch, its rows moved to the left and trimmed to the longest."""
-        features = self.preprocessor(texts)
-        mask = tf.cast(features["padding_mask"], tf.int32)
-        width = tf.shape(mask)[1]
-        first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
-        moved = (tf.range(width) + first) % width
-        longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
-        if keras.backend.backend() == "jax":
-            few = tf.constant(widths(mask.shape[1]))
-            longest = few[tf.searchsorted(few, longest[tf.newaxis])[0]]
-        return {
-            name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
-            for name, value in features.items()
-        }
-
-    def _indices(self, y: np.ndarray) -> np.ndarray:
-        return _checks.label_indices("y", y, self.labels).astype(np.int32)
-
-    def _numbers(self, x: np.ndarray) -> np.ndarray:
-        return _numeric_rows("x", x, self.input_shape)
-
-    def _checked(self, values: Any, check: Any, dtype: Any) -> Any:
-        """Pass a batch through a check that may refuse it; what it says is kept for `_plainly`."""
-
-        def run(array: np.ndarray) -> np.ndarray:
-            try:
-                return np.asarray(check(array))
-            except (ValueError, TypeError) as error:
-                self._refused = error
-                raise
-
-        checked = tf.numpy_function(run, [values], dtype, stateful=False)
-        checked.set_shape([None] if dtype == tf.int32 else self.input_shape)
-        return checked
-
-    def _plainly(self, run: Any) -> Any:
-        """Run Keras on a checked pipeline; raise what a check said instead of TensorFlow's account of it."""
-        try:
-            with variables_kept(self):
-                return run()
-        except tf.errors.OpError:
-            if self._refused is None:
-                raise
-            refused, self._refused = self._refused, None
-            raise type(refused)(f"{refused} (Rows are counted within the batch.)") from None
+    def _check_compiled(self) -> None:
+        optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if optimizer is not None and optimizer.built:
+            known = {id(variable) for variable in optimizer._trainable_variables}
+            if known != {id(variable) for variable in self.trainable_variables}:
+                raise ValueError(
+                    "Which weights are trained was changed since the model was compiled (by `trainable`, "
+                    "`enable_lora` or `quantize`); call `model.compile()` again, then `fit`."
+                )
 
     def fit(
         self,
@@ -441,20 +166,24 @@ class Classifier(keras_hub.models.Task):
         validation_split: float = 0.0,
         validation_data: Any = None,
         shuffle: bool = True,
-        class_weight: dict[int, float] | None = None,
+        class_weight: Any = None,
         sample_weight: Any = None,
-        **kwargs: Any,
+        initial_epoch: int = 0,
+        steps_per_epoch: int | None = None,
+        validation_steps: int | None = None,
+        validation_batch_size: int | None = None,
+        validation_freq: int = 1,
     ) -> Any:
         """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
-        if self.optimizer is not None and self.optimizer.built:
-            known = {id(variable) for variable in self.optimizer._trainable_variables}
-            if known != {id(variable) for variable in self.trainable_variables}:
-                raise ValueError(
-                    "`trainable` was changed since the model was compiled, and would not take effect; "
-                    "call `model.compile()` again, then `fit`."
-                )
+        self._check_compiled()
         size = _EVALUATION_BATCH if batch_size is None else batch_size
-        if not _is_pipeline(x):
+        feed = None
+        if is_pipeline(x):
+            refuse_beside_pipeline(y, sample_weight, validation_split)
+            steps = ("steps_per_epoch", steps_per_epoch)
+            feed = Feed(self, x, labelled=True, steps=steps, shuffle=shuffle)
+            x, class_weight = feed.dataset, _class_weights_of_pipeline(class_weight, self.labels)
+        else:
             if y is None:
                 raise ValueError(
                     "`y` is None; `fit` needs a label for each row: class indices or class names."
@@ -464,47 +193,31 @@ class Classifier(keras_hub.models.Task):
                     raise ValueError(
                         "`validation_split` and `validation_data` are both given; pass one of them."
                     )
-                cut = len(x) - round(
-                    len(x) * _checks.number("validation_split", validation_split, above=0, below=1)
-                )
-                _checks.same_length("x", x, "y", y)
-                validation_data = (x[cut:], y[cut:])
-                if sample_weight is not None:
-                    _checks.same_length("x", x, "sample_weight", sample_weight)
-                    validation_data = (*validation_data, sample_weight[cut:])
-                    sample_weight = sample_weight[:cut]
-                x, y = x[:cut], y[:cut]
+                (x, y, sample_weight), validation_data = split_off(validation_split, x, y, sample_weight)
             weights = _class_weights(class_weight, y, self.labels, sample_weight)
             # NumPy's global generator is what `keras.utils.set_random_seed` seeds.
             seed = int(np.random.randint(2**31)) if shuffle else None
-            x, y = self.batches(x, y, weights, batch_size=size, seed=seed, sort=False).dataset(), None
-            sample_weight = batch_size = class_weight = None
-            shuffle = False  # done by the batches
-        elif isinstance(x, tf.data.Dataset):
-            x = self._fed(x, labelled=True)
-            if isinstance(class_weight, str):
-                raise ValueError(
-                    "`class_weight` 'balanced' needs labels that can be counted: pass arrays, or a dict."
-                )
-            if class_weight is not None:
-                class_weight = dict(enumerate(class_weight_vector(class_weight, np.zeros(0), self.labels)))
-            shuffle = False  # the pipeline's own business; Keras warns of anything else
-        if isinstance(validation_data, tf.data.Dataset):
-            validation_data = self._fed(validation_data, labelled=True)
-        elif validation_data is not None and not _is_pipeline(validation_data):
-            held_out = kwargs.pop("validation_batch_size", None) or size
-            validation_data = self.batches(
-                *validation_data, batch_size=held_out, name="validation x"
-            ).dataset()
+            x = self.batches(x, y, weights, batch_size=size, seed=seed, sort=False).dataset()
+            class_weight = None
+        validation_feed = None
+        if validation_data is not None:
+            data, *rest = (
+                (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
+            )
+            steps = ("validation_steps", validation_steps)
+            held_out = validation_batch_size or size
+            validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
         optimizer: Any = self.optimizer
         if optimizer is not None and not optimizer.built:
             # Variables made inside the first step would have TensorFlow trace that step a second time.
             optimizer.build(self.trainable_variables)
-        return self._plainly(lambda: keras.Model.fit(
-            self, x, y, batch_size=batch_size, epochs=epochs, verbose=verbose, callbacks=callbacks,
-            validation_data=validation_data, shuffle=shuffle, class_weight=class_weight,
-            sample_weight=sample_weight, **kwargs,
-        ))  # fmt: skip
+        with plainly(self, feed, validation_feed):
+            return keras.Model.fit(
+                self, x, epochs=epochs, verbose=verbose, callbacks=callbacks, validation_data=validation_data,
+                shuffle=False,  # the batches are shuffled already, or the pipeline's own business
+                class_weight=class_weight, initial_epoch=initial_epoch, steps_per_epoch=steps_per_epoch,
+                validation_steps=validation_steps, validation_freq=validation_freq,
+            )  # fmt: skip
 
     def evaluate(
         self,
@@ -513,46 +226,102 @@ class Classifier(keras_hub.models.Task):
         batch_size: int | None = None,
         verbose: Any = "auto",
         sample_weight: Any = None,
+        steps: int | None = None,
+        callbacks: Any = None,
+        return_dict: bool = False,
         **kwargs: Any,
     ) -> Any:
         """Return `[loss, accuracy]` on raw rows, as `keras.Model.evaluate` does."""
-        if isinstance(x, tf.data.Dataset):
-            if not kwargs.get("_use_cached_eval_dataset"):  # within `fit` its validation rows are ready
-                x = self._fed(x, labelled=True)
-        elif not _is_pipeline(x):
-            if y is None:
+        feed = None
+        if not kwargs.get("_use_cached_eval_dataset"):  # within `fit` its validation rows are ready
+            if is_pipeline(x):
+                refuse_beside_pipeline(y, sample_weight)
+            elif y is None:
                 raise ValueError(
                     "`y` is None; `evaluate` needs a label for each row: class indices or class names."
                 )
-            x = self.batches(
-                x, y, sample_weight, batch_size=_EVALUATION_BATCH if batch_size is None else batch_size
-            ).dataset()
-            y = batch_size = sample_weight = None
-        return self._plainly(
-            lambda: keras.Model.evaluate(
-                self, x, y, batch_size=batch_size, verbose=verbose, sample_weight=sample_weight, **kwargs
+            size = _EVALUATION_BATCH if batch_size is None else batch_size
+            x, feed = self._fed("x", x, size, ("steps", steps), y, sample_weight)
+        with plainly(self, feed):
+            return keras.Model.evaluate(
+                self, x, verbose=verbose, steps=steps, callbacks=callbacks, return_dict=return_dict, **kwargs
             )
-        )
 
     def predict(
-        self, x: Any, batch_size: int | None = None, verbose: Any = "auto", **kwargs: Any
+        self,
+        x: Any,
+        batch_size: int | None = None,
+        verbose: Any = "auto",
+        steps: int | None = None,
+        callbacks: Any = None,
     ) -> np.ndarray:
-        """Return (rows, classes) softmax probabilities, float32, in the order of the rows."""
-        if _is_pipeline(x):
-            x = self._fed(x, labelled=False) if isinstance(x, tf.data.Dataset) else x
-            return np.asarray(
-                self._plainly(
-                    lambda: keras.Model.predict(self, x, batch_size=batch_size, verbose=verbose, **kwargs)
+        """Return (rows, classes) softmax probabilities, float32, in the order of the rows.
+
+        Raises:
+            ValueError: A probability is NaN: weights are NaN or infinite. Or rows are bad, as for `encode`.
+        """
+        if is_pipeline(x):
+            feed = Feed(self, x, labelled=False, steps=("steps", steps))
+            with plainly(self, feed):
+                found = keras.Model.predict(
+                    self, feed.dataset, verbose=verbose, steps=steps, callbacks=callbacks
                 )
-            )
+            return self._finite(np.asarray(found))
         batches = self.batches(x, batch_size=batch_size)
-        if keras.backend.backend() == "tensorflow" and not kwargs:
-            # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape.
-            if self._forward is None:
-                self._forward = forward(self._whole, batches.spec)  # two batches at a time: no halves
-            return by_row(self._forward, batches)
-        in_turn = keras.Model.predict(self, batches.dataset(), verbose=verbose, **kwargs)
-        return batches.as_they_came(np.asarray(in_turn))
+        if keras.backend.backend() == "tensorflow" and steps is None and callbacks is None:
+            # Keras' own predict traces a graph for every new batch shape; this one is of unknown shape. Two
+            # batches are predicted at a time: no halves.
+            run = self._graph(
+                "forward", lambda: forward(self._whole, batches.spec), self._plan, *structure(self)
+            )
+            return self._finite(by_row(run, batches))
+        in_turn = keras.Model.predict(
+            self, batches.dataset(), verbose=verbose, steps=steps, callbacks=callbacks
+        )
+        return self._finite(batches.as_they_came(np.asarray(in_turn)))
+
+    def _finite(self, probabilities: np.ndarray) -> np.ndarray:
+        """Return the probabilities, or say why they are none."""
+        bad = np.flatnonzero(~np.isfinite(probabilities).all(axis=1))
+        if bad.size:
+            broken = not_finite(self)
+            why = f"the weight {broken!r} is not finite" if broken else "the numbers inside overflow"
+            raise ValueError(
+                f"The model gives probabilities that are not finite, first for row {bad[0]}: {why}. Load "
+                "weights from before it diverged, or train it anew at a lower rate."
+            )
+        return probabilities
+
+    def train_on_batch(
+        self,
+        x: Any,
+        y: Any = None,
+        sample_weight: Any = None,
+        class_weight: Any = None,
+        return_dict: bool = False,
+    ) -> Any:
+        """Train one step on raw rows, as `keras.Model.train_on_batch` does."""
+        self._check_compiled()
+        batch = self._one_batch(x, y, _class_weights(class_weight, y, self.labels, sample_weight))
+        return keras.Model.train_on_batch(self, *batch, return_dict=return_dict)
+
+    def test_on_batch(
+        self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
+    ) -> Any:
+        """Return `[loss, accuracy]` on one batch of raw rows, as `keras.Model.test_on_batch` does."""
+        return keras.Model.test_on_batch(self, *self._one_batch(x, y, sample_weight), return_dict=return_dict)
+
+    def predict_on_batch(self, x: Any) -> np.ndarray:
+        """Return (rows, classes) probabilities of one batch of raw rows."""
+        return self._finite(np.asarray(keras.Model.predict_on_batch(self, *self._one_batch(x))))
+
+    def _one_batch(self, x: Any, *labels_and_weights: Any) -> tuple[Any, ...]:
+        if labels_and_weights and labels_and_weights[0] is None:
+            raise ValueError("`y` is None; a label is needed for each row: class indices or class names.")
+        _rows("x", x)
+        return self.batches(x, *labels_and_weights, batch_size=row_count(x), sort=False).first()
+
+    # --- deciding --------------------------------------------------------------
 
     def decide(self, probabilities: np.ndarray) -> np.ndarray:
         """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
@@ -573,15 +342,13 @@ class Classifier(keras_hub.models.Task):
         Reference:
             Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
-        indices = _checks.label_indices("y", y, self.labels)
-        before = self.temperature
+        indices, before = self.label_indices(y), (self.temperature, self.threshold)
+        self.temperature, self.threshold = 1.0, None
         try:
-            self.temperature = 1.0
             self.temperature = fit_temperature(indices, self.predict(x, verbose=0))
         except BaseException:
-            self.temperature = before
+            self.temperature, self.threshold = before
             raise
-        self.threshold = None
         return self.temperature
 
     def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold:
@@ -594,42 +361,40 @@ class Classifier(keras_hub.models.Task):
         """
         if len(self.labels) != 2:
             raise ValueError(f"A threshold needs two classes; the model has {len(self.labels)}.")
-        indices = _checks.label_indices("y", y, self.labels)
+        indices = self.label_indices(y)
         self.threshold = choose_threshold(indices, self.predict(x, verbose=0), goal=goal)
         return self.threshold
 
+    # --- serving ------------------------------------------------------------------
 
-@contextlib.contextmanager
-def variables_kept(model: Classifier) -> Iterator[None]:
-    """On JAX, give variables back the values that an error inside the context would lose.
+    def export(
+        self,
+        filepath: Any,
+        format: str = "tf_saved_model",
+        verbose: Any = None,
+        input_signature: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Export for serving, as `keras.Model.export` does; a SavedModel takes texts where `predict` does.
 
-    Keras takes them out of the model while batches run, and puts them back when all went well: a row that is
-    refused in the first batch would leave the model without weights.
-    """
-    if keras.backend.backend() != "jax":
-        yield
-        return
-    variables = [*model.variables, *model.metrics_variables, *getattr(model.optimizer, "variables", ())]
-    before = [variable.value for variable in variables]
-    try:
-        yield
-    except BaseException:
-        model.jax_state_sync()  # what the last step left, if there was one
-        for variable, value in zip(variables, before, strict=True):
-            if variable._value is None and not value.is_deleted():
-                variable.assign(value)
-        raise
-
-
-def lost(model: Classifier) -> bool:
-    """Whether a weight has no value: on JAX, after an interruption in the middle of a step."""
-    if keras.backend.backend() != "jax":
-        return False
-    return any(weight._value is None or weight._value.is_deleted() for weight in model.weights)
-
-
-def _is_pipeline(x: Any) -> bool:
-    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, dict))
+        Who loads it with `tf.saved_model.load` must have imported `tensorflow_text`. A tokenizer that is not
+        of TensorFlow cannot be exported: then, on JAX and in other formats the input is token ids.
+        """
+        texts = self.takes_text and format == "tf_saved_model" and input_signature is None
+        if texts and isinstance(getattr(self.preprocessor, "tokenizer", None), HuggingFaceTokenizer):
+            texts = False
+            warnings.warn(
+                "The tokenizer of this model runs in Python and is not exported: the input is token ids.",
+                stacklevel=2,
+            )
+        if not texts or keras.backend.backend() != "tensorflow":
+            super().export(filepath, format, verbose, input_signature, **kwargs)
+            return
+        archive = keras.export.ExportArchive()
+        archive.track(self)
+        signature = [tf.TensorSpec([None], tf.string, name="texts")]
+        archive.add_endpoint("serve", lambda rows: self._whole(self.tokens(rows), training=False), signature)
+        archive.write_out(str(filepath), verbose=verbose is not False)
 
 
 def _rows(name: str, x: Any) -> None:
@@ -709,6 +474,16 @@ def _class_weights(class_weight: Any, y: Any, labels: Sequence[str], sample_weig
     indices = _checks.label_indices("y", y, labels)
     weights = class_weight_vector(class_weight, indices, labels)[indices]
     return weights if sample_weight is None else weights * _weights(sample_weight, len(indices))
+
+
+def _class_weights_of_pipeline(class_weight: Any, labels: Sequence[str]) -> dict[int, float] | None:
+    if class_weight is None:
+        return None
+    if isinstance(class_weight, str):
+        raise ValueError(
+            "`class_weight` 'balanced' needs labels that can be counted: pass arrays, or a dict."
+        )
+    return dict(enumerate(class_weight_vector(class_weight, np.zeros(0), labels)))
 
 
 def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence[str]) -> np.ndarray:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune_eval import _checks
 from finetune_eval.models.batching import Batches, Encoded, by_row, forward, in_streams
 
 # Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
@@ -53,6 +55,47 @@ def numbered_layers(backbone: Any) -> list[Any] | None:
     return list(layers)
 
 
+def layers_asked(name: str, count: Any, backbone: Any, *, instead: str) -> list[Any]:
+    """Return a backbone's numbered layers; raise if there are fewer than asked for, or none at all."""
+    layers = numbered_layers(backbone)
+    if layers is None:
+        raise ValueError(
+            f"`{name}` must be {instead} for {type(backbone).__name__}, which has no numbered layers."
+        )
+    if _checks.positive_int(name, count) > len(layers):
+        raise ValueError(
+            f"`{name}` must be at most {len(layers)}, the number of layers of the backbone; got {count}."
+        )
+    return layers
+
+
+def set_trainable(layer: Any, trainable: bool) -> None:
+    """Freeze or unfreeze a layer and each layer inside.
+
+    Not by one assignment: TensorFlow drops an attribute that is set to the value it has, and with it what the
+    assignment would do to the layers inside.
+    """
+    for inner in layer._flatten_layers():
+        inner.trainable = trainable
+
+
+def freeze(backbone: Any, layers: Sequence[Any]) -> None:
+    """Freeze layers of a backbone.
+
+    Where one is frozen the backbone's own `trainable` is False, "not all of it is trained": Keras looks at
+    it for nothing else, and `backbone.trainable = True` then does what it says (see `set_trainable`).
+    """
+    for layer in layers:
+        set_trainable(layer, False)
+    if layers:
+        backbone._trainable = False
+
+
+def trains(layer: Any) -> bool:
+    """Whether anything in a layer is trained; its own `trainable` tells nothing of the layers inside."""
+    return any(variable.trainable for variable in layer.variables)
+
+
 def cut(model: Any) -> Cut | None:
     """Cut a `Classifier` above its frozen layers; None where none are, or the graph cannot be cut there."""
     backbone = model.backbone
@@ -63,7 +106,7 @@ def cut(model: Any) -> Cut | None:
             features = layer(features)
         return features
 
-    if not backbone.trainable_variables:
+    if not trains(backbone):
         features = head[0].input
         frozen = keras.Input(features.shape[1:], name="frozen")
         above = keras.Model({"frozen": frozen}, through(frozen))
@@ -71,12 +114,12 @@ def cut(model: Any) -> Cut | None:
     layers = numbered_layers(backbone)
     if not layers or model.pooling is None:
         return None
-    depth = next(i for i, layer in enumerate([*layers, None]) if layer is None or layer.trainable_variables)
+    depth = next(i for i, layer in enumerate([*layers, None]) if layer is None or trains(layer))
     if depth in (0, len(layers)):
         return None
     last = layers[depth - 1]
     bottom = backbone.layers[: backbone.layers.index(last) + 1]
-    if any(layer.trainable_variables for layer in bottom):
+    if any(trains(layer) for layer in bottom):
         return None
     output = backbone.output["sequence_output"] if isinstance(backbone.output, dict) else backbone.output
     try:

@@ -63,7 +63,7 @@ def trace_prediction(
     )
     pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
     answer = int(model.decide(probabilities[np.newaxis])[0])
-    predicted = model.predict([text])[0]
+    predicted = model.predict(batch, verbose=0)[0]  # of its tokens: the trace itself tells what was cut
     tokenizer = model.preprocessor.tokenizer
     ids = batch["token_ids"][0]
     return PredictionTrace(

@@ -6,7 +6,8 @@ import concurrent.futures
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -331,7 +332,7 @@ class EpochTrace(keras.callbacks.Callback):
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Keep the weights of the best epoch in memory, stop when it lies far back, and put them back at the end.
+    """Keep the weights of the best epoch in memory, and stop when it lies far back; `restore` puts them back.
 
     Args:
         monitor: The metric that chooses.
@@ -367,15 +368,15 @@ class BestEpoch(keras.callbacks.Callback):
             self.model.weights[place].assign(value)
         self.weights = {}
 
-    def on_train_end(self, logs: Any = None) -> None:
-        """Put the best weights back."""
-        self.restore()
-
 
 def trained_weights(model: Any) -> dict[int, np.ndarray]:
     """Return copies of a model's weights but those of frozen layers, by their place in `model.weights`."""
-    layers = [layer for layer in model._flatten_layers() if not layer.trainable]
-    frozen = {id(weight) for layer in layers for weight in layer.weights}
+    frozen = {
+        id(weight)
+        for layer in model._flatten_layers()
+        if not (layer.trainable or layer._layers)  # of a frozen one inner ones may be trained
+        for weight in layer.weights
+    }
     # What `convert_to_numpy` gives is a copy on TensorFlow, elsewhere it may be a view.
     own = np.asarray if keras.backend.backend() == "tensorflow" else np.array
     return {
@@ -431,6 +432,59 @@ class Checkpoint(keras.callbacks.Callback):
             )
         elif problem is not None:
             raise problem
+
+
+# Keras callbacks that cannot do their work in `fine_tune`, and why.
+_REFUSED = {
+    keras.callbacks.LearningRateScheduler: "sets the learning rate",
+    keras.callbacks.ReduceLROnPlateau: "sets the learning rate",
+    keras.callbacks.BackupAndRestore: "would go on with other batches, and without the best epoch so far",
+    keras.callbacks.SwapEMAWeights: "needs an optimizer with `use_ema=True`",
+}
+
+
+def usable(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """Return the callbacks for `fine_tune` as a list.
+
+    Args:
+        callbacks: A list, one callback, or None.
+
+    Raises:
+        TypeError: One of them is no callback.
+        ValueError: One of them would end the training after the first step, or change it in silence.
+    """
+    if callbacks is None:
+        return []
+    listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
+    if isinstance(listed, (str, bytes)) or not isinstance(listed, Sequence):
+        raise TypeError(f"`callbacks` must be Keras callbacks, one or a list; got {type(listed).__name__}.")
+    for place, callback in enumerate(listed):
+        kinds = keras.callbacks.Callback, keras.callbacks.CallbackList
+        if not isinstance(callback, kinds[0]) or isinstance(callback, kinds[1]):
+            raise TypeError(
+                f"`callbacks` must hold Keras callbacks; number {place} is {callback!r} "
+                f"({type(callback).__name__})."
+                + (" Is it a class? Make one of it: add ()." if isinstance(callback, type) else "")
+            )
+        name = type(callback).__name__
+        why = next((why for kind, why in _REFUSED.items() if isinstance(callback, kind)), None)
+        if why is not None:
+            raise ValueError(
+                f"`callbacks` has a {name}, which {why}; `fine_tune` has its own warm-up, decay and best "
+                "epoch. Leave it out, or train with `model.compile` and `model.fit`."
+            )
+        whole = isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only
+        if whole and not str(callback.filepath).endswith(".keras"):
+            raise ValueError(
+                f"`callbacks` has a ModelCheckpoint that writes {str(callback.filepath)!r}, which cannot "
+                "hold the vocabulary; end its `filepath` in '.keras'."
+            )
+        if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
+            raise ImportError(
+                "`callbacks` has a TensorBoard, which needs a package that is not installed; "
+                "`pip install tensorboard`, or leave it out."
+            )
+    return list(listed)
 
 
 class StopOnDivergence(keras.callbacks.Callback):

@@ -7,7 +7,6 @@ import datetime
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,26 +17,26 @@ import numpy as np
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.splits import Rows
-from finetune_eval.models import frozen, micro_batches
+from finetune_eval.models import frozen
+from finetune_eval.models import precision as precisions
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import (
     Classifier,
-    CrossEntropy,
     _class_weights,
-    _is_pipeline,
     class_weight_vector,
-    lost,
-    variables_kept,
 )
+from finetune_eval.models.layers import CrossEntropy
+from finetune_eval.models.pipelines import is_pipeline
+from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
-from finetune_eval.training import precision as precisions
 from finetune_eval.training.callbacks import (
     BestEpoch,
     Checkpoint,
     ClassificationMetrics,
     EpochTrace,
     StopOnDivergence,
+    usable,
 )
 from finetune_eval.training.environment import environment
 from finetune_eval.training.optimizers import fine_tuning_optimizer
@@ -51,9 +50,6 @@ _RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
 # A head alone starts from nothing and has nothing to forget: of 1e-3, 3e-3, 1e-2 and 3e-2 this gave MiniLM
 # the lowest validation loss in 3 epochs of 1,000 Rotten Tomatoes rows (0.61, 0.55, 0.53, 0.57).
 _RATE_HEAD = 1e-2
-# Steps of a head alone take less than Keras takes to call for them: so many are run at a call. To trace that
-# costs as much as it spares in 300 steps.
-_STEPS_A_CALL, _WORTH_IT = 64, 500
 
 
 @dataclass(frozen=True)
@@ -124,7 +120,8 @@ def fine_tune(
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
-        callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs.
+        callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
+            callback that sets the learning rate, and BackupAndRestore, are refused.
         run_dir: A new folder to write the run to (`finetune_eval.runs` says what is in it), or a `Run` that
             is owned already; None writes nothing. While training, the weights of the best epoch so far are
             there too, so that a process that is killed loses none of them.
@@ -152,7 +149,7 @@ def fine_tune(
             f"`model` must come from `build_model`; got {type(model).__name__}. "
             "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
         )
-    if _is_pipeline(x):
+    if is_pipeline(x):
         raise TypeError(
             f"`x` must be rows (list, array or Series), with their labels in `y`; got {type(x).__name__}. "
             "Train on a tf.data pipeline with `model.fit`."
@@ -164,7 +161,8 @@ def fine_tune(
     )  # fmt: skip
     recipe.check_fit(len(model.labels), validated=validation_data is not None)
     used_precision = precisions.resolve(precision, model.backbone)
-    more = _callbacks(callbacks)
+    more = usable(callbacks)
+    _check_dtypes(model)
     if recipe.learning_rate is None:
         recipe = dataclasses.replace(recipe, learning_rate=_default_rate(model))
     with claimed(run_dir) as run:
@@ -176,29 +174,20 @@ def fine_tune(
 
 
 def _default_rate(model: Classifier) -> float:
-    if not model.backbone.trainable_variables:
+    if not frozen.trains(model.backbone):
         return _RATE_HEAD
     return _RATE_SMALL if model.backbone.count_params() < _SMALL_MODEL else _RATE_LARGE
 
 
-def _callbacks(callbacks: Any) -> list[Any]:
-    """Return the user's callbacks as a list, as `keras.Model.fit` takes them: None, one, or several."""
-    given = (
-        []
-        if callbacks is None
-        else [callbacks]
-        if isinstance(callbacks, keras.callbacks.Callback)
-        else callbacks
-    )
-    if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Sequence):
-        raise TypeError(f"`callbacks` must be Keras callbacks, one or a list; got {type(given).__name__}.")
-    for place, each in enumerate(given):
-        if not isinstance(each, keras.callbacks.Callback) or isinstance(each, keras.callbacks.CallbackList):
-            raise TypeError(
-                f"`callbacks` must hold Keras callbacks; number {place} is {each!r} ({type(each).__name__})."
-                + (" Is it a class? Make one of it: add ()." if isinstance(each, type) else "")
-            )
-    return list(given)
+def _check_dtypes(model: Classifier) -> None:
+    """Refuse weights that cannot hold what a step adds to them."""
+    narrow = {str(variable.dtype) for variable in model.trainable_variables} & {"float16", "bfloat16"}
+    if narrow:
+        dtype = narrow.pop()
+        raise ValueError(
+            f"`model` has {dtype} weights, which lose the small steps of fine-tuning to rounding; build it "
+            f"under the dtype policy 'float32' or 'mixed_{dtype}' (`keras.config.set_dtype_policy`)."
+        )
 
 
 # --- the rows ---------------------------------------------------------------------------------------------
@@ -337,15 +326,16 @@ class _Training:
         status = "interrupted"
         try:
             self._fit([counts, guard, tracer, *filter(None, (best, kept)), *more], alone=not more)
+            if best is not None:
+                best.restore()  # last: a callback of the user's may have restored another epoch
             # The last step's loss was computed before its update: look at what that left.
             finite = all(np.isfinite(weight.numpy()).all() for weight in model.weights)
             status = "complete" if finite and not guard.diverged else "diverged"
         finally:
             counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
-            # The graphs were made for this precision, and the rate has run down to 0: the next user starts
-            # afresh, `evaluate` tells the plain loss without label smoothing, no optimizer state is saved.
+            # The rate has run down to 0: the next user starts afresh, `evaluate` tells the plain loss without
+            # label smoothing, and no optimizer state is saved.
             model.compile()
-            model.cut, model._forward, model.micro_batches = None, None, 1
             if status == "interrupted" and best is not None:
                 best.restore()
             broken = status == "diverged" or lost(model)
@@ -386,12 +376,11 @@ class _Training:
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)
         _seed_dropout(model, recipe.seed)
-        with precisions.matmul_precision(self.precision), variables_kept(model):
-            _compute_frozen(model, train, validation, show=self.show)
-            model.micro_batches = micro_batches.how_many(model, train)
-            head_alone = train.rows.features.keys() == {"frozen"}  # what the whole backbone gave, kept
-            if head_alone and alone and steps >= _WORTH_IT:
-                model.steps_per_execution = _STEPS_A_CALL
+        plan = planned(
+            model, train, validation, epochs=recipe.epochs, precision=self.precision, calls_apart=not alone,
+            show=self.show,
+        )  # fmt: skip
+        with model.computing(plan), variables_kept(model):
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
                 epochs=recipe.epochs, verbose=0, shuffle=False,  # the batches are shuffled already
@@ -446,19 +435,6 @@ def _source(model: Classifier) -> dict[str, Any]:
     if os.path.isabs(name := str(source.get("backbone"))):
         source["backbone"] = os.path.basename(name)
     return source
-
-
-def _compute_frozen(model: Classifier, train: Batches, validation: Batches | None, *, show: Any) -> None:
-    """Compute what the frozen layers give for all rows, once, and have the model train the rest."""
-    model.cut = frozen.cut(model)
-    if model.cut is None:
-        return
-    began, rows = time.perf_counter(), 0
-    for part in (train, validation):
-        if part is not None:
-            rows += frozen.compute(part, model.cut)
-    if show is not None and rows:
-        show(f"frozen layers: computed once for {rows:,} rows in {time.perf_counter() - began:.1f} s")
 
 
 def _used_rows(model: Classifier, train: Batches) -> dict[str, np.ndarray]:

@@ -186,3 +186,53 @@ def test_pretrained_features_that_nobody_kept_are_refused(tiny, tmp_path):
     model.save(tmp_path / "m.keras")
     with pytest.raises(ValueError, match=r"^`model` does not remember where its backbone came from; pass"):
         fe.pretrained_features(fe.load_model(tmp_path / "m.keras"))
+
+
+# --- what was fine-tuned as a backbone again ---
+
+
+def test_a_preset_of_a_fine_tuned_model_is_a_backbone_again(tiny, tmp_path):
+    model = tiny.text_classifier(layers=2, pooling="cls", freeze=1)
+    model.save_to_preset(str(tmp_path))
+    again = fe.build_model(tmp_path, ["a", "b", "c"], dropout=0.3)
+    assert (again.pooling, again.labels, again.backbone.dropout) == ("cls", ("a", "b", "c"), 0.3)
+    assert again.preprocessor.sequence_length == 16
+    assert fe.build_model(tmp_path, sequence_length=5).preprocessor.sequence_length == 5
+    batch = model.encode(list(tiny.texts)).take(np.arange(8))
+    found, expected = (np.asarray(m.backbone(batch)["sequence_output"]) for m in (again, model))
+    np.testing.assert_array_equal(found, expected)
+    assert len(again.backbone.trainable_variables) == len(model.backbone.weights) - 2  # all but the pooler
+
+
+# --- a classifier is no backbone ---
+
+
+def ends_in(*layers):
+    return model_of(keras.layers.Dense(3), *layers)
+
+
+@pytest.mark.parametrize(
+    "backbone, name",
+    [
+        (lambda t: model_of(keras.layers.Dense(3, "softmax")), "softmax"),
+        (lambda t: model_of(keras.layers.Dense(3, "log_softmax")), "log_softmax"),
+        (lambda t: ends_in(keras.layers.Softmax()), "softmax"),
+        (lambda t: ends_in(keras.layers.Activation("softmax")), "softmax"),
+        (lambda t: model_of(model_of(keras.layers.Dense(3, "softmax"))), "softmax"),
+        (lambda t: t.numeric_classifier(), "temperedsoftmax"),
+    ],
+    ids=["activation", "logarithm", "layer", "Activation", "nested", "one of ours"],
+)
+def test_a_backbone_that_gives_probabilities_is_refused(tiny, backbone, name):
+    with pytest.raises(
+        ValueError, match=f"ends in a {name}: it is a classifier already. Pass the part below"
+    ):
+        fe.build_model(backbone(tiny), 3)
+
+
+def test_a_backbone_that_ends_in_a_sigmoid_is_warned_of(tiny):
+    with pytest.warns(
+        UserWarning, match="ends in a sigmoid. If that is the head of a classifier, pass the part"
+    ):
+        fe.build_model(model_of(keras.layers.Dense(8, "sigmoid")), 2)
+    fe.build_model(model_of(keras.layers.Dense(8, "relu")), 2)  # a warning would be an error

@@ -12,7 +12,8 @@ import sklearn.metrics
 import tensorflow as tf
 
 import finetune_eval as fe
-from finetune_eval.models.classifier import Classifier, CrossEntropy, Pooling, TemperedSoftmax
+from finetune_eval._checks import TextsCut
+from finetune_eval.models.classifier import Classifier
 
 ONE_HOT = np.eye(2)
 
@@ -31,107 +32,6 @@ def log_loss(y, p):
     """Return scikit-learn's log-loss; a float32 softmax sums to one only nearly, of which it warns."""
     p = p.astype(float)
     return sklearn.metrics.log_loss(y, p / p.sum(axis=1, keepdims=True), labels=range(p.shape[1]))
-
-
-# --- the loss ---
-
-
-@pytest.fixture(scope="module")
-def mid_range():
-    """Rows of probabilities far from 0 and 1, where every implementation must agree."""
-    random = np.random.default_rng(1)
-    p = random.dirichlet([5, 5, 5], size=40).astype("float32")
-    return p / p.sum(axis=1, keepdims=True), random.integers(0, 3, size=40)
-
-
-@pytest.mark.parametrize("shape", ["(n,)", "(n, 1)", "one-hot"])
-def test_cross_entropy_equals_scikit_learn_and_keras(mid_range, shape):
-    p, y = mid_range
-    given = {"(n,)": y, "(n, 1)": y[:, None], "one-hot": np.eye(3)[y]}[shape]
-    loss = float(CrossEntropy()(given, p))
-    assert loss == pytest.approx(log_loss(y, p), rel=1e-6)
-    assert loss == pytest.approx(float(keras.losses.SparseCategoricalCrossentropy()(y, p)), rel=1e-6)
-
-
-def test_cross_entropy_with_label_smoothing_equals_keras(mid_range):
-    p, y = mid_range
-    expected = float(keras.losses.CategoricalCrossentropy(label_smoothing=0.2)(np.eye(3)[y], p))
-    assert float(CrossEntropy(0.2)(y, p)) == pytest.approx(expected, rel=1e-6)
-
-
-def test_cross_entropy_of_soft_labels_is_not_that_of_the_most_probable_one():
-    # -(0.3 ln 0.2 + 0.7 ln 0.8) = 0.3 * 1.6094379 + 0.7 * 0.2231436
-    loss = float(CrossEntropy()(np.array([[0.3, 0.7]]), np.array([[0.2, 0.8]], "float32")))
-    assert loss == pytest.approx(0.3 * 1.6094379 + 0.7 * 0.2231436, rel=1e-6)
-
-
-def test_cross_entropy_of_saturated_probabilities_is_not_clipped():
-    # -ln(1e-30) = 30 ln 10 = 69.0776, where Keras clips at 1e-7 and says 16.12.
-    # An underflow to 0 costs -ln(2^-126) = 126 ln 2.
-    loss = CrossEntropy(reduction=None)
-    p = np.array([[1.0, 1e-30], [1.0, 0.0], [1.0, 0.0]], "float32")
-    assert np.asarray(loss(np.array([1, 1, 0]), p)) == pytest.approx(
-        [69.0775528, 126 * 0.69314718, 0], rel=1e-6
-    )
-
-
-def test_a_confidently_wrong_row_keeps_its_gradient(tiny):
-    # d(-log softmax(z)[1])/dz = p - y, here (1 - e^-60, -(1 - e^-60)).
-    logits, y = np.array([[60.0, 0.0]], "float32"), np.array([1])
-    slope = tiny.gradient(lambda z: CrossEntropy()(y, keras.ops.softmax(z)), logits)
-    assert slope[0] == pytest.approx([1, -1], abs=1e-6)
-
-
-def test_cross_entropy_of_nan_is_nan():
-    assert np.isnan(float(CrossEntropy()(np.array([0]), np.array([[np.nan, np.nan]], "float32"))))
-
-
-def test_cross_entropy_is_recreated_from_its_config():
-    again = CrossEntropy.from_config(CrossEntropy(0.3, reduction="sum").get_config())
-    assert (again.label_smoothing, again.reduction, again.name) == (0.3, "sum", "cross_entropy")
-
-
-# --- pooling and softmax ---
-
-SEQUENCE = np.array(
-    [[[1.0, -4.0], [3.0, -2.0], [100.0, 100.0]], [[5.0, 6.0], [7.0, 8.0], [9.0, -1.0]]], "float32"
-)
-MASK = np.array([[1, 1, 0], [1, 1, 1]])
-
-
-@pytest.mark.parametrize(
-    "mode, expected",
-    [
-        ("mean", [[2, -3], [7, 13 / 3]]),  # (1 + 3) / 2, (-4 - 2) / 2; (5 + 7 + 9) / 3, (6 + 8 - 1) / 3
-        ("max", [[3, -2], [9, 8]]),
-        ("cls", [[1, -4], [5, 6]]),
-        ("last", [[3, -2], [9, -1]]),
-    ],
-)
-def test_pooling_leaves_out_padding(mode, expected):
-    assert np.asarray(Pooling(mode)(SEQUENCE, MASK)) == pytest.approx(np.array(expected))
-
-
-def test_last_is_the_last_token_by_position_even_after_a_masked_one():
-    assert np.asarray(Pooling("last")(SEQUENCE, np.array([[1, 0, 1], [1, 1, 0]]))).tolist() == [
-        [100, 100],
-        [7, 8],
-    ]
-
-
-def test_mean_of_a_row_of_padding_is_zero_not_nan():
-    assert np.asarray(Pooling("mean")(SEQUENCE[:1], np.zeros((1, 3)))).tolist() == [[0, 0]]
-
-
-def test_tempered_softmax_by_hand():
-    layer = TemperedSoftmax()
-    # Differences of 2 and 4 nats: 1 / (1 + e^-2 + e^-4)
-    layer.build((None, 3))
-    first = 1 / (1 + np.exp(-2) + np.exp(-4))
-    assert np.asarray(layer(np.array([[4.0, 2.0, 0.0]])))[0, 0] == pytest.approx(first, rel=1e-6)
-    layer.temperature.assign(2)
-    first = 1 / (1 + np.exp(-1) + np.exp(-2))
-    assert np.asarray(layer(np.array([[4.0, 2.0, 0.0]])))[0, 0] == pytest.approx(first, rel=1e-6)
 
 
 # --- raw rows in ---
@@ -246,7 +146,9 @@ def test_fe_evaluate_equals_model_evaluate(scorer, tiny):
 
 
 def test_empty_and_long_texts_have_an_answer(scorer):
-    p = scorer.predict(["", " ", "film " * 1000, "\u200b"])
+    sentence = "`x`: 1 of 4 texts is longer than 16 tokens; only its first 16 tokens are read."
+    with pytest.warns(TextsCut, match=exactly(sentence)):
+        p = scorer.predict(["", " ", "film " * 1000, "\u200b"])
     assert np.isfinite(p).all()
     assert p[0].tolist() == p[1].tolist() == p[3].tolist()
 
@@ -391,8 +293,8 @@ def test_freezing_takes_effect_after_compiling_and_is_refused_before(tiny):
     with pytest.raises(
         ValueError,
         match=exactly(
-            "`trainable` was changed since the model was compiled, and would not take effect; "
-            "call `model.compile()` again, then `fit`."
+            "Which weights are trained was changed since the model was compiled (by `trainable`, "
+            "`enable_lora` or `quantize`); call `model.compile()` again, then `fit`."
         ),
     ):
         model.fit(x, y, verbose=0)
@@ -571,11 +473,11 @@ WITHIN = " (Rows are counted within the batch.)"
     "data, error, sentence",
     [
         (lambda: pipeline(TWO), ValueError,
-         "`x` is a tf.data pipeline without labels; each element must be `(x, y)`."),
+         "`x` is a pipeline without labels; each element must be `(x, y)`."),
         (lambda: pipeline(TWO, [0, 1], batch=None), ValueError,
-         "`x` is a tf.data pipeline of single rows; batch it first: `x.batch(32)`."),
+         "`x` is a pipeline of single rows; batch it first: `x.batch(32)`."),
         (lambda: pipeline(np.zeros((2, 3)), [0, 1]), TypeError,
-         "`x` is a tf.data pipeline of float64; this model takes strings."),
+         "`x` is a pipeline of float64; this model takes strings."),
         (lambda: pipeline(TWO, ["positive", "god"]), ValueError,
          f"`y` has an unknown label 'god' in row 1; the labels are 'negative', 'positive'.{WITHIN}"),
     ],

@@ -1,14 +1,13 @@
 """Frozen layers are computed once: what computing them in every batch gives, and nothing else moves."""
 
-import sys
-
 import keras
 import keras_hub
 import numpy as np
 import pytest
 
 from finetune_eval import build_model, fine_tune
-from finetune_eval.models import frozen
+from finetune_eval.models import frozen, steps
+from finetune_eval.models.steps import Plan
 from finetune_eval.training.callbacks import StopOnDivergence
 
 
@@ -111,7 +110,7 @@ def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
     moved = {weight.path for weight in model.weights if (weight.numpy() != before[weight.path]).any()}
     assert moved <= {weight.path for weight in model.trainable_variables}
     assert any("transformer_layer_2" in path for path in moved)
-    assert model.cut is None
+    assert model.plan == Plan()
     best = seen[result.trace.best_epoch - 1]
     np.testing.assert_allclose(model.predict(list(tiny.texts)), best, atol=1e-6)
 
@@ -119,7 +118,7 @@ def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
 @pytest.fixture()
 def many_steps_a_call(monkeypatch):
     """Many steps of a head at a call, however few there are."""
-    monkeypatch.setattr(sys.modules["finetune_eval.training.fine_tune"], "_WORTH_IT", 1)
+    monkeypatch.setattr(steps, "_WORTH_IT", 1)
 
 
 @pytest.fixture()

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 import finetune_eval as fe
 from finetune_eval import models
-from finetune_eval.models import classifier, halves
+from finetune_eval.models import halves, network
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone has halves")
 
@@ -20,11 +20,11 @@ pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason=
 @pytest.fixture
 def calls(monkeypatch):
     """Count how often `_whole` is called, with halves on."""
-    monkeypatch.setattr(classifier, "side_by_side", lambda: True)
+    monkeypatch.setattr(network, "side_by_side", lambda: True)
     found = []
-    whole = classifier.Classifier._whole
+    whole = network.Network._whole
     monkeypatch.setattr(
-        classifier.Classifier, "_whole", lambda self, *a, **k: found.append(1) or whole(self, *a, **k)
+        network.Network, "_whole", lambda self, *a, **k: found.append(1) or whole(self, *a, **k)
     )
     return found
 
@@ -47,7 +47,7 @@ def test_probabilities_and_gradients_are_those_of_the_whole(tiny, calls, monkeyp
     batch = model.encode(list(tiny.texts)[:rows]).take(np.arange(rows))
     found = outputs_and_gradients(model, batch)
     assert len(calls) == 2
-    monkeypatch.setattr(classifier, "side_by_side", lambda: False)
+    monkeypatch.setattr(network, "side_by_side", lambda: False)
     expected = outputs_and_gradients(model, batch)
     assert len(calls) == 3
     np.testing.assert_allclose(found[0], expected[0], atol=1e-6)
@@ -59,7 +59,7 @@ def test_training_goes_in_halves_and_gives_the_same_weights(tiny, calls, monkeyp
     x, y = list(tiny.texts)[:7] * 2, list(tiny.sentiments)[:7] * 2
     weights = []
     for on in (True, False):
-        monkeypatch.setattr(classifier, "side_by_side", lambda on=on: on)
+        monkeypatch.setattr(network, "side_by_side", lambda on=on: on)
         model = tiny.text_classifier(dropout=0.0)
         # Adam would blow up the rounding of gradients that are nearly 0.
         model.compile(keras.optimizers.SGD(0.1))

@@ -7,6 +7,7 @@ import pytest
 from finetune_eval import build_model, fine_tune
 from finetune_eval.models import micro_batches
 from finetune_eval.models.batching import Batches, Encoded
+from finetune_eval.models.steps import Plan
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 on_tensorflow = pytest.mark.skipif(not ON_TENSORFLOW, reason="micro-batches are TensorFlow's alone")
@@ -26,7 +27,7 @@ def tuned(tiny, monkeypatch, count, **kwargs):
         batch_size=6, learning_rate=1e-3, precision="float32", verbose=False, **kwargs,
     )  # fmt: skip
     assert seen == ([count] if count > 1 else [])  # traced once, and used
-    assert model.micro_batches == 1  # as it was
+    assert model.plan == Plan()  # as it was
     return run
 
 

@@ -58,7 +58,7 @@ def test_an_empty_text_has_a_trace(model):
 def test_the_answer_is_by_the_threshold_of_the_model(model, tiny):
     p = float(model.predict(["good"])[0, 1])
     try:
-        for threshold, answer in ((p + 0.01, "negative"), (p - 0.01, "positive")):
+        for threshold, answer in (((1 + p) / 2, "negative"), (p / 2, "positive")):
             model.threshold = threshold
             trace = fe.trace_prediction(model, "good")
             assert (trace.answer, trace.threshold) == (answer, threshold)

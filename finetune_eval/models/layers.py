@@ -1,0 +1,157 @@
+"""What the head is made of: the pooling over tokens, the softmax with its temperature, and the loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from finetune_eval import _checks
+
+# The smallest positive normal float32: a probability that underflowed to 0 costs 87 nats, not infinity.
+_TINY = float(np.finfo("float32").tiny)
+POOLINGS = ("mean", "cls", "max", "last")
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class CrossEntropy(keras.losses.Loss):
+    """Cross-entropy of softmax probabilities and integer or one-hot labels.
+
+    `loss = -log p[true]`, with label smoothing `(1 - s) * loss + s * mean over classes of -log p`. Unlike
+    Keras' own, probabilities are not clipped at 1e-7: a row that is confidently wrong keeps its true loss and
+    its gradient.
+
+    Args:
+        label_smoothing: `s`, in [0, 1).
+        name: Name of the loss.
+        reduction: How rows are combined, as in `keras.losses.Loss`.
+    """
+
+    def __init__(
+        self,
+        label_smoothing: float = 0.0,
+        name: str = "cross_entropy",
+        reduction: str = "sum_over_batch_size",
+    ):
+        super().__init__(name=name, reduction=reduction)
+        self.label_smoothing = label_smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        """Return (rows,) losses in nats."""
+        nats = -ops.log(ops.maximum(y_pred, _TINY))
+        if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
+            loss = ops.sum(ops.cast(y_true, nats.dtype) * nats, axis=-1)
+        else:
+            target = ops.reshape(ops.cast(y_true, "int32"), (-1, 1))
+            loss = ops.take_along_axis(nats, target, axis=-1)[:, 0]
+        if self.label_smoothing:
+            loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ops.mean(nats, axis=-1)
+        return loss
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the loss."""
+        return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class Pooling(keras.layers.Layer):
+    """(rows, tokens, width) and a (rows, tokens) mask -> (rows, width), by `mode`: mean, max, cls or last."""
+
+    def __init__(self, mode: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.mode = mode
+
+    def call(self, sequence: Any, mask: Any) -> Any:
+        """Pool over the tokens that are not padding."""
+        if self.mode == "cls":
+            return sequence[:, 0]
+        mask = ops.cast(mask, sequence.dtype)
+        if self.mode == "last":
+            # The last token by position: the largest index whose mask is 1.
+            positions = ops.arange(ops.shape(mask)[1], dtype=sequence.dtype)
+            last = ops.cast(ops.argmax(mask * (positions + 1), axis=1), "int32")
+            return ops.take_along_axis(sequence, last[:, None, None], axis=1)[:, 0]
+        mask = ops.expand_dims(mask, -1)
+        if self.mode == "max":
+            lowest = float(np.finfo("float32").min)
+            return ops.max(ops.where(mask > 0, sequence, lowest), axis=1)
+        return ops.sum(sequence * mask, axis=1) / ops.maximum(ops.sum(mask, axis=1), 1)
+
+    def compute_output_shape(self, sequence_shape: Any, mask_shape: Any = None) -> Any:
+        """Return (rows, width)."""
+        return (sequence_shape[0], sequence_shape[-1])
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the layer."""
+        return {**super().get_config(), "mode": self.mode}
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class TemperedSoftmax(keras.layers.Layer):
+    """`softmax(logits / temperature)` in float32; the temperature is saved, never trained."""
+
+    def build(self, input_shape: Any) -> None:
+        """Make the temperature, 1 until calibration sets it."""
+        self.temperature = self.add_weight(name="temperature", shape=(), initializer="ones", trainable=False)
+        self.built = True
+
+    def load_own_variables(self, store: Any) -> None:
+        """Load the temperature, unless it would turn answers into others or into NaN."""
+        saved = float(np.asarray(store["0"]))
+        super().load_own_variables({"0": _checks.number("temperature", saved, above=0)})
+
+    def call(self, logits: Any) -> Any:
+        """Return (rows, classes) probabilities."""
+        return ops.softmax(ops.cast(logits, "float32") / self.temperature, axis=-1)
+
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """Return the shape of the logits."""
+        return input_shape
+
+
+def reads_one_hot(target: Any) -> bool | None:
+    """Return whether a loss or metric of Keras takes one-hot labels; None for others: labels as given."""
+    function = getattr(target, "_fn", None) or getattr(target, "fn", None) or target
+    if not function.__module__.startswith("keras."):
+        return None
+    if hasattr(target, "sparse_y_true"):
+        return not target.sparse_y_true
+    return not getattr(function, "__name__", type(function).__name__).lower().startswith("sparse")
+
+
+def as_read(y: Any, one_hot: bool | None, classes: int) -> Any:
+    """Return labels, (rows,) indices or (rows, classes) one-hot, in the form that `reads_one_hot` tells."""
+    given = len(y.shape) == 2 and y.shape[-1] == classes
+    if one_hot is None or one_hot is given:
+        return y
+    return ops.one_hot(ops.reshape(y, (-1,)), classes) if one_hot else ops.argmax(y, axis=-1)
+
+
+def plain(probabilities: Any) -> Any:
+    """Return probabilities that do not remember their logits.
+
+    A softmax on TensorFlow does, and Keras' binary cross-entropy then takes the sigmoid of those logits: it
+    is off by 0.001 where the softmax is near 1/2, and by more elsewhere (Keras 3.15).
+    """
+    return ops.copy(probabilities)
+
+
+def metric_of_labels(identifier: Any, classes: int) -> Any:
+    """Return a metric, named as Keras would, that is fed labels in the form it takes, however they come."""
+    if str(identifier).lower() in ("accuracy", "acc"):  # Keras would choose by the labels it sees first
+        metric: Any = keras.metrics.SparseCategoricalAccuracy()
+    else:
+        metric = keras.metrics.get(identifier)
+    if not isinstance(metric, keras.metrics.Metric):
+        metric = keras.metrics.MeanMetricWrapper(metric, name=metric.__name__)
+    if isinstance(identifier, str):
+        metric.name = identifier
+    one_hot, update = reads_one_hot(metric), type(metric).update_state
+
+    def update_state(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
+        return update(metric, as_read(y_true, one_hot, classes), plain(y_pred), sample_weight=sample_weight)
+
+    metric.update_state = update_state
+    return metric

@@ -1,0 +1,338 @@
+"""The Keras model behind `Classifier`: backbone, pooling and head, how it is compiled and how it computes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any, Self
+
+import keras
+import keras_hub
+from keras import ops
+
+from finetune_eval import _checks
+from finetune_eval.evaluation.thresholds import Threshold
+from finetune_eval.models import micro_batches
+from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
+from finetune_eval.models.halves import in_halves, side_by_side
+from finetune_eval.models.layers import (
+    CrossEntropy,
+    Pooling,
+    TemperedSoftmax,
+    as_read,
+    metric_of_labels,
+    plain,
+    reads_one_hot,
+)
+from finetune_eval.models.precision import matmul_precision
+from finetune_eval.models.steps import Plan, structure
+
+
+class Network(keras_hub.models.Task):
+    """A backbone with a softmax head, on the backbone's own inputs; `Classifier` has it read raw rows.
+
+    Args:
+        backbone: A KerasHub backbone, or any `keras.Model` with one input and a (rows, width) output.
+        preprocessor: Turns strings into the backbone's inputs; None where rows are numbers already.
+        labels: The class names, in index order.
+        pooling: "mean", "cls", "max" or "last" for a backbone with a token axis; None without.
+        dropout: Dropout rate before the head.
+        seed: Of the head's initial weights and the head's dropout.
+        threshold: With two classes, the probability of the second from which it is the answer; None for 0.5.
+        frozen: Names of the backbone's layers that are not trained.
+        **kwargs: Of `keras_hub.models.Task`.
+
+    Attributes:
+        source: Where the backbone came from, as `build_model` was told: "backbone", "weights_sha256".
+        moved: Layer name -> how far `fine_tune` moved its weights, relative to their size.
+    """
+
+    def __init__(
+        self,
+        backbone: Any,
+        preprocessor: Any,
+        *,
+        labels: Sequence[str],
+        pooling: str | None,
+        dropout: float = 0.1,
+        seed: int = 0,
+        threshold: Threshold | dict[str, Any] | float | None = None,
+        frozen: Sequence[str] = (),
+        **kwargs: Any,
+    ):
+        self.backbone = backbone
+        self.pooling = pooling
+        layers = [backbone.get_layer(name) for name in frozen]
+        layers = [layer for layer in layers if layer is not self._unused]
+        if layers:
+            set_trainable(backbone, True)  # its own config tells only of all of it
+            freeze(backbone, layers)
+        inputs = backbone.input
+        outputs = backbone(inputs)
+        if pooling is not None:
+            sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
+            features = Pooling(pooling, name="pooling")(sequence, inputs["padding_mask"])
+        else:
+            features = outputs
+        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
+        logits = keras.layers.Dense(
+            len(labels),
+            # As BERT's heads: Devlin et al. 2019, initializer_range 0.02.
+            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
+            dtype="float32",
+            name="logits",
+        )(x)
+        probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
+        self.preprocessor = preprocessor
+        self.labels = tuple(str(label) for label in labels)
+        self.dropout = dropout
+        self.seed = seed
+        self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
+        self.source: dict[str, Any] = {}
+        self.moved: dict[str, float] = {}
+        self._plan = Plan()
+        self._optimizer_was_built = False
+        self._graphs: dict[str, tuple[Any, Any]] = {}
+        super().__init__(inputs=inputs, outputs=probabilities, **kwargs)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "trainable" and getattr(self, "_initialized", False):
+            for layer in self._flatten_layers(include_self=False):  # as `set_trainable` has it
+                layer.trainable = value
+        super().__setattr__(name, value)
+
+    # --- what it is ------------------------------------------------------------
+
+    @property
+    def input_spec(self) -> Any:
+        """What inputs are held against; with a cut they are of two kinds, and the graph itself tells."""
+        return None if self._plan.cut is not None else super().input_spec
+
+    @property
+    def _unused(self) -> Any:
+        """BERT's own pooler, which gets no gradient where the tokens are pooled here."""
+        return None if self.pooling is None else getattr(self.backbone, "pooled_dense", None)
+
+    @property
+    def takes_text(self) -> bool:
+        """Whether rows are strings."""
+        return self.preprocessor is not None
+
+    @property
+    def rows_apart(self) -> bool:
+        """Whether a batch can be computed in parts: in training, too, no row depends on another.
+
+        Backbones that are not KerasHub's may have layers that look at all rows of a batch, as batch
+        normalisation does; an activity regulariser adds up what it finds in each part.
+        """
+        regular = (getattr(layer, "activity_regularizer", None) for layer in self._flatten_layers())
+        return isinstance(self.backbone, keras_hub.models.Backbone) and not any(regular)
+
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 until calibrated."""
+        return float(ops.convert_to_numpy(self.get_layer("probabilities").temperature))
+
+    @temperature.setter
+    def temperature(self, value: float) -> None:
+        self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
+
+    @property
+    def threshold(self) -> Threshold | float | None:
+        """With two classes, the probability of the second from which it is the answer; None for 0.5."""
+        return self._threshold
+
+    @threshold.setter
+    def threshold(self, value: Threshold | float | None) -> None:
+        if value is not None:
+            if len(self.labels) != 2:
+                raise ValueError(f"`threshold` needs two classes; the model has {len(self.labels)}.")
+            _checks.number(
+                "threshold", value if isinstance(value, (bool, str)) else float(value), above=0, below=1
+            )
+        self._threshold = value
+
+    def unfreeze(self, layers: int | None = None) -> None:
+        """Have the backbone, or its top layers, be trained (again).
+
+        `fine_tune` trains accordingly from its next call on; before `fit`, call `compile`.
+
+        Args:
+            layers: Number of layers to unfreeze, counted from the top; None for the whole backbone.
+        """
+        known = self.backbone.layers
+        below = []
+        if layers is not None:
+            top = layers_asked("layers", layers, self.backbone, instead="None")
+            below = [layer for layer in known[: known.index(top[-layers])] if not layer.trainable]
+        set_trainable(self.backbone, True)
+        freeze(self.backbone, below)
+
+    def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
+        """Quantize the backbone, as `keras.Model.quantize` does; the head stays float32. Then `compile`."""
+        # Not all of this model: Keras would stop halfway, at the preprocessor, which has no weights.
+        self.backbone.quantize(mode, **kwargs)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the model, weights apart."""
+        return {
+            **super().get_config(),
+            "labels": list(self.labels),
+            "pooling": self.pooling,
+            "dropout": self.dropout,
+            "seed": self.seed,
+            "threshold": dataclasses.asdict(self.threshold)
+            if isinstance(self.threshold, Threshold)
+            else self.threshold,
+            # Keras loads an optimizer's state where there is a place for it, and warns if there is none.
+            "optimizer_built": bool(getattr(getattr(self, "optimizer", None), "built", False)),
+            # A backbone's own config tells only whether all of it is frozen.
+            "frozen": [
+                layer.name for layer in self.backbone.layers if not (layer.trainable or layer is self._unused)
+            ],
+        }
+
+    def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
+        """Save the model as a `.keras` file: weights, vocabulary, labels, threshold and temperature."""
+        if str(filepath).endswith((".h5", ".hdf5")):
+            raise ValueError(
+                f"`filepath` {str(filepath)!r} is an HDF5 file, which cannot hold the vocabulary; end it in "
+                "'.keras'."
+            )
+        super().save(filepath, *args, **kwargs)
+
+    # --- how it computes -------------------------------------------------------
+
+    def call(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        """Return probabilities; with a cut, also of what its frozen layers gave."""
+        masked = any(part is not None for part in keras.tree.flatten(mask))
+        if side_by_side() and self.rows_apart and not masked:
+            return in_halves(lambda rows: self._whole(rows, training), inputs)
+        return self._whole(inputs, training, mask)
+
+    def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
+        if self._plan.cut is None:
+            return super().call(inputs, training=training, mask=mask)
+        return self._plan.cut(inputs, training)
+
+    def train_step(self, *arguments: Any) -> Any:
+        """Train on one batch, as Keras does, or on its micro-batches one by one."""
+        if self._plan.micro_batches == 1:
+            return super().train_step(*arguments)
+        return micro_batches.train_step(self, arguments[0], self._plan.micro_batches)
+
+    @contextlib.contextmanager
+    def computing(self, plan: Plan) -> Iterator[None]:
+        """Have steps inside the context computed by a plan; what was before is put back."""
+        before: tuple[Plan, int] = self._plan, self.steps_per_execution  # type: ignore[has-type]
+        self._plan, self.steps_per_execution = plan, plan.steps_per_execution
+        try:
+            with matmul_precision(plan.precision):
+                yield
+        finally:
+            self._plan, self.steps_per_execution = before
+            self._graphs.clear()
+
+    @property
+    def plan(self) -> Plan:
+        """How steps are computed; `computing` sets it."""
+        return self._plan
+
+    def _graph(self, name: str, make: Any, *of: Any) -> Any:
+        """Return `make()`, kept under a name for as long as what it was made of does not change."""
+        if self._graphs.get(name, (None,))[0] != of:
+            self._graphs[name] = (of, make())
+        return self._graphs[name][1]
+
+    def _is_new(self, name: str) -> bool:
+        """Whether the graph that Keras keeps under a name was traced for another structure or plan."""
+        now = (structure(self), self._plan, self.steps_per_execution)
+        new = self._graphs.get(name, (None,))[0] != now
+        self._graphs[name] = (now, None)
+        return new
+
+    def make_train_function(self, force: bool = False) -> Any:
+        """Make Keras' training function, anew if it was traced for another structure."""
+        return super().make_train_function(force=self._is_new("train") or force)
+
+    def make_test_function(self, force: bool = False) -> Any:
+        """Make Keras' evaluation function, anew if it was traced for another structure."""
+        return super().make_test_function(force=self._is_new("test") or force)
+
+    def make_predict_function(self, force: bool = False) -> Any:
+        """Make Keras' prediction function, anew if it was traced for another structure."""
+        return super().make_predict_function(force=self._is_new("predict") or force)
+
+    def compile(
+        self,
+        optimizer: Any = "auto",
+        loss: Any = "auto",
+        *,
+        metrics: Any = "auto",
+        weighted_metrics: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        """Configure training; "auto" is AdamW at 5e-5, cross-entropy, accuracy weighted as the loss.
+
+        Losses and metrics of Keras get labels as they take them, class indices or one-hot rows, whichever
+        `fit` is given; your own functions get the labels as you give them, names as indices.
+        """
+        if self._unused is not None:
+            set_trainable(self._unused, False)
+        if isinstance(optimizer, str) and optimizer == "auto":
+            optimizer = keras.optimizers.AdamW(5e-5)
+        if isinstance(loss, str) and loss == "auto":
+            loss = CrossEntropy()
+        if isinstance(metrics, str) and metrics == "auto":
+            metrics = None
+            weighted_metrics = weighted_metrics or ["accuracy"]
+        only = keras.tree.flatten(loss)[0]
+        by_shape = isinstance(only, str) and only.lower() in ("crossentropy", "ce")
+        self._loss_reads = False if by_shape or only is None else reads_one_hot(keras.losses.get(only))
+        # On TensorFlow XLA would compile one program for every batch width.
+        compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
+        kwargs.setdefault("jit_compile", compiled)
+        super().compile(
+            optimizer=optimizer,
+            loss=loss,
+            metrics=self._metrics_of_labels(metrics),
+            weighted_metrics=self._metrics_of_labels(weighted_metrics),
+            **kwargs,
+        )
+
+    def _metrics_of_labels(self, metrics: Any) -> Any:
+        if metrics is None:
+            return None
+        return [metric_of_labels(metric, len(self.labels)) for metric in keras.tree.flatten(metrics)]
+
+    def compute_loss(
+        self,
+        x: Any = None,
+        y: Any = None,
+        y_pred: Any = None,
+        sample_weight: Any = None,
+        training: bool = True,
+    ) -> Any:
+        """Return the loss, its labels as it takes them."""
+        if not isinstance(self.loss, CrossEntropy):
+            y, y_pred = as_read(y, self._loss_reads, len(self.labels)), plain(y_pred)
+        return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def compile_from_config(self, config: dict[str, Any]) -> None:
+        """Compile as the saved model was."""
+        built = config.pop("optimizer_built", self._optimizer_was_built)  # files of before have it here
+        config.pop("jit_compile", None)  # what is right depends on the backend that loads
+        self.compile(**keras.saving.deserialize_keras_object(config))
+        if built:
+            optimizer: Any = self.optimizer
+            optimizer.build(self.trainable_variables)
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Recreate the model, not yet compiled: Keras compiles it next, as it was."""
+        settings = {"compile": False, **config}
+        built = settings.pop("optimizer_built", False)
+        model: Self = super().from_config(settings)
+        model._optimizer_was_built = built
+        return model
