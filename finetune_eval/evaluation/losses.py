@@ -142,14 +142,14 @@ class Ruled(NamedTuple):
         out: (n,) whether the row gives a class a probability of 0.
         happened: (n,) whether that was its true class.
         cost: The loss that such a row has at least.
-        hidden: How many such rows there may be that have not happened: probabilities of 0 stand for up to
-            half the smallest one that was written.
+        hidden: (n,) the largest probability that may have been rounded to this 0: half the smallest one that
+            was written, for each class that is given 0.
     """
 
     out: NDArray[np.bool_]
     happened: NDArray[np.bool_]
     cost: float
-    hidden: float
+    hidden: Floats
 
 
 def ruled_out(y_true: NDArray[np.int64], probabilities: ArrayLike) -> Ruled:
@@ -171,8 +171,6 @@ def ruled_out(y_true: NDArray[np.int64], probabilities: ArrayLike) -> Ruled:
         cost, zero = cost / p.shape[1], zero | one
     else:
         happened = zero[np.arange(len(p)), y_true]
-    hidden = 0.0
-    if zero.any():
-        written = float(p.min(where=~zero, initial=1.0))
-        hidden = float(np.minimum(zero.sum(axis=1) * written / 2, 1.0).sum())
+    written = float(p.min(where=~zero, initial=1.0))
+    hidden = np.minimum(zero.sum(axis=1) * (written / 2), 1.0)
     return Ruled(np.asarray(zero.any(axis=1)), happened, cost, hidden)

@@ -104,7 +104,7 @@ def loss_interval(
     part = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
     value = float(rows.mean() if weights is None else rows @ weights / weights.sum())
     value = min(max(value, 0.0), high)
-    if ruled is not None and not (ruled.hidden > (1 - confidence) / 2 or ruled.happened.any()):
+    if ruled is not None and not _may_happen(ruled, part, groups, confidence):
         ruled = None
     smooth = rows if ruled is None else np.where(ruled.happened, 0.0, rows)
     seen, expects = _spreads(smooth, part, expected, groups)
@@ -142,10 +142,13 @@ def _spreads(
     mean = 0.0 if expected is None else float(part @ expected.mean)
     if expected is None or not mean > 0:
         return seen, _spread(0.0, 0.0, 0.0, 0.0, units=len(units))
-    shift, weight = sums_of_groups(part * (expected.mean - mean), groups), part * part
+    shift = sums_of_groups(part * (expected.mean - mean), groups)
+    alike = _rows_alike(part * (rows - value - (expected.mean - mean)), part, groups)
+    # Cumulants of independent rows add up. `alike` rows that move together count as one row of their weight.
+    weight = part * part * alike
     second = sums_of_groups(weight * expected.variance, groups)
-    third = sums_of_groups(weight * part * expected.third, groups)
-    excess = sums_of_groups(weight * weight * (expected.fourth - 3 * expected.variance**2), groups)
+    third = sums_of_groups(weight * part * alike * expected.third, groups)
+    excess = sums_of_groups(weight * weight * alike * (expected.fourth - 3 * expected.variance**2), groups)
     square = shift * shift
     expects = _spread(
         mean,
@@ -158,6 +161,28 @@ def _spreads(
     if seen.carried >= ENOUGH_CARRYING and seen.variance >= expects.variance / 4:
         return seen, expects._replace(variance=0.0)
     return seen, expects
+
+
+def _rows_alike(away: Floats, part: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Return how many rows of a group count as one: the design effect of what the rows show.
+
+    Args:
+        away: (n,) how far each row moves the mean from what its probabilities expect.
+        part: (n,) the share of each row in the mean.
+        groups: (n,) index of the group of each row, or None where rows are independent.
+
+    Returns:
+        The variance between groups divided by that of independent rows: m where groups are m copies of a row.
+
+    Reference:
+        Kish 1965, Survey Sampling, section 5.4 (design effect).
+    """
+    if groups is None:
+        return 1.0
+    # Rows that all move alike show nothing, and then whole groups are taken as one row.
+    shown = away if float(away @ away) > 1e-26 * float(part @ part) else part
+    by_group = sums_of_groups(shown, groups)
+    return float(by_group @ by_group) / float(shown @ shown)
 
 
 def _limits(
@@ -189,6 +214,14 @@ def _growing(value: float, variance: float, t: float, high: float) -> tuple[floa
     trials = share * (1 - share) * high**2 / variance
     low, top = wilson_limits(share * trials, trials, t)
     return low * high, top * high
+
+
+def _may_happen(ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float) -> bool:
+    """Tell whether a class that was given 0 was the true one, or could have been in rows like these."""
+    if ruled.happened.any() or not ruled.out.any():
+        return bool(ruled.happened.any())
+    rate = float(np.average(ruled.hidden[ruled.out], weights=part[ruled.out]))
+    return rate * independent_units(ruled.out, part, groups) > (1 - confidence) / 2
 
 
 def _ruled_out_distances(
