@@ -68,7 +68,7 @@ def grouped(groups: int, correlation: float, shares: tuple[float, ...], accuracy
 
 
 def alike(groups: int, correlation: float) -> Design:
-    """Rows of a group share a calibrated probability, mostly near 0 or 1; a normal copula draws the labels."""
+    """Rows of a group share a calibrated probability; a normal copula correlates their labels."""
 
     def draw(random: np.random.Generator, groups: int) -> Rows:
         group = np.repeat(np.arange(groups), random.integers(1, LARGEST + 1, groups))
