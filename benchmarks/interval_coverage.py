@@ -1,13 +1,16 @@
-"""How often do the intervals of `evaluate` hold the truth? Simulated; prints Markdown tables.
+"""How often do the intervals that `evaluate` prints hold the truth? Simulates sets; prints Markdown tables.
 
-python benchmarks/interval_coverage.py                    # all designs, about eight minutes of one core
+python benchmarks/interval_coverage.py                    # all designs, about ten minutes of one core
 python benchmarks/interval_coverage.py --sets 100         # a quick look
-python benchmarks/interval_coverage.py --cells cells.csv  # and every cell in a file
+python benchmarks/interval_coverage.py --cells cells.csv  # also writes every cell to a file
 
-A design is a population and a size; a cell is a design and a metric. "Chosen" designs were looked at while
-the intervals were chosen, "held out" ones only judge. A set of rows counts as marked where `.method` warns:
-a reader then knows that the interval may be off. A cell is "constant" where the metric is the same in every
-set (the recall of a class that is never predicted). docs/statistics.md keeps what was printed.
+A design is a population and a number of rows. A cell is a design and a metric. The "chosen" designs were
+looked at while the intervals were being chosen; the "held out" designs only judge them. A set of rows
+counts as marked where `.method` warns that the interval may be off: too narrow ("unreliable", "over 2 of 3
+classes") or wider than need be (a fallback, named with its reason). A cell counts as marked where at least
+half of its sets are marked; a cell below, too, where at most 7.5 % of its sets miss without a warning. A
+cell is "constant" where the metric is the same in every set, as the recall of a class that is never
+predicted. docs/statistics.md keeps the tables that this script prints.
 """
 
 from __future__ import annotations
