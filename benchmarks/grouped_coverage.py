@@ -1,6 +1,6 @@
 """How often do nominal 95 % intervals cover the truth where rows come in groups, or have weights? Simulated.
 
-python benchmarks/grouped_coverage.py             # about ten minutes of one core
+python benchmarks/grouped_coverage.py             # about four minutes of one core
 python benchmarks/grouped_coverage.py --sets 100  # a quick look
 
 Groups have 1 to 20 rows (uniformly). In most designs each group has its own share of right rows and its own
@@ -150,7 +150,7 @@ def coverage(design: Design, sets: int) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--sets", type=int, default=300, help="simulated sets of rows for each design")
+    parser.add_argument("--sets", type=int, default=1000, help="simulated sets of rows for each design")
     sets = parser.parse_args().sets
     start = time.process_time()
     error = (0.95 * 0.05 / sets) ** 0.5

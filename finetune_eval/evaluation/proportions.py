@@ -32,6 +32,49 @@ def wilson_limits(successes: float, n: float, z: float) -> tuple[float, float]:
     return low, high
 
 
+# Up to so many hits or errors (two of at most 50 rows) Wilson's limit next to 0 or 1 is replaced.
+_FEW_HITS, _FEW_HITS_OF_50 = 3, 2
+_MODIFIED = "Wilson, modified for few hits or errors (conservative)"
+
+
+def modified_wilson_limits(
+    successes: float, n: float, z: float, confidence: float
+) -> tuple[tuple[float, float], str]:
+    """Return Wilson limits, moved towards 0 or 1 where there are one to three hits or errors.
+
+    Wilson's interval covers as little as .84 where less than one hit, or one error, is expected, since its
+    limit next to 0 or 1 is too far from it. The lower limit is then that of a Poisson distribution: the mean
+    of which `successes` or more hits are as improbable as 1 - confidence.
+
+    Args:
+        successes: Hits, 0 to n; may be an effective number.
+        n: Rows; may be an effective number.
+        z: The normal (or Student's) quantile.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The lower and the upper limit, and the name of the method.
+
+    Reference:
+        Brown, Cai and DasGupta 2001, Stat. Sci. 16:101-133, section 4.1.1 (modified Wilson interval).
+    """
+    low, high = wilson_limits(successes, n, z)
+    few = (_FEW_HITS if n > 50 else _FEW_HITS_OF_50) + 1e-9
+    nearest_low, nearest_high = (
+        min(limit, _fewest_poisson(count, confidence) / n) if 0 < count <= few else limit
+        for count, limit in ((successes, low), (n - successes, 1 - high))
+    )
+    same = nearest_low == low and nearest_high == 1 - high
+    return (nearest_low, high if same else 1 - nearest_high), "Wilson" if same else _MODIFIED
+
+
+def _fewest_poisson(hits: float, confidence: float) -> float:
+    """Return the Poisson mean at which `hits` or more have the probability 1 - confidence."""
+    from scipy.special import gammaincinv
+
+    return float(gammaincinv(hits, 1 - confidence))
+
+
 def clopper_pearson_limits(successes: float, n: float, confidence: float) -> tuple[float, float]:
     """Return Clopper-Pearson limits, quantiles of beta distributions; the counts may be effective numbers."""
     from scipy.special import betaincinv

@@ -14,6 +14,7 @@ from finetune_eval.evaluation._limits import boundary, checked_confidence, expit
 from finetune_eval.evaluation.proportions import clopper_pearson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.units import (
+    FEW_ROWS,
     FEWEST_FREEDOM,
     clustered_variance,
     degrees_of_freedom,
@@ -238,12 +239,14 @@ class Ranking(NamedTuple):
         influence: (n,) influence of each row; they sum to 0.
         smallest: Independent rows (or groups) of the smallest side: of a class, or of all other classes.
         classes: How many classes the area is the mean of.
+        asked: How many classes there are in all; 1 where the area is that of the second of two.
     """
 
     value: float
     influence: Floats
     smallest: float
     classes: int
+    asked: int
 
 
 def ranking_influence(
@@ -281,10 +284,11 @@ def ranking_influence(
         influence = pairs.reshape(-1, classes).sum(axis=1)
         sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
         smallest = min(independent_units(side, rows, groups) for side in sides)
-        return Ranking(value, influence, smallest, classes)
+        return Ranking(value, influence, smallest, classes, classes)
     total, share, smallest, found = 0.0, 0.0, math.inf, 0
     influence = np.zeros(n)
-    for k in [1] if average == "binary" else range(classes):
+    asked = [1] if average == "binary" else range(classes)
+    for k in asked:
         positive = one_hot[:, k]
         if not (rows * positive).any() or not (rows * ~positive).any():
             continue
@@ -293,7 +297,9 @@ def ranking_influence(
         total, share, found = total + part * value, share + part, found + 1
         influence += part * moves
         smallest = min(smallest, *(independent_units(side, rows, groups) for side in (positive, ~positive)))
-    return Ranking(total / share, influence / share, smallest, found) if found else None
+    if not found:
+        return None
+    return Ranking(total / share, influence / share, smallest, found, len(asked))
 
 
 # "Misranked rows" are the rows of the smaller class times the distance of the AUC from 0 or 1. With fewer
@@ -357,11 +363,17 @@ def ranking_interval(
     if name == "pr_auc" and average != "binary":
         bias = _mean_bias(y, probabilities, average, weights, groups)
         estimate = replace(estimate, low=_lower(estimate, bias))
-    classes = 1 if average == "binary" else probabilities.shape[1]
-    if found.classes < classes:
-        over = f", over {found.classes:,} of {classes:,} classes"
-        estimate = replace(estimate, method=estimate.method + over)
-    return estimate
+    return replace(estimate, method=estimate.method + _rare_classes(found, estimate.method, average, what))
+
+
+def _rare_classes(found: Ranking, method: str, average: str, what: str) -> str:
+    """Return words for `.method` where a mean over classes has a class of few rows, or none of a class."""
+    words = ""
+    if average in ("macro", "weighted") and found.smallest < FEW_ROWS - 1e-9 and "unreliable" not in method:
+        words = f" (unreliable: a class {'has' if what == 'row' else 'is in'} {times(found.smallest, what)})"
+    return words + (
+        f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""
+    )
 
 
 def _with_few(

@@ -21,13 +21,13 @@ from finetune_eval.evaluation.losses import (
     ruled_out,
 )
 from finetune_eval.evaluation.means import loss_interval
-from finetune_eval.evaluation.proportions import wilson, wilson_f1_interval, wilson_limits
+from finetune_eval.evaluation.proportions import modified_wilson_limits
 from finetune_eval.evaluation.rankings import ranking_interval
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.sample import Sample, Sampling
 from finetune_eval.evaluation.shares import score_limits
-from finetune_eval.evaluation.tables import FEW_ROWS, Support, resampled_interval, support_of
-from finetune_eval.evaluation.units import degrees_of_freedom, effective_units
+from finetune_eval.evaluation.tables import Support, resampled_interval, support_of
+from finetune_eval.evaluation.units import FEW_ROWS, degrees_of_freedom, effective_units
 
 Floats = NDArray[np.float64]
 Formula = Callable[[ClassCounts, str], Floats]
@@ -88,7 +88,7 @@ def _ranking(name: str, sample: Sample, sampling: Sampling) -> Estimate | None:
 def accuracy(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the share of right rows (multilabel: of rows that are right in every label)."""
     if sample.equal:
-        return wilson(int(sample.right.sum()), len(sample.right), confidence=sampling.confidence)
+        return _of_counts(int(sample.right.sum()), len(sample.right), sampling)
     return _share(sample, sample.right, np.arange(len(sample.right)), sampling)
 
 
@@ -154,8 +154,7 @@ def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
         said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
         return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", sampling.confidence)
     if sample.equal:
-        interval = wilson_f1_interval if name == "f1" else wilson
-        return interval(int(hits), int(trials), confidence=sampling.confidence)
+        return _of_counts(hits, trials, sampling, jaccard=name == "f1")
     of_it, as_it = (
         side[:, k] > 0 if sample.multilabel else side == k for side in (sample.y, sample.predicted)
     )
@@ -183,12 +182,18 @@ def _share(
     """Estimate the share of hits among rows, or (row, label) pairs; with `jaccard` the F1 of this share."""
     shares = sample.shares(right, rows, np.zeros_like(rows), sampling.confidence)
     value, trials = float(shares.values[0]), float(shares.trials[0])
-    low, high = wilson_limits(value * trials, trials, quantile(sampling.confidence))
-    method = "Wilson"
+    made = _of_counts(value * trials, trials, sampling, jaccard=jaccard)
+    method = made.method + ("," if jaccard else "") + f" on {times(trials, 'effective row')}"
+    return replace(made, method=method)
+
+
+def _of_counts(hits: float, trials: float, sampling: Sampling, *, jaccard: bool = False) -> Estimate:
+    """Estimate the share of hits, which may be effective numbers, or with `jaccard` the F1 of this share."""
+    limits, method = modified_wilson_limits(hits, trials, quantile(sampling.confidence), sampling.confidence)
+    value, low, high = hits / trials, *limits
     if jaccard:
-        value, low, high = (2 * j / (1 + j) for j in (value, low, high))
-        method = "Wilson, through the Jaccard share,"
-    method += f" on {times(trials, 'effective row')}"
+        value, low, high = (2 * share / (1 + share) for share in (value, low, high))
+        method += ", through the Jaccard share"
     return Estimate(value, min(low, value), max(high, value), method, sampling.confidence)
 
 

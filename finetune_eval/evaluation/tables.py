@@ -29,7 +29,7 @@ from finetune_eval.evaluation.confusion import (
 from finetune_eval.evaluation.proportions import wilson_f1_interval, wilson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.resampling import bias_corrected
-from finetune_eval.evaluation.units import expanded_confidence
+from finetune_eval.evaluation.units import FEW_ROWS, expanded_confidence
 
 Floats = NDArray[np.float64]
 
@@ -91,11 +91,8 @@ def delta_interval(
     return value - half, value + half
 
 
-# Where a class has fewer rows than this, the bootstrap covers too little (docs/statistics.md), and
-# `.method` says "unreliable". The same number of rows of each class must be right: a class without a hit
-# has none in any resample, and the bootstrap covers .42-.73.
-FEW_ROWS = 5
-# Where fewer rows than this are wrong (or right) in all, it covers too little, too: .91 with 4 wrong of 200.
+# Where fewer rows than this are wrong (or right) in all, the bootstrap covers too little: .91 with 4 wrong
+# of 200.
 FEW_OUTCOMES = 10
 _EDGE = 1e-9
 

@@ -12,6 +12,10 @@ Floats = NDArray[np.float64]
 # Student's quantiles at one or two degrees of freedom make intervals too wide to be of use, so that no
 # variance is taken to have fewer degrees of freedom than this (docs/statistics.md).
 FEWEST_FREEDOM = 3.0
+# Where a class has fewer rows than this, intervals that depend on each class cover too little
+# (docs/statistics.md), and `.method` says "unreliable". The bootstrap also needs as many right rows of each
+# class: a class without a hit has none in any resample, and the bootstrap covers .42-.73.
+FEW_ROWS = 5
 
 
 def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
