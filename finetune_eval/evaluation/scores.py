@@ -26,7 +26,7 @@ from finetune_eval.evaluation.rankings import ranking_interval
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.sample import Sample, Sampling
 from finetune_eval.evaluation.shares import score_limits
-from finetune_eval.evaluation.tables import Support, resampled_interval, support_of
+from finetune_eval.evaluation.tables import Support, few_outcomes, resampled_interval, support_of
 from finetune_eval.evaluation.units import FEW_ROWS, degrees_of_freedom, effective_units
 
 Floats = NDArray[np.float64]
@@ -38,9 +38,8 @@ _MOST_CLASSES = 100
 
 def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the mean log-loss."""
-    rows = row_loss(sample.y, sample.p)
-    return loss_interval(
-        rows,
+    made = loss_interval(
+        row_loss(sample.y, sample.p),
         confidence=sampling.confidence,
         high=-float(np.log(SMALLEST_PROBABILITY)),
         expected=expected_loss(sample.p, log_costs, multilabel=sample.multilabel),
@@ -48,11 +47,12 @@ def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
         weights=sample.weights,
         groups=sample.groups,
     )
+    return _few_wrong_groups(made, sample)
 
 
 def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the mean Brier score, which is a sum over the classes (at most 2) where there are over two."""
-    return loss_interval(
+    made = loss_interval(
         row_brier(sample.y, sample.p),
         confidence=sampling.confidence,
         high=1.0 if sample.multilabel or sample.classes == 2 else 2.0,
@@ -60,6 +60,15 @@ def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
         weights=sample.weights,
         groups=sample.groups,
     )
+    return _few_wrong_groups(made, sample)
+
+
+def _few_wrong_groups(made: Estimate, sample: Sample) -> Estimate:
+    """Add a warning to a loss where few groups hold the wrong rows: the worst groups may then be missing."""
+    few = "" if sample.groups is None else few_outcomes(*sample.outcomes(), sample.unit)
+    if not few or "unreliable" in made.method:
+        return made
+    return replace(made, method=f"{made.method} (unreliable: {few})")
 
 
 def roc_auc(sample: Sample, sampling: Sampling) -> Estimate | None:

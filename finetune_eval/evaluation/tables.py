@@ -119,7 +119,8 @@ class Support(NamedTuple):
     @property
     def reasons(self) -> list[str]:
         """Reasons why a bootstrap of these units would cover too little; empty where there are none."""
-        out = [few_outcomes(self)] if few_outcomes(self) else []
+        few = few_outcomes(self.right, self.wrong, self.unit)
+        out = [few] if few else []
         fewest, hits = (float(part.min(initial=math.inf)) for part in (self.classes, self.hits))
         row = self.unit == "row"
         if fewest < FEW_ROWS - _EDGE:
@@ -140,12 +141,12 @@ def support_of(counts: ClassCounts) -> Support:
     )
 
 
-def few_outcomes(support: Support) -> str:
+def few_outcomes(right: float, wrong: float, unit: str) -> str:
     """Return the reason "only 3 rows wrong", or right, where they are too few for a bootstrap; else ""."""
-    outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
+    outcome, least = min((("wrong", wrong), ("right", right)), key=lambda pair: pair[1])
     if least >= FEW_OUTCOMES - _EDGE:
         return ""
-    if support.unit == "row":
+    if unit == "row":
         return f"only {times(least, 'row')} {outcome}"
     return f"{outcome} rows in only {times(least, 'group')}"
 
@@ -182,7 +183,10 @@ def resampled_interval(
     low, high = bias_corrected(value, resampled, expanded_confidence(confidence, support.freedom + 1))
     reasons = support.reasons
     if high - low <= _EDGE:
-        reasons = ["resamples do not vary", *reasons[bool(few_outcomes(support)) :]]
+        reasons = [
+            "resamples do not vary",
+            *reasons[bool(few_outcomes(support.right, support.wrong, support.unit)) :],
+        ]
     ends = low <= bounds[0] + _EDGE < value - _EDGE, value + _EDGE < bounds[1] - _EDGE <= high
     if any(ends) and not reasons:
         reasons = ["resamples reach the end of the scale"]
