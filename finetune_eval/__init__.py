@@ -48,6 +48,8 @@ _HOME = {
     "compare_totals": "evaluation.comparison",
     "evaluate_seeds": "evaluation.seeds",
     "compare_seeds": "evaluation.seeds",
+    "cross_evaluate": "studies.cross_evaluate",
+    "CrossEvaluation": "studies.cross_evaluate",
     "report": "reports.html",
     "write_card": "reports.card",
 }
