@@ -1,12 +1,13 @@
-"""Do the two intervals of a cross-evaluation cover, and how much narrower are they than a holdout's? Simulated.
+"""Do both intervals of a cross-evaluation cover, and how much narrower are they than a holdout's? Simulated.
 
 python benchmarks/cross_evaluation.py             # about ten minutes of one core
 python benchmarks/cross_evaluation.py --sets 100  # a quick look
 
 Each simulated data set is fitted for real: logistic regressions on 20 Gaussian features of two classes, with
 five folds, three times, and once on four fifths of the rows with the last fifth held out. What the models are
-worth on new rows is known exactly: the score of a row is Gaussian in each class. Targets: the mean of the five
-models of the first five folds, and the mean of all models that the recipe trains on four fifths of such rows.
+worth on new rows is known exactly: the score of a row is Gaussian in each class. Targets: the mean of the
+five models of the first five folds, and the mean of all models that the recipe trains on four fifths of such
+rows.
 docs/statistics.md keeps the table.
 """
 
@@ -69,7 +70,7 @@ def estimates(y: Any, p: Any) -> dict[str, Any]:
 
 
 def one_set(random: np.random.Generator, n: int) -> tuple[dict[Any, Any], list[dict[str, float]]]:
-    """Return, for each interval and metric, its limits and the value of the models it is of; and all models."""
+    """Return each interval's limits and the value of the models it is of; and the worth of all models."""
     x, y = rows_of(random, n)
     p = np.empty((REPEATS, n, 2))
     scores: dict[str, list[float]] = defaultdict(list)
@@ -114,7 +115,9 @@ def main() -> None:
     parser.add_argument("--sets", type=int, default=2000, help="simulated data sets of each size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 600, 2000])
     arguments = parser.parse_args()
-    print("| rows | metric | interval | coverage | mean width | of the holdout's |\n|---|---|---|---|---|---|")
+    print(
+        "| rows | metric | interval | coverage | mean width | of the holdout's |\n|---|---|---|---|---|---|"
+    )
     for n in arguments.sizes:
         random, began = np.random.default_rng(n), time.perf_counter()
         limits: dict[Any, list[Any]] = defaultdict(list)

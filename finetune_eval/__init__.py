@@ -21,6 +21,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.models.tracing import trace_prediction
     from finetune_eval.reports.card import write_card
     from finetune_eval.reports.html import report
+    from finetune_eval.studies.cross_evaluate import CrossEvaluation, cross_evaluate
     from finetune_eval.traces.training import TrainingTrace
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
@@ -56,6 +57,7 @@ _HOME = {
 
 __all__ = [
     "ClassificationMetrics",
+    "CrossEvaluation",
     "DataTrace",
     "EpochTrace",
     "Evaluation",
@@ -64,6 +66,7 @@ __all__ = [
     "compare",
     "compare_seeds",
     "compare_totals",
+    "cross_evaluate",
     "evaluate",
     "evaluate_predictions",
     "evaluate_seeds",

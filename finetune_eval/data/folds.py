@@ -1,4 +1,4 @@
-"""Parts of rows for cross-validation and learning curves: stratified, with what belongs together in one part."""
+"""Parts of rows for cross-validation and learning curves: stratified, what belongs together in one part."""
 
 from __future__ import annotations
 
@@ -75,8 +75,10 @@ def fold_of_rows(
     )
     many = len(np.unique(units))
     if many < folds or len(np.unique(part)) < folds:
+        near = " or pass near_duplicates=False" if near_duplicates and x.ndim == 1 else ""
         raise ValueError(
-            f"`folds` is {folds}, but the {counted(n, 'row')} fall into {many:,} that can be parted (rows of one "
-            "group, or with nearly the same text, stay together), and a fold would be empty. Ask for fewer folds."
+            f"`folds` is {folds}, but the {counted(n, 'row')} fall into {many:,} that can be parted (rows of "
+            "one group, or with the same text, stay together), and a fold would be empty. Ask for fewer "
+            f"folds{near}."
         )
     return part, sentences

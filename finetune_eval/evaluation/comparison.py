@@ -186,7 +186,7 @@ def _average_of_folds(rows: Sequence[ScoredRows], metric: str, average: Any, gro
             )
     if groups is not None:
         raise ValueError("`groups` of a cross-evaluation were kept in its folds; leave it out here.")
-    return rows[0].average
+    return str(rows[0].average)
 
 
 def _independent_groups(groups: ArrayLike | None, rows: Sequence[ScoredRows]) -> np.ndarray | None:

@@ -1,9 +1,9 @@
 """The scores of cross-validation: of the models that were trained, and of the recipe that trained them.
 
-Two questions have two intervals. "How good are these k models?" asks for their average over new rows: the rows
-of all folds, each judged by a model that never saw it, are as good as independent for that. "How good is this
-recipe on so many rows?" asks for models that were never trained: the spread of the folds' scores answers, made
-wider because the folds share their training rows.
+Two questions have two intervals. "How good are these k models?" asks for their average over new rows: the
+rows of all folds, each judged by a model that never saw it, are as good as independent for that. "How good is
+this recipe on so many rows?" asks for models that were never trained: the spread of the folds' scores
+answers, made wider because the folds share their training rows.
 """
 
 from __future__ import annotations
@@ -76,8 +76,8 @@ def corrected_error(scores: Sequence[float] | Floats, share: float) -> float:
         0.091287
 
     Reference:
-        Nadeau and Bengio 2003, Machine Learning 52:239-281, equation 9. Of repeated folds: Bouckaert and Frank
-        2004, PAKDD.
+        Nadeau and Bengio 2003, Machine Learning 52:239-281, equation 9. Of repeated folds: Bouckaert and
+        Frank 2004, PAKDD.
     """
     values = np.asarray(scores, dtype=np.float64)
     return math.sqrt((1 / len(values) + share) * float(values.var(ddof=1)))

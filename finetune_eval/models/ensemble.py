@@ -16,7 +16,7 @@ _SMALLEST = float(np.finfo(np.float32).tiny)  # the smallest probability whose l
 
 @keras.saving.register_keras_serializable("finetune_eval")
 class MeanLogProbability(keras.layers.Layer):
-    """The logarithm of the mean of several models' probabilities, as a vector a row, or the same one a token."""
+    """The logarithm of the mean of several models' probabilities: a vector a row, or the same one a token."""
 
     def call(self, probabilities: Any, padding_mask: Any = None) -> Any:
         """Return (rows, classes), or (rows, tokens, classes) where a mask is given."""

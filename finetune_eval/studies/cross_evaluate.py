@@ -1,4 +1,4 @@
-"""cross_evaluate: every labelled row judged by a model that never saw it, with two intervals that say of what."""
+"""cross_evaluate: every labelled row is judged by a model that never saw it, with two named intervals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows, _text
-from finetune_eval._text import counted
 from finetune_eval.data.folds import checked_rows, fold_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation._result import Evaluation
@@ -27,18 +26,11 @@ from finetune_eval.evaluation.baselines import (
     tfidf_probabilities,
 )
 from finetune_eval.evaluation.evaluate import evaluate
-from finetune_eval.evaluation.folds import (
-    FoldScores,
-    fold_score,
-    of_these_models,
-    ranking_over_folds,
-    recipe_interval,
-)
-from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.records import Baseline, Estimate
+from finetune_eval.evaluation.records import Baseline
 from finetune_eval.evaluation.thresholds import Threshold
-from finetune_eval.studies.crossed import CrossEstimate, CrossEvaluation, Fold
+from finetune_eval.studies.crossed import CrossEvaluation
 from finetune_eval.studies.learners import Learner, learner_of
+from finetune_eval.studies.scoring import OutOfFold
 from finetune_eval.studies.storage import Store, opened, packed, unpacked
 
 __all__ = ["CrossEvaluation", "cross_evaluate"]
@@ -74,14 +66,16 @@ def cross_evaluate(
     """Judge every row by a model that never saw it: k trainings, and no row is given away for testing.
 
     The rows are dealt out to folds with the class shares of the whole. A fold is judged by a model that was
-    trained on the others. Rows of the same text, of nearly the same text, or of the same group are in one fold.
+    trained on the others. Rows of the same text, of nearly the same text, or of the same group are in one
+    fold.
 
     Args:
-        learner: What is trained. The name or folder of a backbone: `build_model(learner, labels, seed=seed)`, then
-            `fine_tune`. Or a function of one argument, the seed, that returns a fresh model as `build_model`
-            makes it, to be fine-tuned here; where its whole backbone is frozen, the function is called once, and
-            the features of all rows are computed once. Or a function `fit(x, y, seed=seed)` that returns a
-            trained model: anything with a `predict` or a `predict_proba` that gives probabilities.
+        learner: What is trained. The name or folder of a backbone: `build_model(learner, labels,
+            seed=seed)`, then `fine_tune`. Or a function of one argument, the seed, that returns a fresh model
+            as `build_model` makes it, to be fine-tuned here; where its whole backbone is frozen, the function
+            is called once, and the features of all rows are computed once. Or a function
+            `fit(x, y, seed=seed)` that returns a trained model: anything with a `predict` or a
+            `predict_proba` that gives probabilities.
         x: (n,) texts, or (n, d) numbers.
         y: (n,) class names; or class indices where `labels` gives the names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
@@ -98,10 +92,10 @@ def cross_evaluate(
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: As for `evaluate_predictions`; thresholds that the models carry are not used.
         baselines: Compare with simple models, fitted in the same folds.
-        keep_models: Keep the models of all folds in memory (and in `run_dir`): folds times repeats as many weights
-            as one model. `ensemble` needs those of the first repeat.
-        run_dir: A folder that keeps what each fold gave, whole or not at all. The same call with the same folder
-            goes on with the fold in which it was cut short.
+        keep_models: Keep the models of all folds in memory (and in `run_dir`): folds times repeats as many
+            weights as one model. `ensemble` needs those of the first repeat.
+        run_dir: A folder that keeps what each fold gave, whole or not at all. The same call with the same
+            folder goes on with the fold in which it was cut short.
         n_resamples: Bootstrap resamples, at least 100.
         seed: Of the folds and of the trainings, each of which has its own: seed, seed + 1, ....
         verbose: Print a line as each fold ends.
@@ -110,8 +104,8 @@ def cross_evaluate(
         The cross-evaluation: an `Evaluation` of all rows, and for each metric the two intervals.
 
     Raises:
-        ValueError, TypeError: An argument or a row is wrong, the learner's models do not fit, or `run_dir` holds
-            folds of other rows or settings; the sentence says which.
+        ValueError, TypeError: An argument or a row is wrong, the learner's models do not fit, or `run_dir`
+            holds folds of other rows or settings; the sentence says which.
         FileExistsError: `run_dir` is in use, or holds something else.
 
     Example:
@@ -140,7 +134,10 @@ def cross_evaluate(
     keep_models = _checks.flag("keep_models", keep_models)
     baselines = _checks.flag("baselines", baselines)
     if features is not None:
-        features = _rows.numbers("features", _rows.one_a_row("features", features, len(rows)))
+        features = _rows.numbers("features", features)
+        _checks.same_length("x", rows, "features", features)
+        if features.ndim != 2:
+            raise ValueError(f"`features` must have shape (rows, columns); got {features.shape}.")
     options = {
         "labels": names, "ids": ids, "groups": groups, "metadata": metadata, "average": average,
         "confidence": confidence, "threshold": threshold, "baselines": False, "n_resamples": n_resamples,
@@ -166,7 +163,8 @@ def cross_evaluate(
     if baselines:
         found = _baselines(evaluation, rows, places, fold_of_row[0], features, numbers, n_resamples, seed)
         evaluation = dataclasses.replace(evaluation, baselines=tuple(found))
-    return _result(evaluation, places, p, fold_of_row, numbers, seconds, models, seed)
+    answers = OutOfFold(places, p, fold_of_row, evaluation.threshold, evaluation.average, numbers)
+    return answers.result(evaluation, seconds, models, seed)
 
 
 def _read(y: Any, labels: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:
@@ -215,14 +213,13 @@ def _folds(
 def _unseen(y: Ints, fold_of_row: Ints, names: tuple[str, ...]) -> list[str]:
     """Name the classes that a model had to judge without having seen a row of them."""
     alone = [
-        name
-        for k, name in enumerate(names)
-        if (y == k).any() and len(np.unique(fold_of_row[y == k])) == 1
+        name for k, name in enumerate(names) if (y == k).any() and len(np.unique(fold_of_row[y == k])) == 1
     ]
     if not alone:
         return []
     return [
-        f"All rows of {_text.listed(alone)} are in one fold: the model that judged them had never seen such a row."
+        f"All rows of {_text.listed(alone)} are in one fold: the model that judged them had never seen such "
+        "a row."
     ]
 
 
@@ -272,8 +269,8 @@ class _Study:
         record = store.read(f"{name}.json")
         if record.get("test") != rows_hash(test):
             raise ValueError(
-                f"{str(store.path(f'{name}.json'))!r} is of another fold; it was copied or renamed. Remove it to "
-                "have the fold trained again."
+                f"{str(store.path(f'{name}.json'))!r} is of another fold; it was copied or renamed. Remove "
+                "it to have the fold trained again."
             )
         if not self.keep_models:
             return record, None
@@ -310,7 +307,9 @@ def _baselines(
 ) -> Iterator[Baseline]:
     """Fit simple models in the same folds, and compare each with the evaluation."""
     classes = len(evaluation.labels)
-    fits: dict[str, Any] = {MAJORITY: lambda train, test: majority_probabilities(y[train], len(test), classes)}
+    fits: dict[str, Any] = {
+        MAJORITY: lambda train, test: majority_probabilities(y[train], len(test), classes)
+    }
     if x.ndim == 1:
         fits[TFIDF] = lambda train, test: tfidf_probabilities(
             x[train].tolist(), y[train], x[test].tolist(), classes=classes
@@ -325,79 +324,3 @@ def _baselines(
             test = np.flatnonzero(fold_of_row == fold)
             p[test] = fit(np.flatnonzero(fold_of_row != fold), test)
         yield compare_with_baseline(evaluation, name, p, groups=groups, n_resamples=n_resamples, seed=seed)
-
-
-def _result(
-    evaluation: Evaluation,
-    y: Ints,
-    p: Floats,
-    fold_of_row: Ints,
-    groups: Ints | None,
-    seconds: Sequence[float],
-    models: tuple[Any, ...],
-    seed: int,
-) -> CrossEvaluation:
-    """Put the folds' scores and the two intervals of each metric together."""
-    threshold, average = evaluation.threshold, evaluation.average
-    folds = int(fold_of_row.max()) + 1
-    predicted = p.argmax(axis=2) if threshold is None else (p[:, :, 1] >= threshold).astype(np.int64)
-    scores: dict[str, list[float]] = {name: [] for name in evaluation.estimates}
-    records = []
-    for place in range(len(p) * folds):
-        repeat, fold = divmod(place, folds)
-        test = fold_of_row[repeat] == fold
-        for name, values in scores.items():
-            values.append(fold_score(name, y[test], p[repeat, test], predicted[repeat, test], average))
-        of_fold = {name: values[-1] for name, values in scores.items()}
-        n_test = int(test.sum())
-        records.append(
-            Fold(repeat + 1, fold + 1, len(y) - n_test, n_test, seed + place, seconds[place], of_fold)
-        )
-    estimates, values = {}, {}
-    for name, pooled in evaluation.estimates.items():
-        found = _of_models(name, pooled, y, p, predicted, fold_of_row, average, groups, scores[name])
-        if found is None:
-            continue
-        recipe = recipe_interval(name, found.value, scores[name], 1 / (folds - 1), models=found)
-        estimates[name] = CrossEstimate(found.value, found, recipe)
-        values[name] = found.value
-    kept = {name: tuple(scores[name]) for name in values}
-    compared = FoldScores(fold_of_row, values, kept, average)
-    return CrossEvaluation(evaluation, tuple(records), estimates, compared, p, models)
-
-
-def _of_models(
-    name: str,
-    pooled: Estimate,
-    y: Ints,
-    p: Floats,
-    predicted: Ints,
-    fold_of_row: Ints,
-    average: str,
-    groups: Ints | None,
-    scores: Sequence[float],
-) -> Estimate | None:
-    """Return the estimate of the models that were trained; None where a fold does not have the metric.
-
-    Of several repeats the value is their mean; the interval keeps the width of the first, which is no too narrow.
-    """
-    if not np.isfinite(scores).all():
-        return None
-    metric, first, values = METRICS[name], of_these_models(pooled), list(scores)
-    if metric.source == "ranking":
-        mean = float(np.mean(scores))
-        found = ranking_over_folds(
-            name, y, p[0], fold_of_row[0], average, confidence=pooled.confidence, groups=groups
-        )
-        together = f"{pooled.method}, of all folds ranked together"
-        wide = dataclasses.replace(
-            pooled, value=mean, low=min(pooled.low, mean), high=max(pooled.high, mean), method=together
-        )
-        first = found or wide
-    else:
-        more = zip(p[1:], predicted[1:], strict=True)
-        values = [pooled.value, *(fold_score(name, y, part, answers, average) for part, answers in more)]
-    mean = float(np.mean(values))
-    moved = mean - first.value
-    low, high = max(metric.low, first.low + moved), min(metric.high, first.high + moved)
-    return dataclasses.replace(first, value=mean, low=low, high=high)

@@ -59,8 +59,8 @@ class CrossEstimate:
     Attributes:
         value: Of all rows, each judged out of fold; the mean over the repeats.
         models: How good are these models? The interval of their mean over new rows.
-        recipe: How good is the recipe on so many rows? The interval of the mean over models that it would train
-            on other rows.
+        recipe: How good is the recipe on so many rows? The interval of the mean over models that it would
+            train on other rows.
     """
 
     value: float
@@ -83,11 +83,12 @@ class CrossEvaluation(Shown):
     """What a recipe is worth, from all labelled rows: each was judged by a model that never saw it.
 
     Attributes:
-        evaluation: The evaluation of all rows with the probabilities of the first repeat: slices, calibration,
-            worst rows, baselines fitted in the same folds. Its intervals are of the models that were trained.
+        evaluation: The evaluation of all rows with the probabilities of the first repeat: slices,
+            calibration, worst rows, baselines fitted in the same folds. Its intervals are of the models that
+            were trained.
         folds: Each training, repeat after repeat.
-        estimates: Metric name to value and both intervals; also `result["f1"]`. An AUC is the mean of the folds';
-            one that a fold does not have (no row of a class) is left out.
+        estimates: Metric name to value and both intervals; also `result["f1"]`. An AUC is the mean of the
+            folds'; one that a fold does not have (no row of a class) is left out.
         fold_scores: What `compare` needs of the folds.
         probabilities: (repeats, n, K) out-of-fold probabilities.
         models: The models of all folds, where they were kept.
@@ -129,19 +130,21 @@ class CrossEvaluation(Shown):
     def ensemble(self) -> Any:
         """Return one Keras model whose probabilities are the mean of those of the first repeat's models.
 
-        It takes raw rows, saves, and loads by `load_model`. It holds the weights of all folds: with five, five
-        times the memory of one model, and five times the time of a `predict`.
+        It takes raw rows, saves, and loads by `load_model`. It holds the weights of all folds: with five,
+        five times the memory of one model, and five times the time of a `predict`.
 
         Raises:
             ValueError: The models were not kept, or are no models of `build_model`.
         """
         if not self.models:
-            raise ValueError("`ensemble` needs the models of the folds: call cross_evaluate(keep_models=True).")
+            raise ValueError(
+                "`ensemble` needs the models of the folds: call cross_evaluate(keep_models=True)."
+            )
         kept = self.models[: _folds(self)]
         if not hasattr(kept[0], "backbone"):
             raise ValueError(
-                f"`ensemble` averages models that `build_model` made; the folds have {type(kept[0]).__name__}. "
-                "Average the `predict` of `.models`."
+                "`ensemble` averages models that `build_model` made; the folds have "
+                f"{type(kept[0]).__name__}. Average the `predict` of `.models`."
             )
         from finetune_eval.models.ensemble import average_of
 
@@ -227,8 +230,8 @@ def _trained_on(result: CrossEvaluation) -> str:
 def _heading(result: CrossEvaluation) -> str:
     repeats = "" if _repeats(result) == 1 else f", {_repeats(result)} times"
     return fill(
-        f"{counted(result.evaluation.n, 'row')}, {_folds(result)} folds{repeats}: each row was judged by a model "
-        f"that was trained on {_trained_on(result)} others."
+        f"{counted(result.evaluation.n, 'row')}, {_folds(result)} folds{repeats}: each row was judged by a "
+        f"model that was trained on {_trained_on(result)} others."
     )
 
 
@@ -255,15 +258,17 @@ def _meaning(result: CrossEvaluation) -> str:
     accuracies = [share(each.scores["accuracy"]) for each in result.folds[:_FEW_FOLDS]]
     more = ", ..." if many > len(accuracies) else ""
     sentences = [
-        f"These models: the mean of the {many} models that were trained, over new rows like these (Bayle et al. "
-        "2020).",
-        f"This recipe: the mean of models that it would train on {_trained_on(result)} other rows like these "
-        f"(Nadeau and Bengio 2003). A model that is trained on all {n:,} rows is expected to be slightly better.",
+        f"These models: the mean of the {many} models that were trained, over new rows like these (Bayle et "
+        "al. 2020).",
+        f"This recipe: the mean of models that it would train on {_trained_on(result)} other rows like "
+        f"these (Nadeau and Bengio 2003). A model that is trained on all {n:,} rows is expected to be "
+        "slightly better.",
         f"Accuracy of each fold: {', '.join(accuracies)}{more}.",
     ]
     if many < _FEW_FOLDS:
         sentences.append(
-            f"With only {many} folds the interval of the recipe is wider than it need be: repeats=3 narrows it."
+            f"With only {many} folds the interval of the recipe is wider than it need be: repeats=3 narrows "
+            "it."
         )
     absent = [METRICS[name].title for name in result.evaluation.estimates if name not in result.estimates]
     if absent:

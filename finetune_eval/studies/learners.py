@@ -1,4 +1,4 @@
-"""What a study trains: the backbone of a name, the models that a function builds, or any function that fits."""
+"""What a study trains: a backbone by its name, what a function builds, or any function that fits."""
 
 from __future__ import annotations
 
@@ -59,8 +59,9 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
         return _FineTuned(_of_backbone(learner, labels), str(learner), recipe, x, y, labels)
     if not callable(learner) or isinstance(learner, type):
         raise TypeError(
-            "`learner` must be the name of a backbone, a function of a seed that returns what `build_model` makes, "
-            f"or a function fit(x, y, seed=seed) that returns a trained model; got {type(learner).__name__}."
+            "`learner` must be the name of a backbone, a function of a seed that returns what `build_model` "
+            "makes, or a function fit(x, y, seed=seed) that returns a trained model; got "
+            f"{type(learner).__name__}."
         )
     required, takes_seed = _parameters(learner)
     if required == 1:
@@ -87,7 +88,7 @@ def _of_backbone(name: Any, labels: tuple[str, ...]) -> Callable[[int], Any]:
 
 
 def _parameters(function: Any) -> tuple[int, bool]:
-    """Return how many arguments must be given, `seed` apart where there are others, and whether it has one."""
+    """Return how many arguments must be given, `seed` aside where there are others, and if it has a seed."""
     try:
         parameters = inspect.signature(function).parameters
     except (TypeError, ValueError):
@@ -171,7 +172,8 @@ class _FineTuned:
         if not isinstance(model, Classifier):
             raise TypeError(
                 "`learner`, a function of a seed, must return what `build_model` makes; got "
-                f"{type(model).__name__}. For any other model pass a function fit(x, y, seed=seed) that trains it."
+                f"{type(model).__name__}. For any other model pass a function fit(x, y, seed=seed) that "
+                "trains it."
             )
         if tuple(model.labels) != self._labels:
             raise ValueError(
@@ -205,7 +207,7 @@ def _settings(recipe: Any) -> dict[str, Any]:
 def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...]) -> Floats:
     """Return (n, K) probabilities of any trained model, in the order of the class names."""
     if hasattr(model, "predict_proba"):
-        found = np.asarray(model.predict_proba(x), dtype=np.float64)
+        found: NDArray[Any] = np.asarray(model.predict_proba(x), dtype=np.float64)
         classes = getattr(model, "classes_", None)
         if classes is not None and found.ndim == 2 and len(classes) == found.shape[1]:
             places = _labels.read("classes_", np.asarray(classes), labels)
@@ -216,15 +218,15 @@ def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...]) -> Float
         known = getattr(model, "labels", None)
         if known is not None and tuple(known) != labels:
             raise ValueError(
-                f"`learner` gave a model of the classes {listed(known)}; the rows have {listed(labels)}. Train it "
-                "with these, in this order."
+                f"`learner` gave a model of the classes {listed(known)}; the rows have {listed(labels)}. "
+                "Train it with these, in this order."
             )
         quiet = {"verbose": 0} if "verbose" in inspect.signature(model.predict).parameters else {}
         found = _outputs.probabilities_of(model, model.predict(x, **quiet), task="classification")
     else:
         raise TypeError(
-            "`learner` must return a model with a `predict` or a `predict_proba` that gives probabilities; got "
-            f"{type(model).__name__}."
+            "`learner` must return a model with a `predict` or a `predict_proba` that gives probabilities; "
+            f"got {type(model).__name__}."
         )
     if found.shape != (len(x), len(labels)):
         raise ValueError(
@@ -252,7 +254,8 @@ def _described(value: Any) -> str:
         return f"method({_described(value.__func__)},{type(value.__self__).__qualname__})"
     if isinstance(value, types.FunctionType):
         cells = tuple(cell.cell_contents for cell in value.__closure__ or ())
-        return f"function({_described(value.__code__)},{_described((value.__defaults__, value.__kwdefaults__, cells))})"
+        given = value.__defaults__, value.__kwdefaults__, cells
+        return f"function({_described(value.__code__)},{_described(given)})"
     if isinstance(value, (tuple, list)):
         return f"({','.join(map(_described, value))})"
     if isinstance(value, Mapping):

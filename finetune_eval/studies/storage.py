@@ -15,6 +15,7 @@ from finetune_eval import _checks, _files
 
 _FORMAT = 1  # of study.json and of the files of the trainings
 _SETTINGS = "study.json"
+_HASHED = ("rows", "groups", "learner")  # settings of which there are hashes only: nobody wants to read those
 
 
 class Store:
@@ -92,11 +93,12 @@ def opened(run_dir: Any, settings: Mapping[str, Any], *, kind: str) -> Iterator[
 def _check_settings(shown: str, known: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
     for name, value in wanted.items():
         if known.get(name) != value:
-            hashed = isinstance(value, str) and name != "kind"
-            what = "are others" if hashed else f"was {known.get(name)!r} and is {value!r} now"
+            what = f"was {known.get(name)!r} and is {value!r} now"
+            if name in _HASHED:
+                what = "are others" if name.endswith("s") else "is another"
             raise ValueError(
-                f"{shown} holds a {known.get('kind', 'study')} of other settings: the {name} {what}. Pass what it "
-                "was begun with to go on with it, or a new folder."
+                f"{shown} holds a {known.get('kind', 'study')} of other settings: `{name}` {what}. Pass what "
+                "it was begun with to go on with it, or a new folder."
             )
 
 
