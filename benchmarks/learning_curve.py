@@ -85,7 +85,8 @@ def main() -> None:
                 flush=True,
             )
         print(
-            f"(with {ROWS:,} rows {np.mean(true[ROWS]):.3f}; {warned} of {arguments.draws} said not to rely on it; "
+            f"(with {ROWS:,} rows {np.mean(true[ROWS]):.3f}; {warned} of {arguments.draws} curves said not "
+            "to rely on them; "
             f"{time.perf_counter() - began:.0f} s)",
             flush=True,
         )

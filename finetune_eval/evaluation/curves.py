@@ -115,7 +115,7 @@ class Curves:
 
     @property
     def fits(self) -> bool:
-        """Whether the points may lie on a power law: the best misfit is one that 99 in 100 such curves have."""
+        """Whether the points may lie on a power law: the best misfit is one of 99 in 100 such curves."""
         from scipy.special import chdtri
 
         freedom = max(len(self.sizes) - 3, 1)  # a level, a floor and an exponent were fitted
