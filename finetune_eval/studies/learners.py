@@ -56,7 +56,7 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
         labels: The class names.
     """
     if isinstance(learner, (str, os.PathLike)):
-        return _FineTuned(_of_backbone(learner, labels), str(learner), recipe, x, y, labels)
+        return _OfBackbone(_of_backbone(learner, labels), str(learner), recipe, x, y, labels)
     if not callable(learner) or isinstance(learner, type):
         raise TypeError(
             "`learner` must be the name of a backbone, a function of a seed that returns what `build_model` "
@@ -148,7 +148,7 @@ class _FineTuned:
 
         model, x = self._whole, self._x
         if model is None:
-            model = self._built(seed)
+            model = self._fresh(seed)
             if is_head_alone(model):
                 self._whole, self._features = model, features_of(model, self._x)
         if self._features is not None:
@@ -164,6 +164,10 @@ class _FineTuned:
         from finetune_eval.training.heads import with_head
 
         return trained if self._features is None else with_head(self._built(0), trained)
+
+    def _fresh(self, seed: int) -> Any:
+        """Return a classifier to be trained."""
+        return self._built(seed)
 
     def _built(self, seed: int) -> Any:
         from finetune_eval.models.classifier import Classifier
@@ -181,6 +185,29 @@ class _FineTuned:
                 f"{listed(self._labels)}. Build it with these, in this order, or pass `labels`."
             )
         return model
+
+
+class _OfBackbone(_FineTuned):
+    """Classifiers of a named backbone, which differ in the initial head only: built once, used again."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._used: Any = None  # the model of the training before
+        self._before: Any = None  # its weights before any training
+
+    def model(self, trained: Any) -> Any:
+        self._used = None  # it is kept: the next training gets another
+        return super().model(trained)
+
+    def _fresh(self, seed: int) -> Any:
+        from finetune_eval.training.heads import head_of, with_head
+
+        if self._used is None:
+            self._used = self._built(seed)
+            self._before = self._used.get_weights()
+            return self._used
+        self._used.set_weights(self._before)
+        return with_head(self._used, head_of(self._used, seed))
 
 
 def _settings(recipe: Any) -> dict[str, Any]:

@@ -39,6 +39,27 @@ def test_a_fold_is_the_fine_tuning_of_its_rows(tiny):
     assert np.array_equal(model.predict(x[test], verbose=0), result.probabilities[0][test].astype("float32"))
 
 
+@pytest.mark.parametrize("keep_models", [False, True])
+def test_a_named_backbone_is_built_once_and_each_fold_begins_anew(tiny, tmp_path, keep_models):
+    folder = tiny.checkpoint(tmp_path / "checkpoint")
+    texts = [f"{word} film {'very ' * (i % 4)}" for i, word in enumerate(["good", "bad", "warm", "not"] * 6)]
+    y = [i % 2 for i in range(24)]
+    result = fe.cross_evaluate(
+        str(folder), texts, y, labels=tiny.labels, folds=2, near_duplicates=False, keep_models=keep_models,
+        **SETTINGS,
+    )  # fmt: skip
+    test = np.flatnonzero(result.fold_of_row[0] == 1)
+    train = np.flatnonzero(result.fold_of_row[0] == 0)
+    model = fe.build_model(str(folder), tiny.labels, seed=1)
+    fe.fine_tune(
+        model, [texts[i] for i in train], [y[i] for i in train], seed=1, verbose=False, **SETTINGS["recipe"]
+    )
+    expected = model.predict([texts[i] for i in test], verbose=0)
+    assert np.array_equal(expected, result.probabilities[0][test].astype("float32"))
+    if keep_models:
+        assert result.models[0] is not result.models[1]
+
+
 def test_a_head_alone_shares_the_features_of_a_frozen_backbone(tiny, monkeypatch):
     computed, built = [], []
     original = heads.features_of
