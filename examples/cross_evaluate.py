@@ -13,12 +13,8 @@ x, y = reviews.train
 
 
 # Every review is judged by a model that was fine-tuned on the other folds.
-def build(seed):
-    return fe.build_model("all_minilm_l6_v2", labels=reviews.labels, seed=seed)
-
-
 began = time.perf_counter()
-tuned = fe.cross_evaluate(build, x, y, recipe={"epochs": 2}, keep_models=True)
+tuned = fe.cross_evaluate("all_minilm_l6_v2", x, y, recipe={"epochs": 2}, keep_models=True)
 print(f"{time.perf_counter() - began:.0f} s\n")
 print(tuned)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows, _text
-from finetune_eval.data.folds import checked_rows, fold_of_rows
+from finetune_eval.data.folds import checked_rows, fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.baselines import (
@@ -148,7 +148,13 @@ def cross_evaluate(
     trained = learner_of(learner, recipe, rows, places, names)
     if keep_models and not trained.saves and run_dir is not None:
         raise ValueError("`keep_models` with `run_dir` needs Keras models; `learner` fits models of its own.")
-    fold_of_row, sentences = _folds(rows, places, len(names), folds, repeats, numbers, near_duplicates, seed)
+    units, sentences = units_of_rows(rows, groups=numbers, near_duplicates=near_duplicates)
+    fold_of_row = np.stack(
+        [
+            fold_of_rows(rows, places, folds, units=units, classes=len(names), seed=seed + repeat)
+            for repeat in range(repeats)
+        ]
+    )
     settings = {
         "rows": rows_hash(rows, places), "labels": list(names), "learner": trained.identity, "folds": folds,
         "groups": None if numbers is None else rows_hash(numbers), "near_duplicates": near_duplicates,
@@ -182,32 +188,6 @@ class _Answers:
 
     def predict(self, x: Any) -> Floats:
         return self._probabilities
-
-
-def _folds(
-    x: NDArray[Any],
-    y: Ints,
-    classes: int,
-    folds: int,
-    repeats: int,
-    groups: Ints | None,
-    near_duplicates: bool,
-    seed: int,
-) -> tuple[Ints, list[str]]:
-    """Return (repeats, n) the fold of each row in each repeat, and sentences to know."""
-    dealt = [
-        fold_of_rows(
-            x,
-            y,
-            folds,
-            classes=classes,
-            groups=groups,
-            near_duplicates=near_duplicates,
-            seed=seed + repeat,
-        )
-        for repeat in range(repeats)
-    ]
-    return np.stack([part for part, _ in dealt]), dealt[0][1]
 
 
 def _unseen(y: Ints, fold_of_row: Ints, names: tuple[str, ...]) -> list[str]:

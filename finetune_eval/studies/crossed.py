@@ -111,6 +111,11 @@ class CrossEvaluation(Shown):
         return self.estimates[metric]
 
     @property
+    def n(self) -> int:
+        """How many rows."""
+        return self.evaluation.n
+
+    @property
     def fold_of_row(self) -> NDArray[np.int64]:
         """(repeats, n) the fold of each row, from 0."""
         return self.fold_scores.fold_of_row

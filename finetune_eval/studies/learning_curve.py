@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._text import counted
-from finetune_eval.data.folds import checked_rows, fold_of_rows, parts_of_rows
+from finetune_eval.data.folds import checked_rows, fold_of_rows, parts_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation.curves import covariance_of_means
 from finetune_eval.evaluation.metrics import METRICS
@@ -115,9 +115,8 @@ def learning_curve(
     numbers = None if groups is None else _rows.groups("groups", groups, n)
     rows, places = _with_test(rows, places, names, test)
     trained = learner_of(learner, recipe, rows, places, names)
-    design = _Design(
-        trained, rows, places, n, len(names), numbers, near_duplicates, sizes, repeats, seed, verbose
-    )
+    units, _ = units_of_rows(rows[:n], groups=numbers, near_duplicates=near_duplicates)
+    design = _Design(trained, rows, places, n, len(names), units, sizes, repeats, seed, verbose)
     parts = [design.parts(repeat) for repeat in range(repeats)]
     settings = {
         "rows": rows_hash(rows, places), "labels": list(names), "learner": trained.identity,
@@ -160,15 +159,14 @@ class _Design:
         y: Ints,
         n: int,
         classes: int,
-        groups: Ints | None,
-        near_duplicates: bool,
+        units: Ints,
         sizes: Any,
         repeats: int,
         seed: int,
         verbose: bool,
     ) -> None:
         self.learner, self.x, self.y, self.n, self.classes = learner, x, y, n, classes
-        self.groups, self.near_duplicates = groups, near_duplicates
+        self.units = units
         self.repeats, self.seed, self.verbose = repeats, seed, verbose
         self.fixed_test = len(x) > n
         self.pool = n if self.fixed_test else n - -(-n // _FOLDS)
@@ -180,24 +178,17 @@ class _Design:
         pool, judges = np.arange(n), np.arange(n, len(self.x))
         if not self.fixed_test:
             division, fold = divmod(repeat, _FOLDS)
-            fold_of_row, _ = fold_of_rows(
-                x,
-                y,
-                _FOLDS,
-                classes=self.classes,
-                groups=self.groups,
-                near_duplicates=self.near_duplicates,
-                seed=self.seed + division,
+            fold_of_row = fold_of_rows(
+                x, y, _FOLDS, units=self.units, classes=self.classes, seed=self.seed + division
             )
             judges, pool = np.flatnonzero(fold_of_row == fold), np.flatnonzero(fold_of_row != fold)
         steps = np.diff([0, *(min(size, len(pool)) for size in self.sizes), len(pool)])
-        part, _, _ = parts_of_rows(
+        part = parts_of_rows(
             x[pool],
             y[pool],
             steps.tolist(),
+            units=self.units[pool],
             classes=self.classes,
-            groups=None if self.groups is None else self.groups[pool],
-            near_duplicates=self.near_duplicates,
             seed=self.seed + 7919 * (repeat + 1),  # not the seed of the folds
         )
         nested = [pool[part <= size] for size in range(len(self.sizes))]

@@ -4,16 +4,22 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from finetune_eval.data.folds import checked_rows, fold_of_rows
+from finetune_eval.data.folds import checked_rows, units_of_rows
+from finetune_eval.data.folds import fold_of_rows as of_units
 
 TEXTS = checked_rows([f"the {word} number {i} of many films" for i in range(40) for word in ("good", "bad")])
 Y = np.tile([0, 1], 40)
 
 
+def fold_of_rows(x, y, folds, *, classes, seed=0, **together):
+    units, _ = units_of_rows(x, **together)
+    return of_units(x, y, folds, units=units, classes=classes, seed=seed)
+
+
 def test_folds_are_as_even_as_scikit_learns():
     y = np.repeat([0, 1, 2], [50, 30, 21])
     x = np.arange(202.0).reshape(101, 2)
-    ours, _ = fold_of_rows(x, y, 5, classes=3)
+    ours = fold_of_rows(x, y, 5, classes=3)
     theirs = [np.bincount(y[test], minlength=3) for _, test in StratifiedKFold(5).split(x, y)]
     found = [np.bincount(y[ours == fold], minlength=3) for fold in range(5)]
     assert sorted(map(sum, found)) == sorted(map(sum, theirs)) == [20, 20, 20, 20, 21]
@@ -22,19 +28,19 @@ def test_folds_are_as_even_as_scikit_learns():
 
 
 def test_every_row_is_in_one_fold_whatever_the_order_of_the_rows():
-    fold, _ = fold_of_rows(TEXTS, Y, 4, classes=2, seed=3)
+    fold = fold_of_rows(TEXTS, Y, 4, classes=2, seed=3)
     order = np.random.default_rng(0).permutation(80)
-    again, _ = fold_of_rows(TEXTS[order], Y[order], 4, classes=2, seed=3)
+    again = fold_of_rows(TEXTS[order], Y[order], 4, classes=2, seed=3)
     assert np.bincount(fold).tolist() == [20] * 4
     assert np.array_equal(fold[order], again)
-    other, _ = fold_of_rows(TEXTS, Y, 4, classes=2, seed=4)
+    other = fold_of_rows(TEXTS, Y, 4, classes=2, seed=4)
     assert not np.array_equal(fold, other)
 
 
 def test_the_same_text_and_group_stay_together():
     texts = checked_rows([f"film number {i % 20}" + " " * (i // 20) for i in range(60)])
     groups = np.arange(60) % 20 // 2  # two texts a group
-    fold, _ = fold_of_rows(texts, np.tile([0, 1], 30), 5, classes=2, groups=groups)
+    fold = fold_of_rows(texts, np.tile([0, 1], 30), 5, classes=2, groups=groups)
     assert all(len(set(fold[groups == group])) == 1 for group in range(10))
 
 
@@ -45,9 +51,9 @@ def test_nearly_the_same_text_stays_together_where_asked():
     )
     texts = checked_rows([*map(" ".join, words.tolist()), *(f"{long} {end}" for end in "abcdefgh")])
     y = np.tile([0, 1], 24)
-    fold, _ = fold_of_rows(texts, y, 4, classes=2, near_duplicates=True)
+    fold = fold_of_rows(texts, y, 4, classes=2, near_duplicates=True)
     assert len(set(fold[-8:])) == 1
-    fold, _ = fold_of_rows(texts, y, 4, classes=2)
+    fold = fold_of_rows(texts, y, 4, classes=2)
     assert len(set(fold[-8:])) > 1
 
 
