@@ -52,13 +52,8 @@ class FoldScores:
     @property
     def test_share(self) -> float:
         """Rows that judge a model, per row that trained it, over all folds: 1/4 with five folds."""
-        return test_share(self.fold_of_row)
-
-
-def test_share(fold_of_row: Ints) -> float:
-    """Return the mean number of test rows of a fold divided by the mean number of its training rows."""
-    folds = int(fold_of_row.max()) + 1
-    return 1 / (folds - 1)
+        folds = int(self.fold_of_row.max()) + 1
+        return 1 / (folds - 1)  # n / k test rows and n - n / k training rows, on average
 
 
 def corrected_error(scores: Sequence[float] | Floats, share: float) -> float:

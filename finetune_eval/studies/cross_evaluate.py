@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval import _checks, _rows, _text
 from finetune_eval.data.folds import checked_rows, fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation._result import Evaluation
@@ -29,7 +29,7 @@ from finetune_eval.evaluation.evaluate import evaluate
 from finetune_eval.evaluation.records import Baseline
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.studies.crossed import CrossEvaluation
-from finetune_eval.studies.learners import Learner, learner_of
+from finetune_eval.studies.learners import Learner, learner_of, read_labels
 from finetune_eval.studies.scoring import OutOfFold
 from finetune_eval.studies.storage import Store, opened, packed, unpacked
 
@@ -125,7 +125,7 @@ def cross_evaluate(
     _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata, features=features)
     rows = checked_rows(x)
     _checks.same_length("x", rows, "y", y)
-    places, names = _read(y, labels)
+    places, names = read_labels(y, labels)
     folds = _checks.positive_int("folds", folds, minimum=2)
     repeats = _checks.positive_int("repeats", repeats)
     seed = _checks.positive_int("seed", seed, minimum=0)
@@ -164,20 +164,17 @@ def cross_evaluate(
     with opened(run_dir, settings, kind="cross-evaluation") as store:
         p, seconds, models = study.judge(store)
     evaluation = evaluate(_Answers(names, p[0]), rows, places, **options)
-    notes = (*evaluation.warnings, *sentences, *_unseen(places, fold_of_row[0], names))
+    of_whom = (
+        f"Each row was judged out of fold, by one of {folds} models: the scores are of their mean, not of a "
+        "model trained on all rows."
+    )
+    notes = (of_whom, *evaluation.warnings, *sentences, *_unseen(places, fold_of_row[0], names))
     evaluation = dataclasses.replace(evaluation, warnings=notes)
     if baselines:
         found = _baselines(evaluation, rows, places, fold_of_row[0], features, numbers, n_resamples, seed)
         evaluation = dataclasses.replace(evaluation, baselines=tuple(found))
     answers = OutOfFold(places, p, fold_of_row, evaluation.threshold, evaluation.average, numbers)
     return answers.result(evaluation, seconds, models, seed)
-
-
-def _read(y: Any, labels: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:
-    if labels is None:
-        return _labels.find("y", y)
-    names = _labels.class_names(labels)
-    return _labels.read("y", y, names), names
 
 
 class _Answers:

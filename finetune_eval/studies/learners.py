@@ -44,6 +44,14 @@ class Learner(Protocol):
         """Return the whole model, on raw rows."""
 
 
+def read_labels(y: Any, labels: Any) -> tuple[Ints, tuple[str, ...]]:
+    """Return the place of each row's class, and the class names: those given, or those found."""
+    if labels is None:
+        return _labels.find("y", y)
+    names = _labels.class_names(labels)
+    return _labels.read("y", y, names), names
+
+
 def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tuple[str, ...]) -> Learner:
     """Return the learner that an argument means.
 

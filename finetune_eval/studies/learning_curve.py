@@ -17,7 +17,7 @@ from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation.curves import covariance_of_means
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.studies.curve import CurvePoint, LearningCurve
-from finetune_eval.studies.learners import Learner, learner_of
+from finetune_eval.studies.learners import Learner, learner_of, read_labels
 from finetune_eval.studies.storage import Store, opened, packed, unpacked
 
 __all__ = ["LearningCurve", "learning_curve"]
@@ -101,7 +101,7 @@ def learning_curve(
     _rows.same_order(x=x, y=y, groups=groups)
     rows = checked_rows(x)
     _checks.same_length("x", rows, "y", y)
-    places, names = _read(y, labels)
+    places, names = read_labels(y, labels)
     _checks.one_of("metric", metric, ROW_METRICS)
     repeats = _checks.positive_int("repeats", repeats, minimum=2)
     seed = _checks.positive_int("seed", seed, minimum=0)
@@ -126,13 +126,6 @@ def learning_curve(
     with opened(run_dir, settings, kind="learning curve") as store:
         p = [design.answers(store, repeat, *parts[repeat]) for repeat in range(repeats)]
     return design.curve(parts, p, metric, goal, confidence, numbers)
-
-
-def _read(y: Any, labels: Sequence[str] | None) -> tuple[Ints, tuple[str, ...]]:
-    if labels is None:
-        return _labels.find("y", y)
-    names = _labels.class_names(labels)
-    return _labels.read("y", y, names), names
 
 
 def _with_test(x: NDArray[Any], y: Ints, names: tuple[str, ...], test: Any) -> tuple[NDArray[Any], Ints]:
@@ -282,10 +275,6 @@ def _sizes(sizes: Any, pool: int) -> tuple[int, ...]:
         else:
             out.append(_checks.positive_int("sizes", size, maximum=pool))
     if out[0] < 2 or any(later <= sooner for sooner, later in zip(out, out[1:], strict=False)):
-        raise ValueError(f"`sizes` must ascend from at least 2 rows; got {listed(out)} of {pool:,} rows.")
+        given = _text.listed([f"{size:,}" for size in out], quote=False)
+        raise ValueError(f"`sizes` must ascend from at least 2 rows; got {given} of {pool:,} rows.")
     return tuple(out)
-
-
-def listed(sizes: Sequence[int]) -> str:
-    """Return "60, 120, 480"."""
-    return ", ".join(f"{size:,}" for size in sizes)
