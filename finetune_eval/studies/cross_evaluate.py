@@ -59,6 +59,7 @@ def cross_evaluate(
     baselines: bool = True,
     keep_models: bool = False,
     run_dir: str | Path | None = None,
+    workers: int = 1,
     n_resamples: int = 2000,
     seed: int = 0,
     verbose: bool = True,
@@ -96,6 +97,8 @@ def cross_evaluate(
             weights as one model. `ensemble` needs those of the first repeat.
         run_dir: A folder that keeps what each fold gave, whole or not at all. The same call with the same
             folder goes on with the fold in which it was cut short.
+        workers: Processes that train folds at the same time, by joblib: its backends reach Ray, Dask and
+            Spark. Each takes the memory of a training of its own. Not with `keep_models`.
         n_resamples: Bootstrap resamples, at least 100.
         seed: Of the folds and of the trainings, each of which has its own: seed, seed + 1, ....
         verbose: Print a line as each fold ends.
@@ -132,6 +135,9 @@ def cross_evaluate(
     numbers = None if groups is None else _rows.groups("groups", groups, len(rows))
     near_duplicates = _checks.flag("near_duplicates", near_duplicates)
     keep_models = _checks.flag("keep_models", keep_models)
+    workers = _checks.positive_int("workers", workers)
+    if keep_models and workers > 1:
+        raise ValueError("`keep_models` needs workers=1: models do not travel between processes.")
     baselines = _checks.flag("baselines", baselines)
     if features is not None:
         features = _rows.numbers("features", features)
@@ -160,7 +166,7 @@ def cross_evaluate(
         "groups": None if numbers is None else rows_hash(numbers), "near_duplicates": near_duplicates,
         "seed": seed,
     }  # fmt: skip
-    study = _Study(trained, places, fold_of_row, keep_models, seed, verbose, names)
+    study = _Study(trained, places, fold_of_row, keep_models, seed, workers, verbose, names)
     with opened(run_dir, settings, kind="cross-evaluation") as store:
         p, seconds, models = study.judge(store)
     evaluation = evaluate(_Answers(names, p[0]), rows, places, **options)
@@ -209,6 +215,7 @@ class _Study:
     fold_of_row: Ints
     keep_models: bool
     seed: int
+    workers: int
     verbose: bool
     labels: tuple[str, ...]
 
@@ -220,27 +227,38 @@ class _Study:
         """
         repeats, n = self.fold_of_row.shape
         folds = int(self.fold_of_row.max()) + 1
+        known = [self._known(store, place) for place in range(repeats * folds)]
+        trained = self._all_trained([place for place, (record, _) in enumerate(known) if record is None])
         p, seconds, models = np.empty((repeats, n, len(self.labels))), [], []
-        for place in range(repeats * folds):
-            repeat, fold = divmod(place, folds)
-            test = np.flatnonzero(self.fold_of_row[repeat] == fold)
-            name = f"repeat-{repeat + 1}-fold-{fold + 1}"
-            record, model = self._known(store, name, test)
+        for place, (record, model) in enumerate(known):
+            name, test = self._fold(place)
             if record is None:
-                record, model = self._trained(store, name, repeat, test, place)
-            p[repeat, test] = unpacked(record["probabilities"])
+                record, model = next(trained)
+                if self.keep_models:
+                    store.save_model(
+                        f"{name}.keras", model
+                    )  # first: a fold is done where its record is there
+                store.write(f"{name}.json", record)
+            answers = unpacked(record["probabilities"])
+            p[place // folds, test] = answers
             seconds.append(float(record["seconds"]))
             models += [model] if self.keep_models else []
             if self.verbose:
-                right = float((p[repeat, test].argmax(axis=1) == self.y[test]).mean())
+                right = float((answers.argmax(axis=1) == self.y[test]).mean())
                 _text.show(
                     f"{name.replace('-', ' ')}: {n - len(test):,} rows trained, {len(test):,} judged, "
                     f"{right:.3f} right, {seconds[-1]:.1f} s"
                 )
         return p, seconds, tuple(models)
 
-    def _known(self, store: Store, name: str, test: Ints) -> tuple[Any, Any]:
+    def _fold(self, place: int) -> tuple[str, Ints]:
+        """Return the name of a fold in the store, and the rows that judge it."""
+        repeat, fold = divmod(place, int(self.fold_of_row.max()) + 1)
+        return f"repeat-{repeat + 1}-fold-{fold + 1}", np.flatnonzero(self.fold_of_row[repeat] == fold)
+
+    def _known(self, store: Store, place: int) -> tuple[Any, Any]:
         """Return what the store has of a fold; None where it must be trained."""
+        name, test = self._fold(place)
         if not store.has(f"{name}.json") or (self.keep_models and not store.has(f"{name}.keras")):
             return None, None
         record = store.read(f"{name}.json")
@@ -255,9 +273,20 @@ class _Study:
 
         return record, load_model(store.path(f"{name}.keras"))
 
-    def _trained(self, store: Store, name: str, repeat: int, test: Ints, place: int) -> tuple[Any, Any]:
-        began = time.perf_counter()
-        train = np.flatnonzero(~np.isin(np.arange(len(self.y)), test))
+    def _all_trained(self, places: Sequence[int]) -> Iterator[tuple[Any, Any]]:
+        """Yield the record and the model of each fold that must be trained, in order."""
+        if self.workers == 1:
+            yield from map(self._trained, places)
+        else:
+            from joblib import Parallel, delayed
+
+            yield from Parallel(n_jobs=self.workers, return_as="generator")(
+                delayed(self._trained)(place) for place in places
+            )
+
+    def _trained(self, place: int) -> tuple[Any, Any]:
+        began, (_, test) = time.perf_counter(), self._fold(place)
+        train = np.setdiff1d(np.arange(len(self.y)), test)
         trained = self.learner.train(train, self.seed + place)
         answers = self.learner.answer(trained, test)
         model = self.learner.model(trained) if self.keep_models else None
@@ -266,9 +295,6 @@ class _Study:
             "seconds": round(time.perf_counter() - began, 3),
             "probabilities": packed(answers),
         }
-        if self.keep_models:
-            store.save_model(f"{name}.keras", model)  # first: a fold is done where its record is there
-        store.write(f"{name}.json", record)
         return record, model
 
 

@@ -84,6 +84,13 @@ def test_repeats_have_other_folds_and_the_value_is_their_mean():
     assert result["accuracy"].recipe.method.startswith("corrected resampled t over 15 folds")
 
 
+def test_workers_give_the_same_answers(result, tmp_path):
+    several = fe.cross_evaluate(fit, X, Y, workers=2, run_dir=tmp_path, **QUIET)
+    assert np.array_equal(several.probabilities, result.probabilities)
+    again = fe.cross_evaluate(fit, X, Y, run_dir=tmp_path, **QUIET)  # all that was written is read
+    assert [fold.seconds for fold in again.folds] == [fold.seconds for fold in several.folds]
+
+
 def test_baselines_are_fitted_in_the_same_folds():
     texts = [
         f"{'good' if y else 'bad'} film number {i} about {'a cat' if i % 7 else 'dogs'}"

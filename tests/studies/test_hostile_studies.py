@@ -28,7 +28,7 @@ CALLS = {
         "learner": fit, "x": X, "y": Y, "labels": None, "folds": 2, "repeats": 1, "groups": None,
         "near_duplicates": True, "recipe": None, "ids": None, "metadata": None, "features": None,
         "average": "auto", "confidence": 0.95, "threshold": None, "baselines": False, "keep_models": False,
-        "run_dir": None, "seed": 0}),
+        "run_dir": None, "workers": 1, "seed": 0}),
     "learning_curve": (fe.learning_curve, {
         "learner": fit, "x": X, "y": Y, "labels": None, "sizes": (0.5, 1.0), "repeats": 2, "test": None,
         "metric": "accuracy", "goal": None, "groups": None, "near_duplicates": True, "recipe": None,
@@ -49,9 +49,9 @@ def elsewhere(tmp_path, monkeypatch):
 def test_arguments(name, data):
     function, valid = CALLS[name]
     _, arguments = data.draw(calls(valid))
-    for count in ("repeats", "folds"):  # an hour of training is no fault
+    for count in ("repeats", "folds", "workers"):  # an hour of training is no fault
         if isinstance(arguments.get(count), int) and arguments[count] > 5:
-            arguments[count] = 2
+            arguments[count] = 2 if count != "workers" else 1
     more = {"n_resamples": 100} if name == "cross_evaluate" else {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
