@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_eval.cli import models, results, training
+from finetune_eval.cli import models, results, studies, training
 from finetune_eval.reports import console
 
 _FORESEEN = (OSError, ValueError, TypeError, ImportError, FloatingPointError)
@@ -53,8 +53,8 @@ def _options(
 
 
 for _command in (
-    training.demo, training.train, results.evaluate, results.compare, models.predict, results.leaks,
-    results.report, models.trace,
+    training.demo, training.train, results.evaluate, results.compare, studies.cross_evaluate,
+    studies.learning_curve, models.predict, results.leaks, results.report, models.trace,
 ):  # fmt: skip
     app.command()(_command)
 

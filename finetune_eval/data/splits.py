@@ -178,17 +178,7 @@ def split(
     if metadata is not None:
         _check_metadata(metadata, n)
 
-    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
-    crowd_warnings: list[str] = []
-    units, together = same, ["text" if x.ndim == 1 else "values"]
-    if near_duplicates:
-        near, crowd_warnings = _near_codes(x, same)
-        units = _connected(same, near)
-        together = ["text", "nearly the same text"]
-    if groups is not None:
-        units = _connected(units, _rows.groups("groups", groups, n))
-        together.append("group")
-    reason = f"rows of the same {' or '.join(together)} stay together"
+    units, same, reason, crowd_warnings = _units(x, groups, near_duplicates=near_duplicates)
     keys, places = _keys(x, seed).T
     sink = len(_PARTS) if train is not None else 0
     part = _assign(y, units, keys, [sizes[name] for name in _PARTS], len(names), sink)
@@ -206,11 +196,8 @@ def split(
         kept = None if metadata is None else metadata.iloc[rows].reset_index(drop=True)
         made.append(Rows(x[rows], ClassIndices(y[rows], names), names, row_ids[rows], kept))
         columns = made[-1].columns
-        trace = trace.add(
-            Step(
-                "split", name, n, columns, len(rows), columns, rule if name == "train" else "", made[-1].hash
-            )
-        )
+        note = rule if name == "train" else ""
+        trace = trace.add(Step("split", name, n, columns, len(rows), columns, note, made[-1].hash))
     unused = n - sum(map(len, made))
     if unused:
         trace = trace.add(Step("split", "not used", n, made[0].columns, unused, made[0].columns))
@@ -234,6 +221,23 @@ def label_warnings(labels: Sequence[str]) -> list[str]:
             first, second = (_text.shorten(repr(each), 60) for each in (same[0], label))
             sentences.append(f"The labels {first} and {second} {same[1]}")
     return sentences
+
+
+def _units(
+    x: np.ndarray, groups: Any, *, near_duplicates: bool
+) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
+    """Number the rows that stay together, and the distinct rows; say why they stay, and what to know."""
+    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
+    crowd_warnings: list[str] = []
+    units, together = same, ["text" if x.ndim == 1 else "values"]
+    if near_duplicates:
+        near, crowd_warnings = _near_codes(x, same)
+        units = _connected(same, near)
+        together = ["text", "nearly the same text"]
+    if groups is not None:
+        units = _connected(units, _rows.groups("groups", groups, len(x)))
+        together.append("group")
+    return units, same, f"rows of the same {' or '.join(together)} stay together", crowd_warnings
 
 
 def _as_rows(x: Any) -> np.ndarray:
