@@ -1,4 +1,4 @@
-"""600 labelled reviews and no row to spare: how good is the recipe? About three minutes on two cores.
+"""600 labelled reviews and no row to spare: how good is the recipe? Two to three minutes on two cores.
 
 Run it: python examples/cross_evaluate.py
 """
