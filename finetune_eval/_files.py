@@ -43,7 +43,7 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
         OSError: The disk is full or the folder cannot be written; nothing is left behind, an older file is as
         it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent, path)
     temporary = path.parent / (_temporary_name() + path.suffix)  # Keras looks at the ending
     try:
         fill(temporary)
@@ -65,10 +65,9 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> 
     """Write several files of a folder so that a reader sees all of the old ones or all of the new ones.
 
     The files are written in a folder of their own; renaming that is the moment at which they exist. A process
-    that
-    is killed afterwards leaves them there, and the next reader or writer moves them (`settle`).
+    that is killed afterwards leaves them there, and the next reader or writer moves them (`settle`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, folder)
     with locked(folder):
         settle(folder)
         new = folder / _temporary_name()
@@ -172,10 +171,33 @@ def _took(path: Path, stack: contextlib.ExitStack) -> bool:
     return False
 
 
+def read(path: Path) -> bytes:
+    """Return what a file holds; an error of the disk names the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _named(error, path, "read") from error
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file in hexadecimal; an error of the disk names the file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _named(error, path, "read") from error
+
+
+def _make(folder: Path, path: Path) -> None:
+    """Make the folder in which `path` is to be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"{str(path)!r} could not be written: {str(folder)!r} is no folder, but a file."
+        ) from None
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def _temporary_name() -> str:
@@ -192,9 +214,9 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _named(error: OSError, path: Path) -> OSError:
-    """Return an error that says which file could not be written."""
-    named = type(error)(f"{str(path)!r} could not be written ({error.strerror or error}).")
+def _named(error: OSError, path: Path, what: str = "written") -> OSError:
+    """Return an error that says which file could not be written, or read."""
+    named = type(error)(f"{str(path)!r} could not be {what} ({error.strerror or error}).")
     named.errno = error.errno
     return named
 
@@ -229,7 +251,7 @@ def read_json(path: Path, *, newest_format: int, checked_from: int = 0) -> dict[
     """
     shown = repr(str(path))
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = json.loads(read(path).decode())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(
             f"{shown} is damaged or was cut: it is not whole JSON ({error}). Restore it from a copy, or "
@@ -307,7 +329,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line is damaged; the sentence names the file and the line.
     """
-    lines = path.read_bytes().split(b"\n")
+    lines = read(path).split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():

@@ -161,8 +161,7 @@ def split(
     _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata)
     x = _as_rows(x)
     n = len(x)
-    if hasattr(y, "__getitem__"):
-        _checks.same_length("x", x, "y", y)
+    _checks.same_length("x", x, "y", _rows.column("y", y))
     if labels is None:
         y, names = _labels.find("y", y)
     else:

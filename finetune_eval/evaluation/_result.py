@@ -120,7 +120,7 @@ class Evaluation(Shown):
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""
-        if metric not in self.estimates:
+        if not isinstance(metric, str) or metric not in self.estimates:
             listed = ", ".join(repr(name) for name in self.estimates)
             raise KeyError(
                 f"no metric {metric!r}; there are {listed}.{_checks.nearest(metric, self.estimates)}"
@@ -185,7 +185,7 @@ class Evaluation(Shown):
         Returns:
             The folder.
         """
-        folder = Path(folder)
+        folder = _checks.path("folder", folder)
         checksums: dict[str, str] = {}
 
         def rows(path: Path) -> None:
@@ -216,7 +216,7 @@ class Evaluation(Shown):
         """
         import pandas as pd
 
-        folder = Path(folder)
+        folder = _checks.path("folder", folder)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"`folder` {str(folder)!r} is no folder; pass one that Evaluation.save wrote."

@@ -102,7 +102,7 @@ def load_predictions(
         each
             other.
     """
-    path = Path(path)
+    path = _checks.path("path", path)
     table = read(path, _TEXT_COLUMNS, encoding=encoding, delimiter=delimiter, quoted=quoted)
     numbers = [c for c in table.frame if str(c).startswith(("p_", "y_")) or c in (*_SECOND, "weight")]
     frame = as_numbers(table.frame, [name for name in numbers if name not in _TEXT_COLUMNS])

@@ -72,6 +72,10 @@ def build_model(
             backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
         )
     elif isinstance(backbone, keras.Model):
+        if preprocessor is not None and not isinstance(preprocessor, keras.layers.Layer):
+            raise TypeError(
+                f"`preprocessor` must be a KerasHub preprocessor; got {type(preprocessor).__name__}."
+            )
         backbone = _functional(backbone)
         _check_ending(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune_eval import _checks
+from finetune_eval._rows import numbers
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.archives import not_finite
@@ -402,7 +403,7 @@ def _rows(name: str, x: Any) -> None:
         raise ValueError(f"`{name}` is None; rows are needed.")
     if isinstance(x, (str, bytes)):
         raise TypeError(f"`{name}` is one string; pass a list of strings, even for one row: [{name}].")
-    if not hasattr(x, "__len__"):
+    if not hasattr(x, "__len__") or (isinstance(x, np.ndarray) and x.ndim == 0):
         raise TypeError(
             f"`{name}` must be a list, array, Series or tf.data pipeline; got {type(x).__name__}."
         )
@@ -456,7 +457,7 @@ def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
 
 
 def _weights(sample_weight: Any, rows: int) -> np.ndarray:
-    weights = np.asarray(sample_weight, dtype="float32")
+    weights = np.asarray(numbers("sample_weight", sample_weight), dtype="float32")
     if weights.shape != (rows,):
         raise ValueError(f"`sample_weight` must have shape ({rows},), one weight a row; got {weights.shape}.")
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
@@ -503,6 +504,11 @@ def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence
                 f"{labels[int(counts.argmin())]!r}."
             )
         return len(indices) / (len(labels) * counts)
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            "`class_weight` must be 'balanced' or a dict with a weight for each class; got "
+            f"{type(class_weight).__name__}."
+        )
     by_name: dict[Any, int] = {str(label): i for i, label in enumerate(labels)}
     by_name |= {i: i for i in range(len(labels))}
     vector = np.full(len(labels), np.nan)
