@@ -21,9 +21,12 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WRITING = ".writing"  # in the names of unfinished files and folders
 _PENDING = ".pending"  # a folder of finished files that only wait to be moved beside it
@@ -59,6 +62,11 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, whole or not at all."""
     write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, each of its pages with a checksum; for the `fill` of `write`."""
+    table.to_parquet(path, index=False, write_page_checksum=True)
 
 
 def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
