@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from finetune_eval import _checks
 from finetune_eval._rows import numbers
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.archives import not_finite
+from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.network import Network
 from finetune_eval.models.pipelines import (
@@ -329,6 +330,11 @@ class Classifier(Network):
         if self.threshold is None:
             return np.asarray(probabilities.argmax(axis=1))
         return np.where(probabilities[:, 1] >= float(self.threshold), 1, 0)
+
+    def save_to_preset(self, preset_dir: Any, *args: Any, **kwargs: Any) -> None:
+        """Write a KerasHub preset, and the checksums of its files, by which `load_model` finds damage."""
+        super().save_to_preset(preset_dir, *args, **kwargs)
+        seal_preset(Path(preset_dir))
 
     def calibrate(self, x: Any, y: Any) -> float:
         """Fit the temperature on validation rows, and ship it with the model; a threshold is forgotten.

@@ -85,31 +85,32 @@ def of_run(run: Run) -> Readers:
     }  # fmt: skip
 
 
-def foreign(folder: Path) -> dict[str, tuple[Path, Readers]]:
-    """Files of others, which nothing was written beside that could tell damage from what was meant."""
+def folders(folder: Path) -> Iterator[tuple[str, Path, Readers, bool]]:
+    """Yield what else is read: its name, its folder, its readers, and whether checksums lie beside it.
+
+    Where others wrote the files there are none: nothing can tell damage from what was meant.
+    """
     from finetune_eval import build_model, load_model
 
     def answers() -> bytes:
         return build_model(str(hub), tiny.LABELS).predict(_ROWS).tobytes()
 
     hub, preset, alone = tiny.checkpoint(folder / "hub"), folder / "preset", folder / "alone"
+    names = ("config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
+    yield "a Hugging Face folder", hub, {name: [("build_model", answers)] for name in names}, False
     build_model(str(hub), tiny.LABELS).save_to_preset(str(preset))
+    files = [str(path.relative_to(preset)) for path in sorted(preset.rglob("*")) if path.is_file()]
+    read = [("load_model", lambda: load_model(preset).predict(_ROWS).tobytes())]
+    yield "a folder of `save_to_preset`", preset, {name: read for name in files}, True
+    (preset / "checksums.json").unlink()
+    files.remove("checksums.json")
+    yield "a preset folder of another program", preset, {name: read for name in files}, False
     alone.mkdir()
     rows = np.random.default_rng(0).random(40)
     lines = [f"film {row},{'ab'[row % 2]},{p:.4f},{1 - p:.4f}" for row, p in enumerate(rows)]
     (alone / "theirs.csv").write_text("text,label,p_a,p_b\n" + "\n".join(lines) + "\n")
-    read = lambda: load_predictions(alone / "theirs.csv", n_resamples=100)  # noqa: E731
-    names = ("config.json", "tokenizer_config.json", "vocab.txt", "model.safetensors")
-    return {
-        "a Hugging Face folder": (hub, {name: [("build_model", answers)] for name in names}),
-        "a preset folder": (preset, {
-            str(path.relative_to(preset)): [
-                ("load_model", lambda: load_model(preset).predict(_ROWS).tobytes())
-            ]
-            for path in sorted(preset.rglob("*")) if path.is_file()
-        }),
-        "predictions of another program": (alone, {"theirs.csv": [("load_predictions", read)]}),
-    }  # fmt: skip
+    score = [("load_predictions", lambda: load_predictions(alone / "theirs.csv", n_resamples=100))]
+    yield "predictions of another program", alone, {"theirs.csv": score}, False
 
 
 def damaged(whole: bytes, scale: float) -> Iterator[tuple[str, bytes]]:
@@ -138,7 +139,8 @@ def read_damaged(tally: Tally, path: Path, found: list[tuple[str, Callable[[], A
                 if read() != right:
                     tally.lost.append(f"{reader} of {path.name}: {how}: other numbers")
             except (ValueError, TypeError, OSError) as error:
-                if path.name not in str(error) or "not foreseen" in str(error):
+                words = f"The vocabulary of `backbone` {str(path.parent)!r}"  # its files do not fit
+                if not any(name in str(error) for name in (path.name, words)) or "not foreseen" in str(error):
                     tally.unclear.append(f"{reader} of {path.name}: {how}: {type(error).__name__}: {error}")
             except Exception as error:
                 tally.unclear.append(f"{reader} of {path.name}: {how}: {type(error).__name__}: {error}")
@@ -153,12 +155,13 @@ def damage(scale: float) -> Iterator[Tally]:
             tally = Tally(f"`{name}` cut or flipped".replace("killed/", ""))
             read_damaged(tally, run.path / name, found, scale)
             yield tally
-        for what, (folder, files) in foreign(Path(temporary)).items():
+        for what, folder, files, checked in folders(Path(temporary)):
             tally = Tally(f"{what}: each file cut or flipped")
             for name, found in files.items():
                 read_damaged(tally, folder / name, found, scale)
-            # Nobody can know that a weight, a word or a probability is another one than was meant.
-            tally.note = f"{len(tally.lost)} read as other numbers: nothing tells what was meant"
-            tally.lost.clear()
+            if not checked:
+                # Nobody can know that a weight, a word or a probability is another one than was meant.
+                tally.note = f"{len(tally.lost)} read as other numbers: nothing tells what was meant"
+                tally.lost.clear()
             yield tally
         shutil.rmtree(run.path)

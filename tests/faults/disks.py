@@ -38,7 +38,9 @@ def writers() -> dict[str, Callable[[Path], object]]:
     flow = DataTrace((Step("a", "b", 1, 1, 1, 1),) * 60)
 
     def train(folder: Path) -> object:
-        new = next(folder / f"run-{number}" for number in range(99) if not (folder / f"run-{number}").exists())
+        new = next(
+            folder / f"run-{number}" for number in range(99) if not (folder / f"run-{number}").exists()
+        )
         return fine_tune(tiny.numeric_classifier(), *x, epochs=1, verbose=False, run_dir=new)
 
     return {
@@ -57,9 +59,9 @@ def writers() -> dict[str, Callable[[Path], object]]:
 def attempt(tally: Tally, name: str, write: Callable[[Path], object], folder: Path) -> None:
     """Let a writer fail.
 
-    Its error names the file or folder; what was there stays as it was, and nothing else is left. Where it does
-    not fail, for there was room, or because a trained model is returned with a warning, what it wrote can be
-    read.
+    Its error names the file or folder; what was there stays as it was, and nothing else is left. Where it
+    does not fail, for there was room, or because a trained model is returned with a warning, what it wrote
+    can be read.
     """
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     tally.tries += 1
@@ -96,7 +98,7 @@ def unreadable(folder: Path) -> str:
         for path in folder.rglob("*"):
             if path.name == "evaluation.json":
                 Evaluation.load(path.parent)
-            elif path.suffix == ".html" and not path.read_text(encoding="utf-8").endswith("</html>\n"):
+            elif path.suffix == ".html" and not path.read_text(encoding="utf-8").rstrip().endswith("</html>"):
                 return "half a page"
             elif path.name == "manifest.json":
                 run = Run(path.parent)
@@ -189,7 +191,7 @@ def mounted() -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def read_only(write: Callable[[Path], object]) -> Iterator[Path | None]:
-    """Give a disk that can be read only, after `write` has written to it; None where nothing can be mounted."""
+    """Give a disk that `write` has written to, and that is then read-only; None where nothing is mounted."""
     with mounted() as folder:
         if folder is not None:
             write(folder)

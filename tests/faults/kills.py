@@ -146,7 +146,17 @@ def child_train(folder: Path) -> Iterator[None]:
     os.chdir(folder)
     os.environ["FINETUNE_EVAL_HOME"] = str(folder / "looks")
     yield
-    arguments = ["train", "rows.csv", "--model", "checkpoint", "--epochs", "3", "--lockbox", "--run-dir", "run"]
+    arguments = [
+        "train",
+        "rows.csv",
+        "--model",
+        "checkpoint",
+        "--epochs",
+        "3",
+        "--lockbox",
+        "--run-dir",
+        "run",
+    ]
     with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
         cli.main(arguments)
 
