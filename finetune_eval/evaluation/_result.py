@@ -273,8 +273,8 @@ def _record_of(folder: Path, place: Callable[[str], Path]) -> dict[str, Any]:
     expected = data.pop("predictions_sha256", None)
     if expected is not None and expected != _files.sha256(place(_ROWS)):
         raise ValueError(
-            f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is damaged, or it is "
-            "of another evaluation. Restore both from one copy, evaluate again, or give rows of your own "
+            f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is damaged, or of "
+            "another evaluation. Restore both from one copy, evaluate again, or give rows of your own "
             "another file name."
         )
     return data

@@ -87,8 +87,8 @@ def read_weights(files: CheckpointFiles, name: str, load: Callable[[str], Any]) 
         raise FileNotFoundError(f"`{files.argument}` {files.source!r} has no {name}.")
     try:
         load(str(found[0]))
-    except OSError as error:
-        raise files.error(name, f"cannot be read ({error}); it is damaged: copy it again.") from None
+    except Exception as error:  # of Keras and h5py: anything a damaged file leads to
+        raise files.error(name, f"cannot be read ({error}); it is damaged: copy it again.") from error
 
 
 def seal_preset(folder: Path) -> None:
@@ -113,6 +113,7 @@ def check_seal(files: CheckpointFiles) -> None:
     for name, expected in sums.items():
         path = files.folder / name
         if not path.is_file() or _files.sha256(path) != expected:
+            files.beginning(name)  # an error that says more, where it is a pointer or a web page
             raise files.error(
                 name,
                 f"is not the file that {_SEAL} was written with: it is damaged, or was changed. Copy the "

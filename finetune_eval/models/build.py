@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -256,10 +255,9 @@ def _load_preset(folder: Path) -> Classifier:
 def _own_preset(source: str | Path, dropout: float | None) -> pretrained.Pretrained | None:
     """Return the fine-tuned backbone of a folder that `Classifier.save_to_preset` wrote; None for others."""
     folder = Path(source)
-    task = folder / "task.json"
-    if not task.is_file():
+    if not (folder / "task.json").is_file():
         return None
-    if json.loads(task.read_text(encoding="utf-8")).get("registered_name") != "finetune_eval>Classifier":
+    if CheckpointFiles(str(folder)).json("task.json").get("registered_name") != "finetune_eval>Classifier":
         return None
     model = _load_preset(folder)
     backbone = model.backbone
@@ -288,6 +286,8 @@ def _check_ending(backbone: keras.Model) -> None:
             "pass the part below it: `keras.Model(model.input, model.layers[-2].output)`.",
             stacklevel=3,
         )
+
+
 def _reason(error: Exception) -> str:
     return _text.shorten(" ".join(str(error).split()), 200)
 
