@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,10 @@ def read_damaged(tally: Tally, path: Path, found: list[tuple[str, Callable[[], A
             tally.tries += 1
             path.write_bytes(content)
             try:
-                if read() != right:
+                with warnings.catch_warnings(record=True) as said_so:
+                    warnings.simplefilter("always")
+                    same = read() == right
+                if not same and not any(path.name in str(each.message) for each in said_so):
                     tally.lost.append(f"{reader} of {path.name}: {how}: other numbers")
             except (ValueError, TypeError, OSError) as error:
                 words = f"The vocabulary of `backbone` {str(path.parent)!r}"  # its files do not fit
@@ -157,8 +161,10 @@ def damage(scale: float) -> Iterator[Tally]:
             yield tally
         for what, folder, files, checked in folders(Path(temporary)):
             tally = Tally(f"{what}: each file cut or flipped")
-            for name, found in files.items():
-                read_damaged(tally, folder / name, found, scale)
+            for name, found in files.items():  # a preset of others has many files, each slow to load
+                read_damaged(
+                    tally, folder / name, found, 0.3 * scale if len(files) > 4 and not checked else scale
+                )
             if not checked:
                 # Nobody can know that a weight, a word or a probability is another one than was meant.
                 tally.note = f"{len(tally.lost)} read as other numbers: nothing tells what was meant"

@@ -34,7 +34,7 @@ def child_save(folder: Path) -> Iterator[None]:
     pair = [evaluation(), evaluation(0.5)]
     pair[0].save(folder)
     yield
-    for turn in range(150):
+    for turn in range(60):
         pair[(turn + 1) % 2].save(folder)
 
 
@@ -46,7 +46,7 @@ def child_report(folder: Path) -> Iterator[None]:
     result = evaluation()
     report(result, folder / "report.html")  # matplotlib's first time is long
     yield
-    for _ in range(10):
+    for _ in range(5):
         report(result, folder / "report.html")
         write_card(result, folder / "MODEL_CARD.md")
         DataTrace((Step("read", "rows.csv", 9, 2, 9, 2),)).save(folder / "data.json")
@@ -64,7 +64,7 @@ def check_report(folder: Path, said: list[str]) -> str:
 def child_lockbox(folder: Path) -> Iterator[None]:
     result = evaluation()
     yield
-    for _ in range(1000):
+    for _ in range(300):
         print(look(result, folder).count, flush=True)
 
 
@@ -93,7 +93,7 @@ def child_training(folder: Path) -> Iterator[None]:
     model, held_out = tiny.numeric_classifier(), tiny.numeric_rows(80, seed=1)
     yield
     fine_tune(
-        model, x, y, epochs=20, validation_data=held_out, verbose=False, callbacks=Tell(),
+        model, x, y, epochs=12, validation_data=held_out, verbose=False, callbacks=Tell(),
         run_dir=folder / "run",
     )  # fmt: skip
 

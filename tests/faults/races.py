@@ -47,7 +47,7 @@ def races(scale: float) -> Iterator[Tally]:
         for process in savers:
             process.start()
         try:
-            for _ in shown(tally.fault, range(max(20, round(1000 * scale)))):
+            for _ in shown(tally.fault, range(max(20, round(500 * scale)))):
                 tally.tries += 1
                 if Evaluation.load(folder) not in known:
                     tally.lost.append("a mixture was loaded")
