@@ -47,6 +47,8 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
         it was.
     """
     _make(path.parent, path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; pass the name of a file.")
     temporary = path.parent / (_temporary_name() + path.suffix)  # Keras looks at the ending
     try:
         fill(temporary)
@@ -96,7 +98,7 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> 
 def settle(folder: Path) -> None:
     """Finish what a killed `write_together` had begun to put into the folder."""
     pending = folder / _PENDING
-    if not pending.is_dir():
+    if pending.is_symlink() or not pending.is_dir():  # what a link points at is not ours to move
         return
     for file in sorted(pending.iterdir()):
         os.replace(file, folder / file.name)
@@ -260,7 +262,7 @@ def read_json(path: Path, *, newest_format: int, checked_from: int = 0) -> dict[
     shown = repr(str(path))
     try:
         data = json.loads(read(path).decode())
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{shown} is damaged or was cut: it is not whole JSON ({error}). Restore it from a copy, or "
             "make it again."
@@ -391,7 +393,9 @@ def from_json(kind: Any, data: Any, **others: Any) -> Any:
     if kind is float:
         return float(data)
     if np.ndarray in (kind, origin):
-        return np.array(data["values"], dtype=data["dtype"])
+        if (dtype := np.dtype(data["dtype"])).kind not in "biuf":  # a text of a gigabyte for each value
+            raise ValueError(f"{data['dtype']!r} is no type of numbers")
+        return np.array(data["values"], dtype=dtype)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         # Tables are not in the JSON; pandas need not be loaded to read the hints of what is.
         hints = typing.get_type_hints(kind, localns={"pd": types.SimpleNamespace(DataFrame=object)})
