@@ -2,8 +2,8 @@
 
 Elsewhere: bombs, cut files and Lambda layers in tests/models/test_archives.py; pickles, indexes that lead out
 of a folder and `auto_map` in tests/models/test_checkpoint_files.py and test_declared.py; what is printed, and
-what a run tells of its machine, in tests/test_cli_training.py; the page and the card in tests/reports; links in
-a run folder in tests/test_runs.py; who may read the looks in tests/evaluation/test_lockbox.py.
+what a run tells of its machine, in tests/test_cli_training.py; the page and the card in tests/reports; links
+in a run folder in tests/test_runs.py; who may read the looks in tests/evaluation/test_lockbox.py.
 """
 
 import json

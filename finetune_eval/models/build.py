@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks, _text
+from finetune_eval import _checks, _labels, _text
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
 from finetune_eval.models import frozen, pretrained
 from finetune_eval.models.archives import check_seal, not_finite, read_archive, read_weights
@@ -295,15 +295,7 @@ def _reason(error: Exception) -> str:
 def _label_names(labels: Any) -> list[str]:
     if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
         return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2, maximum=1_000_000))]
-    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__iter__"):
-        raise TypeError(f"`labels` must be class names or the number of classes; got {labels!r}.")
-    names = [str(label) for label in labels]
-    if len(names) < 2:
-        raise ValueError(f"`labels` must name at least two classes; got {names}.")
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise ValueError(f"`labels` must be different from each other; {double!r} is there twice.")
-    return names
+    return list(_labels.class_names(labels))
 
 
 def _functional(backbone: keras.Model) -> keras.Model:

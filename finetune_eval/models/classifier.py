@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune_eval import _checks
-from finetune_eval._rows import numbers
+from finetune_eval._rows import column, numbers
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.archives import not_finite, seal_preset
@@ -443,7 +443,11 @@ def _text_rows(name: str, x: Any) -> np.ndarray:
 
 def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
     try:
-        rows = np.asarray(x, dtype="float32")
+        array = column(name, x)
+        words = array.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in array.flat)
+        if words or array.dtype.kind in "cmMSU":  # NumPy would read words, drop a part, and count days
+            raise TypeError(f"{array.dtype} values")
+        rows = np.asarray(array, dtype="float32")
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`{name}` must hold numbers, for this model takes {input_shape[1:]} numbers a row."

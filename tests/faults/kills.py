@@ -64,7 +64,7 @@ def check_report(folder: Path, said: list[str]) -> str:
 def child_lockbox(folder: Path) -> Iterator[None]:
     result = evaluation()
     yield
-    for _ in range(300):
+    for _ in range(100):
         print(look(result, folder).count, flush=True)
 
 
