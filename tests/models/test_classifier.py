@@ -520,7 +520,7 @@ def test_class_weights_of_a_pipeline(tiny):
         *(
             (wrong, TypeError, "`x` must hold numbers, for this model takes (10,) numbers a row.")
             for wrong in (
-                [["a"] * 10], [["1"] * 10], np.ones((1, 10)) * 1j, np.full((1, 10), np.datetime64("2020-01-01")),
+                [["a"] * 10], [["1"] * 10], np.ones((1, 10)) * 1j, np.zeros((1, 10), dtype="datetime64[D]"),
             )
         ),
         (np.zeros((3, 9)), ValueError, "`x` must have shape (rows, 10); got (3, 9)."),
