@@ -161,8 +161,7 @@ def split(
     _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata)
     x = _as_rows(x)
     n = len(x)
-    if hasattr(y, "__getitem__"):
-        _checks.same_length("x", x, "y", y)
+    _checks.same_length("x", x, "y", _rows.column("y", y))
     if labels is None:
         y, names = _labels.find("y", y)
     else:
@@ -206,7 +205,7 @@ def split(
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
     """Return a sentence for each pair of class names that may be one, but for case or what is not seen."""
-    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
+    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True."
     zeros = "are one number; are they one class?"
     unseen = "differ only in characters that are not seen; are they one class?"
     seen: dict[tuple[str, str], str] = {}
@@ -281,7 +280,11 @@ def _sizes(n: int, asked: dict[str, int | float | None]) -> dict[str, int]:
         if size is None:
             continue
         if isinstance(size, (float, np.floating)):
-            sizes[name] = math.floor(_checks.number(name, size, at_least=0, at_most=1) * n + 0.5)
+            if not 0 <= size <= 1:
+                raise ValueError(
+                    f"`{name}` must be a whole number of rows, or a share of them from 0 to 1; got {size!r}."
+                )
+            sizes[name] = math.floor(float(size) * n + 0.5)
         else:
             sizes[name] = _checks.positive_int(name, size, minimum=0)
     fractions = [size for size in asked.values() if isinstance(size, (float, np.floating))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,9 +12,10 @@ import numpy as np
 import tensorflow as tf
 
 from finetune_eval import _checks
+from finetune_eval._rows import column, numbers
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.archives import not_finite
+from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.network import Network
 from finetune_eval.models.pipelines import (
@@ -329,6 +331,11 @@ class Classifier(Network):
             return np.asarray(probabilities.argmax(axis=1))
         return np.where(probabilities[:, 1] >= float(self.threshold), 1, 0)
 
+    def save_to_preset(self, preset_dir: Any, *args: Any, **kwargs: Any) -> None:
+        """Write a KerasHub preset, and the checksums of its files, by which `load_model` finds damage."""
+        super().save_to_preset(preset_dir, *args, **kwargs)
+        seal_preset(Path(preset_dir))
+
     def calibrate(self, x: Any, y: Any) -> float:
         """Fit the temperature on validation rows, and ship it with the model; a threshold is forgotten.
 
@@ -402,7 +409,7 @@ def _rows(name: str, x: Any) -> None:
         raise ValueError(f"`{name}` is None; rows are needed.")
     if isinstance(x, (str, bytes)):
         raise TypeError(f"`{name}` is one string; pass a list of strings, even for one row: [{name}].")
-    if not hasattr(x, "__len__"):
+    if not hasattr(x, "__len__") or (isinstance(x, np.ndarray) and x.ndim == 0):
         raise TypeError(
             f"`{name}` must be a list, array, Series or tf.data pipeline; got {type(x).__name__}."
         )
@@ -436,7 +443,11 @@ def _text_rows(name: str, x: Any) -> np.ndarray:
 
 def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
     try:
-        rows = np.asarray(x, dtype="float32")
+        array = column(name, x)
+        words = array.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in array.flat)
+        if words or array.dtype.kind in "cmMSU":  # NumPy would read words, drop a part, and count days
+            raise TypeError(f"{array.dtype} values")
+        rows = np.asarray(array, dtype="float32")
     except (TypeError, ValueError) as error:
         raise TypeError(
             f"`{name}` must hold numbers, for this model takes {input_shape[1:]} numbers a row."
@@ -456,7 +467,7 @@ def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
 
 
 def _weights(sample_weight: Any, rows: int) -> np.ndarray:
-    weights = np.asarray(sample_weight, dtype="float32")
+    weights = np.asarray(numbers("sample_weight", sample_weight), dtype="float32")
     if weights.shape != (rows,):
         raise ValueError(f"`sample_weight` must have shape ({rows},), one weight a row; got {weights.shape}.")
     bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
@@ -503,6 +514,11 @@ def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence
                 f"{labels[int(counts.argmin())]!r}."
             )
         return len(indices) / (len(labels) * counts)
+    if not isinstance(class_weight, Mapping):
+        raise TypeError(
+            "`class_weight` must be 'balanced' or a dict with a weight for each class; got "
+            f"{type(class_weight).__name__}."
+        )
     by_name: dict[Any, int] = {str(label): i for i, label in enumerate(labels)}
     by_name |= {i: i for i in range(len(labels))}
     vector = np.full(len(labels), np.nan)

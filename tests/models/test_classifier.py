@@ -517,7 +517,12 @@ def test_class_weights_of_a_pipeline(tiny):
 @pytest.mark.parametrize(
     "x, error, sentence",
     [
-        ([["a"] * 10], TypeError, "`x` must hold numbers, for this model takes (10,) numbers a row."),
+        *(
+            (wrong, TypeError, "`x` must hold numbers, for this model takes (10,) numbers a row.")
+            for wrong in (
+                [["a"] * 10], [["1"] * 10], np.ones((1, 10)) * 1j, np.zeros((1, 10), dtype="datetime64[D]"),
+            )
+        ),
         (np.zeros((3, 9)), ValueError, "`x` must have shape (rows, 10); got (3, 9)."),
         (np.zeros(10), ValueError, "`x` must have shape (rows, 10); got (10,)."),
         (np.where(np.arange(30) == 14, np.nan, 0).reshape(3, 10), ValueError,
