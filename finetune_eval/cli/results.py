@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or predictions or answers (.csv, .jsonl, .parquet) of any model."),
+    ],
     data: Annotated[
         str | None, typer.Option("--data", help="Score the run's model on these rows instead.")
     ] = None,

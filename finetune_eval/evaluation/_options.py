@@ -39,6 +39,7 @@ class Asked:
     lockbox: bool | str | Path | None = None
     n_resamples: int = 2000
     seed: int = 0
+    predicted: Any = None
 
 
 @dataclass(frozen=True)

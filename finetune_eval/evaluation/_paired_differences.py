@@ -343,8 +343,9 @@ def _of_ranking_without_variance(value: float, smallest: float, settings: Settin
 
 def of_counts(a: ScoredRows, b: ScoredRows, settings: Settings) -> Difference:
     """Compare a metric of the confusion matrix: approximate randomisation, and a paired bootstrap."""
-    classes = len(a.labels)
-    score, bound = metric_of_counts(settings.metric, settings.average, classes)
+    no_label = a.unlabelled or b.unlabelled
+    classes = len(a.labels) + no_label
+    score, bound = metric_of_counts(settings.metric, settings.average, len(a.labels), no_label=no_label)
     coded = (a.codes("label"), a.codes("prediction"), b.codes("prediction"))
     paired: PairedCounts | PairedUnits = (
         PairedCounts.of_rows(*coded, classes)

@@ -117,6 +117,17 @@ def class_counts(confusion: ArrayLike | ClassCounts) -> ClassCounts:
     return ClassCounts(hits, table.sum(axis=-2), table.sum(axis=-1))
 
 
+def labels_only(counts: ClassCounts) -> ClassCounts:
+    """Return the counts without the rows predicted as the last class, which stands for "no label".
+
+    Means over the classes then leave it out: it has neither true nor predicted rows. True rows and hits of
+    the labels stay, so that an answer that is no label still counts against the recall of its class.
+    """
+    predicted = counts.predicted.copy()
+    predicted[..., -1] = 0
+    return counts._replace(predicted=predicted)
+
+
 # A matrix with so few entries is faster dense than sparse, and needs no import of scipy.sparse.
 _FEW_SUMS = 5_000
 

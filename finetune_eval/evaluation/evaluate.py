@@ -246,8 +246,9 @@ def _keras_input(x: Any) -> Any:
 
 def evaluate_predictions(
     y_true: Any,
-    probabilities: Any,
+    probabilities: Any = None,
     *,
+    predicted: Any = None,
     labels: Sequence[str] | None = None,
     ids: Any = None,
     texts: Any = None,
@@ -265,15 +266,23 @@ def evaluate_predictions(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """Score predicted probabilities against the truth, from any model of any framework.
+    """Score predicted probabilities, or answers without any, against the truth: from any model.
+
+    Exactly one of `probabilities` and `predicted` is given. Answers without probabilities, such as the words
+    of a language model, have no log-loss, Brier score, AUC, calibration, threshold or possible label errors.
+    An answer must match a label exactly once the white space around it is removed. Every other answer (a
+    sentence, another case, a missing value) counts as wrong and is kept in `no_label`.
 
     Args:
         y_true: (n,) class indices in [0, K) or class names, or (n, K) one-hot. Multilabel: (n, K) zeros and
             ones.
         probabilities: (n, K) in [0, 1], rows summing to 1; or (n,) or (n, 1) probabilities of the second of
             two classes. A DataFrame's column names are the labels. Multilabel: rows need not sum to 1.
+        predicted: (n,) the answers of a model that gives no probabilities: class names or class indices.
+            Multilabel: (n, K) zeros and ones.
         labels: The K class names, in the order of the columns; the default is "0", "1", .... Needed where
             `y_true` holds names. A DataFrame with the same names in another order is put into this one.
+            With `predicted` the default is the classes that occur in `y_true`.
         ids: (n,) names of the rows; the default is 0 to n - 1.
         texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
         groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
@@ -312,8 +321,13 @@ def evaluate_predictions(
         >>> result = evaluate_predictions([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.3], labels=["ham", "spam"])
         >>> result.accuracy, round(result.loss, 4), result["recall"].value
         (0.75, 0.4004, 0.5)
+        >>> words = ["ham", "spam", "This looks like spam.", "ham"]
+        >>> result = evaluate_predictions([0, 1, 1, 0], predicted=words, labels=["ham", "spam"])
+        >>> result.accuracy, result.no_label.examples
+        (0.75, (('This looks like spam.', 1),))
     """
     asked = Asked(
+        predicted=predicted,
         labels=labels,
         ids=ids,
         texts=texts,

@@ -17,6 +17,7 @@ from finetune_eval.evaluation.confusion import (
     ClassCounts,
     class_counts,
     confusion_matrix,
+    labels_only,
     per_class_scores,
     precision_recall_f1,
     resolve_average,
@@ -185,7 +186,9 @@ METRICS: dict[str, Metric] = {
 }
 
 
-def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str = "auto") -> Floats:
+def from_confusion(
+    name: str, confusion: ArrayLike | ClassCounts, average: str = "auto", *, no_label: bool = False
+) -> Floats:
     """Compute a metric of the confusion matrix, vectorised over leading axes.
 
     Args:
@@ -193,6 +196,8 @@ def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str =
         confusion: (..., K, K) counts, rows true, columns predicted; or their `class_counts`.
         average: "auto", "binary" (the second class), "macro", "micro" or "weighted"; used by precision,
             recall and F1.
+        no_label: Whether the last class stands for answers that are no label: nothing is truly of it, and
+            averages over the classes leave it out.
 
     Returns:
         (...) float64; 0 where the metric is 0 / 0 (one class only in MCC and kappa).
@@ -211,5 +216,6 @@ def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str =
     counts = class_counts(confusion)
     metric = METRICS[name]
     assert metric.function is not None
-    values = metric.function(counts, resolve_average(average, counts.true.shape[-1]))
+    average = resolve_average(average, counts.true.shape[-1] - no_label)
+    values = metric.function(labels_only(counts) if no_label and metric.averaged else counts, average)
     return np.clip(values, metric.low, metric.high)  # sums of weights round: an MCC of -1.0000000000000002

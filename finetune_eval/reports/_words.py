@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation._result import NO_PROBABILITIES
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 
@@ -41,7 +42,7 @@ def verdict(evaluation: Evaluation) -> str:
     if evaluation.task != "classification":
         return sentence
     label, rows = evaluation.majority
-    share = rows / float(evaluation.confusion_matrix.sum())
+    share = rows / evaluation.total
     if accuracy.low > share:
         where = "the whole interval is above that"
     elif accuracy.high < share:
@@ -74,13 +75,15 @@ def trust(evaluation: Evaluation) -> tuple[list[str], list[str]]:
         (against if looks.models > 1 else neutral).insert(0, looks.verdict)
     if leaks is not None:
         (against if leaks.rows else neutral).insert(0, leaks.verdict)
+    if not evaluation.has_probabilities:
+        neutral.append(NO_PROBABILITIES)
     return against, neutral
 
 
 def majority(evaluation: Evaluation) -> str:
     """Return on how many rows the commonest class would be right, always answered."""
     label, rows = evaluation.majority
-    total = float(evaluation.confusion_matrix.sum())
+    total = evaluation.total
     return (
         f"Always answering {label!r} would be right on {count(rows)} of {count(total)} ({rows / total:.3f})."
     )
