@@ -48,6 +48,7 @@ _HOME = {
     "load_predictions": "evaluation.saved",
     "compare": "evaluation.comparison",
     "compare_totals": "evaluation.comparison",
+    "agreement": "evaluation.agreement",
     "evaluate_seeds": "evaluation.seeds",
     "compare_seeds": "evaluation.seeds",
     "cross_evaluate": "studies.cross_evaluate",
