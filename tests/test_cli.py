@@ -188,6 +188,10 @@ def test_answers_without_probabilities(capsys, tmp_path):
     assert "no answer (10) and 'Bad' (10)" in " ".join(out.split())
     code, out, err = run(capsys, "evaluate", str(answers), "--json")
     assert json.loads(out)["no_label"]["counts"] == [10.0, 10.0]
+    code, out, err = run(capsys, "evaluate", str(answers), "--metrics", "npv, f2", "--json")
+    assert {"npv", "f2"} <= set(json.loads(out)["estimates"])
+    code, out, err = run(capsys, "evaluate", str(answers), "--metrics", "f3")
+    assert code == 1 and err.startswith("error: --metrics must be one of")
     code, out, err = run(capsys, "compare", str(tuned), str(answers), "--metric", "mcc")
     assert (code, err) == (0, "") and out.startswith("tuned is better than llm: MCC 1.000 against ")
     page = tmp_path / "page.html"

@@ -30,6 +30,9 @@ def evaluate(
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
     ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Further metrics, such as f2,specificity,npv.")
+    ] = None,
     task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
     drop_missing: options.DropMissing = False,
     frozen: Annotated[
@@ -51,6 +54,7 @@ def evaluate(
     Example: finetune-eval evaluate runs/demo
     """
     names = options.names(labels)
+    further = None if metrics is None else [name.strip() for name in metrics.split(",")]
     if data is None:
         if frozen or model is not None:
             raise typer.BadParameter(
@@ -60,7 +64,7 @@ def evaluate(
             raise typer.BadParameter("needs --data: no saved row is missing.", param_hint="--drop-missing")
         result = load_evaluation(
             path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding,
-            lockbox=lockbox or None,
+            lockbox=lockbox or None, metrics=further,
         )  # fmt: skip
     else:
         if names is not None or task is not None:
@@ -70,7 +74,14 @@ def evaluate(
         columns = {"text": text, "label": label, "drop_missing": drop_missing, "delimiter": delimiter}
         columns |= {"encoding": encoding}
         result = _of_new_rows(
-            path, data, columns, threshold=threshold, frozen=frozen, source=model, lockbox=lockbox
+            path,
+            data,
+            columns,
+            threshold=threshold,
+            metrics=further,
+            frozen=frozen,
+            source=model,
+            lockbox=lockbox,
         )
     if as_json:
         console.show_json(result._record())
@@ -84,6 +95,7 @@ def _of_new_rows(
     columns: dict[str, Any],
     *,
     threshold: float | None,
+    metrics: list[str] | None,
     frozen: bool,
     source: str | None,
     lockbox: bool,
@@ -95,6 +107,8 @@ def _of_new_rows(
     model = load_model(path)
     rows = load_dataset(data, **columns, labels=model.labels, train=0, validation=0, test=1.0).test
     more: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    if metrics is not None:
+        more["metrics"] = metrics
     if Run(path).train.is_file():
         more["train"] = path
     if frozen:

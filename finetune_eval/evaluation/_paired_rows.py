@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation.folds import FoldScores
-from finetune_eval.evaluation.metrics import row_brier
+from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.rankings import Ranking, ranking_influence
 
 if TYPE_CHECKING:
@@ -125,7 +125,9 @@ class ScoredRows:
             return np.asarray(self.correct, dtype=np.float64)
         if metric == "loss":
             return self.loss
-        return row_brier(self.codes("label"), self.probabilities)
+        function = METRICS[metric].function
+        assert function is not None
+        return function(self.codes("label"), self.probabilities)
 
     def ranking(self, settings: Settings) -> Ranking | None:
         """Return the AUC and the influence of each row; computed once."""

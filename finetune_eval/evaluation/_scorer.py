@@ -95,7 +95,8 @@ class Scorer:
         """Return every metric that the rows have with its interval; `main`: only those."""
         out = {}
         for name, metric in METRICS.items():
-            if (metric.main or not main) and (metric.multilabel or not self.multilabel):
+            wanted = name in self.options.metrics or not metric.asked
+            if wanted and (metric.main or not main) and (metric.multilabel or not self.multilabel):
                 estimate = metric.interval(self.sample, self.sampling)
                 if estimate is not None:
                     out[name] = estimate
@@ -231,6 +232,10 @@ class Scorer:
         out = []
         if isinstance(self.answers, Answers):
             out += self.answers.notes(self.labels)
+        ordered = [name for name in self.options.metrics if METRICS[name].source == "order"]
+        if ordered and self.sample.unlabelled:
+            titles = " and ".join(METRICS[name].title for name in ordered)
+            out.append(f"{titles} cannot be computed: an answer that is no label has no place in the order.")
         if not self.multilabel:
             counts = np.bincount(self.y, minlength=len(self.labels))
             absent = [self.labels[k] for k in np.flatnonzero(counts == 0)]

@@ -276,8 +276,17 @@ def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
 
 
 def _check_supported(rows: Sequence[ScoredRows], settings: Settings) -> None:
+    metric = METRICS[settings.metric]
+    if metric.source in ("order", "labels"):
+        raise ValueError(f"`metric` {settings.metric!r} has no paired test here; compare by another one.")
+    fewest, most = metric.classes
+    if not fewest <= len(rows[0].labels) <= most:
+        needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
+        raise ValueError(
+            f"`metric` {settings.metric!r} needs {needs} classes; there are {len(rows[0].labels)}."
+        )
     answers_only = next((row.name for row in rows if not row.has_probabilities), None)
-    if answers_only is not None and METRICS[settings.metric].source != "confusion":
+    if answers_only is not None and metric.probabilities:
         raise ValueError(
             f"`metric` {settings.metric!r} needs probabilities, and {answers_only} gave answers only. "
             "Compare by 'accuracy', 'f1', 'mcc' or another metric of the answers."

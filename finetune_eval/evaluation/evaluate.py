@@ -53,6 +53,7 @@ def evaluate(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str | None = None,
@@ -84,6 +85,7 @@ def evaluate(
         metadata: As for `evaluate_predictions`.
         sample_weight: As for `evaluate_predictions`.
         average: As for `evaluate_predictions`.
+        metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`; None: the model's own.
         task: "classification" or "multilabel"; None: the model's own.
@@ -140,6 +142,7 @@ def evaluate(
         metadata=metadata,
         sample_weight=sample_weight,
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=getattr(model, "threshold", None) if threshold is None else threshold,
         task=task,
@@ -256,6 +259,7 @@ def evaluate_predictions(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str = "classification",
@@ -292,6 +296,9 @@ def evaluate_predictions(
             the sum of the weights).
         average: Of precision, recall and F1: "auto" (two classes: the second one; more: macro), "binary",
             "macro", "micro" or "weighted".
+        metrics: Further metrics: "f0.5", "f2"; of two classes "specificity" and "npv" (recall and precision
+            of the first class); "top_2_accuracy" (or 3, 5, 10); of classes that `labels` gives in their order
+            "linear_kappa" and "quadratic_kappa"; of multilabel rows "hamming" and "samples_f1".
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: Predict the second of two classes from this probability on, in (0, 1), or what
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
@@ -335,6 +342,7 @@ def evaluate_predictions(
         metadata=metadata,
         sample_weight=sample_weight,
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=threshold,
         task=task,

@@ -15,6 +15,7 @@ from finetune_eval.evaluation.cells import (
     dirichlet_counts,
     dirichlet_tables,
     draw_cells,
+    resample_confusion,
 )
 from finetune_eval.evaluation.confusion import (
     ClassCounts,
@@ -132,6 +133,32 @@ class Sample:
         return cells_of_rows(*self.classes_of_rows, self.weights)
 
     @cached_property
+    def table(self) -> Floats:
+        """(K, K) confusion matrix, by weight; not of multilabel rows, nor where an answer is no label."""
+        return confusion_matrix(self.y, self.predicted, self.classes, sample_weight=self.rows)
+
+    def drawn_tables(self, sampling: Sampling) -> Floats:
+        """Draw the rows, or groups, with replacement: (B, K, K) confusion matrices."""
+        k = self.classes
+        many = min(sampling.n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // (10 * k**2)))
+        if self.equal:
+            return resample_confusion(self.table, many, sampling.seed).astype(np.float64)
+        from scipy.sparse import csr_matrix
+
+        units = np.arange(len(self.y)) if self.groups is None else self.groups
+        shape = (int(units.max()) + 1, k**2)
+        parts = csr_matrix((self.rows, (units, self.y * k + self.predicted)), shape=shape)
+        return resample_sums(parts, many, sampling.seed).reshape(-1, k, k)
+
+    def worth(self, sampling: Sampling) -> float:
+        """Return how many independent rows a row, or a unit of weight, is worth for the accuracy."""
+        if self.equal and not self.multilabel:
+            return 1.0
+        every = np.arange(len(self.y))
+        worth = self.shares(self.right, every, np.zeros_like(every), sampling.confidence).trials[0]
+        return float(worth) / float(self.rows.sum())
+
+    @cached_property
     def tables(self) -> Floats:
         """(K, 2, 2) confusion matrices of the labels of multilabel rows."""
         pairs = zip(self.y.T, self.predicted.T, strict=True)
@@ -187,11 +214,7 @@ class Sample:
         """Return class counts in the shape of `draws`, from a Dirichlet posterior of the table."""
         if sampling not in self._posterior:
             rows = min(len(self.draws(sampling).true), _POSTERIOR_DRAWS), sampling.seed
-            scale = 1.0
-            if self.multilabel or not self.equal:
-                every = np.arange(len(self.y))
-                worth = self.shares(self.right, every, np.zeros_like(every), sampling.confidence).trials[0]
-                scale = float(worth) / float(self.rows.sum())
+            scale = self.worth(sampling)
             if self.multilabel:
                 tables = class_counts(dirichlet_tables(self.tables * scale, *rows))
                 self._posterior[sampling] = ClassCounts(*(part[..., 1] for part in tables))

@@ -42,6 +42,7 @@ def load_predictions(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str | None = None,
@@ -87,6 +88,7 @@ def load_predictions(
         metadata: As for `evaluate_predictions`.
         sample_weight: Instead of the column `weight`.
         average: As for `evaluate_predictions`.
+        metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`.
         task: "classification" or "multilabel"; None: "multilabel" where the file has columns `y_<class>`.
@@ -138,6 +140,7 @@ def load_predictions(
         metadata=metadata,
         sample_weight=column("weight", sample_weight),
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=threshold,
         task=task,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation import confusion as formulas
 from finetune_eval.evaluation._limits import quantile, times
+from finetune_eval.evaluation.cells import dirichlet_tables
 from finetune_eval.evaluation.confusion import ClassCounts, split_counts
 from finetune_eval.evaluation.losses import (
     SMALLEST_PROBABILITY,
@@ -17,8 +18,10 @@ from finetune_eval.evaluation.losses import (
     expected_loss,
     log_costs,
     row_brier,
+    row_f1,
     row_loss,
     ruled_out,
+    top_k_hits,
 )
 from finetune_eval.evaluation.means import loss_interval
 from finetune_eval.evaluation.proportions import modified_wilson_limits
@@ -137,6 +140,89 @@ def _averaged(name: str, sample: Sample, sampling: Sampling) -> Estimate:
         return mean_over_classes(name, sample, sampling)
     formula = formulas.averaged_labels(name) if sample.multilabel else formulas.averaged_score(name)
     return of_table(formula, sample, sampling, mean=average == "macro", labels=True)
+
+
+def f_beta(name: str) -> Callable[[Sample, Sampling], Estimate]:
+    """Return the function that estimates F-beta ("f2", "f0.5"), averaged as the sample says."""
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate:
+        if sample.average == "micro" and not (sample.multilabel or sample.unlabelled):
+            return accuracy(sample, sampling)
+        formula = formulas.averaged_labels(name) if sample.multilabel else formulas.averaged_score(name)
+        return of_table(formula, sample, sampling, mean=sample.average == "macro", labels=True)
+
+    return estimate
+
+
+def specificity(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the recall of the first of two classes."""
+    return of_class("recall", 0, sample, sampling) if sample.classes == 2 else None
+
+
+def npv(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the precision of the first of two classes."""
+    return of_class("precision", 0, sample, sampling) if sample.classes == 2 else None
+
+
+def top_k_accuracy(k: int) -> Callable[[Sample, Sampling], Estimate | None]:
+    """Return the function that estimates the share of rows whose class is among the `k` most probable."""
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate | None:
+        if sample.p is None:
+            return None
+        hits = top_k_hits(k)(sample.y, sample.p) > 0
+        if sample.equal:
+            return wilson(int(hits.sum()), len(hits), confidence=sampling.confidence)
+        return _share(sample, hits, np.arange(len(hits)), sampling)
+
+    return estimate
+
+
+def hamming(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the share of (row, label) pairs that are wrong."""
+    wrong = (sample.y != sample.predicted).ravel()
+    return _share(sample, wrong, np.repeat(np.arange(len(sample.y)), sample.classes), sampling)
+
+
+def samples_f1(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the mean over the rows of the F1 of their labels."""
+    missed = loss_interval(
+        1 - row_f1(sample.y, sample.predicted),
+        confidence=sampling.confidence,
+        high=1.0,
+        weights=sample.weights,
+        groups=sample.groups,
+    )
+    return replace(missed, value=1 - missed.value, low=1 - missed.high, high=1 - missed.low)
+
+
+def weighted_kappa(power: int) -> Callable[[Sample, Sampling], Estimate | None]:
+    """Return the function that estimates the kappa of ordered classes.
+
+    Args:
+        power: 1 for distances that grow linearly with the places of the classes, 2 for their squares.
+    """
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate | None:
+        if sample.unlabelled:  # an answer that is no label has no place among the classes
+            return None
+        place = np.arange(sample.classes)
+        distances = np.abs(place[:, None] - place).astype(np.float64) ** power
+
+        def kappa(tables: Floats) -> Floats:
+            return np.clip(formulas.weighted_kappa(tables, distances), -1.0, 1.0)
+
+        return resampled_interval(
+            float(kappa(sample.table)),
+            kappa(sample.drawn_tables(sampling)),
+            lambda: kappa(dirichlet_tables(sample.table * sample.worth(sampling), 1000, sampling.seed)),
+            support_of(sample.counts) if sample.equal else _support(None, sample),
+            confidence=sampling.confidence,
+            what="confusion matrix" if sample.equal else f"{sample.unit}s",
+            bounds=(-1.0, 1.0),
+        )
+
+    return estimate
 
 
 def balanced_accuracy(sample: Sample, sampling: Sampling) -> Estimate:
@@ -312,8 +398,8 @@ def of_table(
     return replace(found, method=found.method + _absent(counted))
 
 
-def _support(function: Callable[[ClassCounts], Floats], sample: Sample) -> Support:
-    """Count the independent rows, or groups, that a metric of the class counts rests on."""
+def _support(function: Callable[[ClassCounts], Floats] | None, sample: Sample) -> Support:
+    """Count the independent rows, or groups, that a metric rests on; `function`: of the class counts."""
     if sample.multilabel:
         rows, classes = np.nonzero(sample.y)
         hit = sample.predicted[rows, classes] > 0
@@ -326,7 +412,7 @@ def _support(function: Callable[[ClassCounts], Floats], sample: Sample) -> Suppo
         sample.units_of(rows, classes)[counted],
         sample.units_of(rows[hit], classes[hit])[sample.counts.true > 0],
         *sample.outcomes(),
-        max(min(_freedom(function, sample), units - 1), 1.0),
+        max(min(np.inf if function is None else _freedom(function, sample), units - 1), 1.0),
         sample.unit,
     )
 
