@@ -132,8 +132,9 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
 
 def _further_metrics(asked: Asked, labels: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the names of the metrics that were asked for, each checked to be of such rows."""
-    if isinstance(asked.metrics, str):
-        raise TypeError(f"`metrics` must be a list of names; got the text {asked.metrics!r}.")
+    if not isinstance(asked.metrics, (list, tuple)):
+        what = "text" if isinstance(asked.metrics, str) else type(asked.metrics).__name__
+        raise TypeError(f"`metrics` must be a list of names; got the {what} {asked.metrics!r}.")
     names, multilabel = tuple(asked.metrics), asked.task == "multilabel"
     for name in names:
         _checks.one_of("metrics", name, tuple(METRICS))
