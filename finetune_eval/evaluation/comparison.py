@@ -97,8 +97,8 @@ def compare(
     Two cross-evaluations on the same folds compare recipes: by the corrected resampled t of their folds.
 
     Args:
-        *evaluations: At least two evaluations (or cross-evaluations) of the same rows: in the same order, or in
-            any order where both were given the same `ids`, each once. Answers without probabilities can be
+        *evaluations: At least two evaluations (or cross-evaluations) of the same rows: in the same order, or
+            in any order where both were given the same `ids`, each once. Answers without probabilities can be
             compared by accuracy, F1, MCC and the other metrics of the confusion matrix.
         metric: The metric that decides, declared beforehand.
         alpha: Level of all tests together, in (0, 1).

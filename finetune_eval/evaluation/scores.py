@@ -172,7 +172,7 @@ def top_k_accuracy(k: int) -> Callable[[Sample, Sampling], Estimate | None]:
             return None
         hits = top_k_hits(k)(sample.y, sample.p) > 0
         if sample.equal:
-            return wilson(int(hits.sum()), len(hits), confidence=sampling.confidence)
+            return _of_counts(int(hits.sum()), len(hits), sampling)
         return _share(sample, hits, np.arange(len(hits)), sampling)
 
     return estimate
@@ -186,13 +186,14 @@ def hamming(sample: Sample, sampling: Sampling) -> Estimate:
 
 def samples_f1(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the mean over the rows of the F1 of their labels."""
-    missed = loss_interval(
+    made = loss_interval(
         1 - row_f1(sample.y, sample.predicted),
         confidence=sampling.confidence,
         high=1.0,
         weights=sample.weights,
         groups=sample.groups,
     )
+    missed = _few_wrong_groups(made, sample)
     return replace(missed, value=1 - missed.value, low=1 - missed.high, high=1 - missed.low)
 
 

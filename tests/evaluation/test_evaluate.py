@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
-from finetune_eval.evaluation.rankings import delong
 from finetune_eval.evaluation.prevalence import at_prevalence
+from finetune_eval.evaluation.rankings import delong
 from finetune_eval.evaluation.saved import load_predictions
 
 

@@ -6,9 +6,9 @@ from sklearn import metrics as sk
 
 import finetune_eval as fe
 from finetune_eval.evaluation.calibration import fit_temperature
-from finetune_eval.evaluation.ranking_curves import precision_recall_curve, roc_curve
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.prevalence import at_prevalence
+from finetune_eval.evaluation.ranking_curves import precision_recall_curve, roc_curve
 
 
 def rows(classes, n=240, seed=0):
