@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
 from finetune_eval.models import frozen, pretrained
 from finetune_eval.models.archives import not_finite, read_archive, read_weights
@@ -40,7 +40,8 @@ def build_model(
             one that a fine-tuned model's `save_to_preset` wrote); a KerasHub preset name; `hf://owner/name`;
             `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one input to (rows, width)
             features.
-        labels: The class names, or how many classes there are. With two, the second is the positive one.
+        labels: The class names in order (a list, or a dictionary such as `id2label`), or how many classes
+            there are. With two, the second is the positive one.
         pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
             declares, else mean.
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
@@ -62,7 +63,10 @@ def build_model(
         >>> model = build_model("all_minilm_l6_v2", ["negative", "positive"])  # doctest: +SKIP
         >>> model.predict(["A warm, funny, honest film."])  # doctest: +SKIP
     """
-    names = _label_names(labels)
+    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
+        count = _checks.positive_int("labels", labels, minimum=2, maximum=1_000_000)
+        labels = _labels.default_names(count)
+    names = _labels.class_names(labels)
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
@@ -270,20 +274,6 @@ def _check_ending(backbone: keras.Model) -> None:
             "pass the part below it: `keras.Model(model.input, model.layers[-2].output)`.",
             stacklevel=3,
         )
-
-
-def _label_names(labels: Any) -> list[str]:
-    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
-        return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2, maximum=1_000_000))]
-    if isinstance(labels, (str, bytes)) or not hasattr(labels, "__iter__"):
-        raise TypeError(f"`labels` must be class names or the number of classes; got {labels!r}.")
-    names = [str(label) for label in labels]
-    if len(names) < 2:
-        raise ValueError(f"`labels` must name at least two classes; got {names}.")
-    double = next((name for name in names if names.count(name) > 1), None)
-    if double is not None:
-        raise ValueError(f"`labels` must be different from each other; {double!r} is there twice.")
-    return names
 
 
 def _functional(backbone: keras.Model) -> keras.Model:

@@ -11,7 +11,7 @@ import keras
 import keras_hub
 from keras import ops
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.models import micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
@@ -61,6 +61,7 @@ class Network(keras_hub.models.Task):
         frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
+        labels = _labels.class_names(labels)
         self.backbone = backbone
         self.pooling = pooling
         layers = [backbone.get_layer(name) for name in frozen]
@@ -85,7 +86,7 @@ class Network(keras_hub.models.Task):
         )(x)
         probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
         self.preprocessor = preprocessor
-        self.labels = tuple(str(label) for label in labels)
+        self.labels = labels
         self.dropout = dropout
         self.seed = seed
         self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
