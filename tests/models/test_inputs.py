@@ -102,8 +102,8 @@ def test_numbers_with_two_readings_are_refused_at_every_door(stars, door):
 def test_a_pipeline_of_numbers_that_may_be_names_is_refused_before_the_first_step(stars):
     sentence = (
         "`x` is a pipeline with numbers as labels, which may be names or places of the classes '1', '2', "
-        "'3', '4', '5'; batch by batch it cannot be told. Give the names as text: `tf.strings.as_string(y)`, or "
-        "`y.astype(str)` of an array. (Rows are counted within the batch.)"
+        "'3', '4', '5'; batch by batch it cannot be told. Give the names as text: "
+        "`tf.strings.as_string(y)`, or `y.astype(str)` of an array. (Rows are counted within the batch.)"
     )
     names = [5, 1, 2, 3, 4, 5]
     for data in (sliced(X, names), InThrees(X, np.array(names)), batches(X, names)):
