@@ -21,6 +21,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.models.tracing import trace_prediction
     from finetune_eval.reports.card import write_card
     from finetune_eval.reports.html import report
+    from finetune_eval.studies.cross_evaluate import CrossEvaluation, cross_evaluate
+    from finetune_eval.studies.learning_curve import LearningCurve, learning_curve
     from finetune_eval.traces.training import TrainingTrace
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
@@ -48,25 +50,33 @@ _HOME = {
     "compare_totals": "evaluation.comparison",
     "evaluate_seeds": "evaluation.seeds",
     "compare_seeds": "evaluation.seeds",
+    "cross_evaluate": "studies.cross_evaluate",
+    "CrossEvaluation": "studies.cross_evaluate",
+    "learning_curve": "studies.learning_curve",
+    "LearningCurve": "studies.learning_curve",
     "report": "reports.html",
     "write_card": "reports.card",
 }
 
 __all__ = [
     "ClassificationMetrics",
+    "CrossEvaluation",
     "DataTrace",
     "EpochTrace",
     "Evaluation",
+    "LearningCurve",
     "TrainingTrace",
     "build_model",
     "compare",
     "compare_seeds",
     "compare_totals",
+    "cross_evaluate",
     "evaluate",
     "evaluate_predictions",
     "evaluate_seeds",
     "find_leaks",
     "fine_tune",
+    "learning_curve",
     "load_dataset",
     "load_model",
     "load_predictions",

@@ -6,6 +6,7 @@ Every message says which argument, what the rule is, what was received, and what
 from __future__ import annotations
 
 import difflib
+import errno
 import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,6 +78,11 @@ def path(name: str, value: object) -> Path:
         text.encode()
     except UnicodeEncodeError:
         raise ValueError(f"`{name}` must be a path; got {text!r}, which has half a character.") from None
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ValueError(f"`{name}` must be a path; {_shown(text)} is too long a name.") from None
     return Path(text)
 
 

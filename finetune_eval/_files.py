@@ -21,9 +21,12 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 _WRITING = ".writing"  # in the names of unfinished files and folders
 _PENDING = ".pending"  # a folder of finished files that only wait to be moved beside it
@@ -43,7 +46,9 @@ def write(path: Path, fill: Callable[[Path], Any]) -> None:
         OSError: The disk is full or the folder cannot be written; nothing is left behind, an older file is as
         it was.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    _make(path.parent, path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder; pass the name of a file.")
     temporary = path.parent / (_temporary_name() + path.suffix)  # Keras looks at the ending
     try:
         fill(temporary)
@@ -61,14 +66,18 @@ def write_text(path: Path, text: str) -> None:
     write(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_table(path: Path, table: pd.DataFrame) -> None:
+    """Write a table as Parquet, each of its pages with a checksum; for the `fill` of `write`."""
+    table.to_parquet(path, index=False, write_page_checksum=True)
+
+
 def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> None:
     """Write several files of a folder so that a reader sees all of the old ones or all of the new ones.
 
     The files are written in a folder of their own; renaming that is the moment at which they exist. A process
-    that
-    is killed afterwards leaves them there, and the next reader or writer moves them (`settle`).
+    that is killed afterwards leaves them there, and the next reader or writer moves them (`settle`).
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    _make(folder, folder)
     with locked(folder):
         settle(folder)
         new = folder / _temporary_name()
@@ -89,7 +98,7 @@ def write_together(folder: Path, files: Mapping[str, Callable[[Path], Any]]) -> 
 def settle(folder: Path) -> None:
     """Finish what a killed `write_together` had begun to put into the folder."""
     pending = folder / _PENDING
-    if not pending.is_dir():
+    if pending.is_symlink() or not pending.is_dir():  # what a link points at is not ours to move
         return
     for file in sorted(pending.iterdir()):
         os.replace(file, folder / file.name)
@@ -172,10 +181,33 @@ def _took(path: Path, stack: contextlib.ExitStack) -> bool:
     return False
 
 
+def read(path: Path) -> bytes:
+    """Return what a file holds; an error of the disk names the file."""
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise _named(error, path, "read") from error
+
+
 def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file in hexadecimal."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    """Return the SHA-256 of a file in hexadecimal; an error of the disk names the file."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _named(error, path, "read") from error
+
+
+def _make(folder: Path, path: Path) -> None:
+    """Make the folder in which `path` is to be written."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise FileExistsError(
+            f"{str(path)!r} could not be written: {str(folder)!r} is no folder, but a file."
+        ) from None
+    except OSError as error:
+        raise _named(error, path) from error
 
 
 def _temporary_name() -> str:
@@ -192,9 +224,9 @@ def _flush(path: Path) -> None:
         os.close(handle)
 
 
-def _named(error: OSError, path: Path) -> OSError:
-    """Return an error that says which file could not be written."""
-    named = type(error)(f"{str(path)!r} could not be written ({error.strerror or error}).")
+def _named(error: OSError, path: Path, what: str = "written") -> OSError:
+    """Return an error that says which file could not be written, or read."""
+    named = type(error)(f"{str(path)!r} could not be {what} ({error.strerror or error}).")
     named.errno = error.errno
     return named
 
@@ -229,8 +261,8 @@ def read_json(path: Path, *, newest_format: int, checked_from: int = 0) -> dict[
     """
     shown = repr(str(path))
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        data = json.loads(read(path).decode())
+    except (ValueError, RecursionError) as error:
         raise ValueError(
             f"{shown} is damaged or was cut: it is not whole JSON ({error}). Restore it from a copy, or "
             "make it again."
@@ -307,7 +339,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     Raises:
         ValueError: A line is damaged; the sentence names the file and the line.
     """
-    lines = path.read_bytes().split(b"\n")
+    lines = read(path).split(b"\n")
     records = []
     for number, line in enumerate(lines, start=1):
         if not line.strip():
@@ -361,7 +393,9 @@ def from_json(kind: Any, data: Any, **others: Any) -> Any:
     if kind is float:
         return float(data)
     if np.ndarray in (kind, origin):
-        return np.array(data["values"], dtype=data["dtype"])
+        if (dtype := np.dtype(data["dtype"])).kind not in "biuf":  # a text of a gigabyte for each value
+            raise ValueError(f"{data['dtype']!r} is no type of numbers")
+        return np.array(data["values"], dtype=dtype)
     if dataclasses.is_dataclass(kind) and isinstance(kind, type):
         # Tables are not in the JSON; pandas need not be loaded to read the hints of what is.
         hints = typing.get_type_hints(kind, localns={"pd": types.SimpleNamespace(DataFrame=object)})

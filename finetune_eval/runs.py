@@ -217,7 +217,7 @@ class Run:
         import pandas as pd
 
         rows = pd.DataFrame({"text": list(texts), "label": list(labels)})
-        _files.write(self.train, lambda file: rows.to_parquet(file, index=False))
+        _files.write(self.train, lambda file: _files.write_table(file, rows))
         return _files.sha256(self.train)
 
     def training_rows(self) -> tuple[list[str], np.ndarray]:

@@ -183,7 +183,10 @@ def test_the_next_run_of_the_same_file_gets_the_next_folder(trained, monkeypatch
             ["--class-weight", "balance"],
             "--class-weight must be one of 'balanced'; got 'balance'. Did you mean",
         ),
-        (["--threshold-for", "recal>=0.9"], "--threshold-for can bound 'recall' or 'precision'"),
+        (
+            ["--threshold-for", "recal>=0.9"],
+            "--threshold-for can bound 'recall' or 'precision'; got 'recal>=0.9'. Did you mean 'recall'?",
+        ),
         (["--freeze", "two"], "Invalid value for --freeze: must be 'all' or a number of layers; got 'two'."),
         (["--seed", "-1"], "--seed must be at least 0; got -1."),
         (

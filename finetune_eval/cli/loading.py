@@ -52,7 +52,7 @@ def load_evaluation(path: Path, order: Sequence[str] = (), **options: Any) -> Ev
     if not path.exists():
         raise FileNotFoundError(f"{str(path)!r} does not exist; pass a run folder or a file of predictions.")
     if path.is_dir():
-        defaults = {"encoding": "utf-8"}
+        defaults = {"encoding": "utf-8", "quoted": True}
         asked = next((name for name, value in options.items() if value != defaults.get(name)), None)
         if asked is not None:
             raise typer.BadParameter(

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_eval.cli import models, results, training
+from finetune_eval.cli import models, results, studies, training
 from finetune_eval.reports import console
 
 _FORESEEN = (OSError, ValueError, TypeError, ImportError, FloatingPointError)
@@ -53,8 +53,8 @@ def _options(
 
 
 for _command in (
-    training.demo, training.train, results.evaluate, results.compare, models.predict, results.leaks,
-    results.report, models.trace,
+    training.demo, training.train, results.evaluate, results.compare, studies.cross_evaluate,
+    studies.learning_curve, models.predict, results.leaks, results.report, models.trace,
 ):  # fmt: skip
     app.command()(_command)
 
@@ -64,7 +64,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     given = list(sys.argv[1:] if arguments is None else arguments)
     with warnings.catch_warnings():
-        warnings.showwarning = lambda message, *rest, **more: console.warning(str(message))
+        warnings.filterwarnings("default", module=r"finetune_eval\b")
+        warnings.showwarning = lambda said, *rest, **more: console.warning(_as_flags(str(said), given))
         sys.exit(_run(given))
 
 
@@ -104,7 +105,7 @@ def _failed(problem: Exception, arguments: list[str]) -> int:
 
 
 def _as_flags(sentence: str, arguments: list[str]) -> str:
-    """Name the options of the command line where an error names arguments of the library."""
+    """Name the options of the command line where a sentence names arguments of the library."""
     commands: dict[str, Any] = getattr(typer.main.get_command(app), "commands", {})
     command = next((commands[word] for word in arguments if word in commands), None)
     flags = {parameter.name: parameter for parameter in getattr(command, "params", ())}
@@ -123,7 +124,9 @@ def _as_flags(sentence: str, arguments: list[str]) -> str:
         name = flag(match[1])
         if name is None:
             return match[0]
+        if match[2] == "False" and (off := flags[match[1]].secondary_opts):
+            return str(off[0])
         return name if match[2] == "True" else f"{name} {match[2]}"
 
     sentence = re.sub(r"`([^`]+)`", alone, sentence)
-    return re.sub(r"\b([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]+)", with_value, sentence)
+    return re.sub(r"\b([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)", with_value, sentence)

@@ -27,9 +27,10 @@ def predict(
     text: options.Text = "text",
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     as_json: options.Json = False,
 ) -> None:
-    """Print the label and its probability for each text, a line each.
+    """Print the label and its probability for each text.
 
     Example: finetune-eval predict runs/demo "A warm, funny film." "Two hours I want back."
     """
@@ -37,7 +38,7 @@ def predict(
     for given in texts or []:
         rows += options.in_lines(sys.stdin) if given == "-" else [given]
     if file is not None:
-        rows += options.column(file, text, delimiter, encoding)
+        rows += options.column(file, text, delimiter=delimiter, encoding=encoding, quoted=quoted)
     if not rows:
         raise typer.BadParameter("give at least one text, or --file.")
     empty = next((place for place, row in enumerate(rows, start=1) if not row.strip()), None)
@@ -63,10 +64,12 @@ def trace(
     text: Annotated[str, typer.Argument(help="One text.")],
     as_json: options.Json = False,
 ) -> None:
-    """Show how one text becomes tokens, embeddings, layers, a softmax and an answer.
+    """Show how one text becomes tokens, layers and an answer.
 
     Example: finetune-eval trace runs/demo "A warm, funny film."
     """
+    if not text.strip():
+        raise ValueError("'text' is empty; there is nothing to trace.")
     model = load_model(run)
     from finetune_eval.models.tracing import trace_prediction
 

@@ -26,6 +26,12 @@ Delimiter = Annotated[
     str | None, typer.Option("--delimiter", help="Of a CSV file. [default: a comma; .tsv: a tab]")
 ]
 Encoding = Annotated[str, typer.Option("--encoding", help="Of a text file: utf-8, cp1252, …")]
+Quoted = Annotated[
+    bool, typer.Option("--quoted/--no-quoted", help="Whether quotes in a CSV file enclose fields.")
+]
+MergeLabels = Annotated[
+    bool, typer.Option("--merge-labels", help="Labels that differ only in case or spaces are one class.")
+]
 Epochs = Annotated[int, typer.Option("--epochs", help="How often to go through the training rows.")]
 DropMissing = Annotated[
     bool, typer.Option("--drop-missing", help="Leave out rows without text or label, and count them.")
@@ -64,13 +70,13 @@ def layers(freeze: str | None) -> bool | int:
         ) from None
 
 
-def column(file: Path, name: str, delimiter: str | None, encoding: str) -> list[str]:
-    """Return the texts of a column of a file, none of them missing."""
+def column(file: Path, name: str, **reading: Any) -> list[str]:
+    """Return the texts of a column of a file, none of them missing; `reading` is as for `read_table`."""
     from finetune_eval import _rows
     from finetune_eval._text import counted
     from finetune_eval.data.readers import read_table
 
-    frame = read_table(file, {name}, delimiter=delimiter, encoding=encoding)
+    frame = read_table(file, {name}, **reading)
     if name not in frame.columns:
         raise ValueError(
             f"{str(file)!r} has no column {name!r}; it has {', '.join(map(repr, frame.columns))}."

@@ -29,6 +29,7 @@ def evaluate(
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
     drop_missing: options.DropMissing = False,
+    merge_labels: options.MergeLabels = False,
     frozen: Annotated[
         bool, typer.Option("--frozen", help="With --data: compare with the backbone before fine-tuning.")
     ] = False,
@@ -40,6 +41,7 @@ def evaluate(
     ] = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
@@ -55,17 +57,21 @@ def evaluate(
             )
         if drop_missing:
             raise typer.BadParameter("needs --data: no saved row is missing.", param_hint="--drop-missing")
+        if merge_labels:
+            raise typer.BadParameter(
+                "needs --data: the labels are read already.", param_hint="--merge-labels"
+            )
         result = load_evaluation(
             path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding,
-            lockbox=lockbox or None,
+            quoted=quoted, lockbox=lockbox or None,
         )  # fmt: skip
     else:
         if names is not None or task is not None:
             raise typer.BadParameter(
                 "the model knows its labels and its task; leave out --labels and --task."
             )
-        columns = {"text": text, "label": label, "drop_missing": drop_missing, "delimiter": delimiter}
-        columns |= {"encoding": encoding}
+        columns = {"text": text, "label": label, "drop_missing": drop_missing, "merge_labels": merge_labels}
+        columns |= {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
         result = _of_new_rows(
             path, data, columns, threshold=threshold, frozen=frozen, source=model, lockbox=lockbox
         )
@@ -108,9 +114,12 @@ def compare(
     ] = "accuracy",
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     as_json: options.Json = False,
 ) -> None:
-    """Say which of several models is better on the same rows, and whether it is more than chance.
+    """Decide which of several models is better on the same rows.
+
+    The verdict says whether the difference is more than chance.
 
     Example: finetune-eval compare runs/small runs/large --metric f1
     """
@@ -123,10 +132,9 @@ def compare(
         names = [str(path) for path in paths]
     if len(set(names)) < len(names):
         raise typer.BadParameter("the same run or file is there twice.")
-    first = load_evaluation(paths[0], delimiter=delimiter, encoding=encoding)
-    others = [
-        load_evaluation(path, first.labels, delimiter=delimiter, encoding=encoding) for path in paths[1:]
-    ]
+    reading: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
+    first = load_evaluation(paths[0], **reading)
+    others = [load_evaluation(path, first.labels, **reading) for path in paths[1:]]
     result = decide(first, *others, metric=metric, names=names)
     if as_json:
         import dataclasses
@@ -142,15 +150,23 @@ def leaks(
     text: options.Text = "text",
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     as_json: options.Json = False,
 ) -> None:
-    """Find test rows that are, exactly or nearly, also training rows; exit 0 whether or not there are any.
+    """Find test rows that are, or nearly are, training rows.
+
+    The exit code is 0 whether or not there are any.
 
     Example: finetune-eval leaks train.csv test.csv --text review
     """
     from finetune_eval.data.leakage import find_leaks
 
-    found = find_leaks(*(options.column(file, text, delimiter, encoding) for file in (train, test)))
+    found = find_leaks(
+        *(
+            options.column(file, text, delimiter=delimiter, encoding=encoding, quoted=quoted)
+            for file in (train, test)
+        )
+    )
     if as_json:
         rows = zip(found.test_rows, found.train_rows, found.kind, found.similarity, strict=True)
         pairs = [
@@ -168,14 +184,17 @@ def report(
     ] = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
 ) -> None:
-    """Write one self-contained page with everything the evaluation knows.
+    """Write a page with everything that an evaluation knows.
+
+    The page is one file that needs no other.
 
     Example: finetune-eval report runs/demo
     """
     from finetune_eval.reports.html import report as write_report
 
-    result = load_evaluation(path, delimiter=delimiter, encoding=encoding)
+    result = load_evaluation(path, delimiter=delimiter, encoding=encoding, quoted=quoted)
     known = _known_of_run(Run(path))
     if output is None and path.is_dir():
         run = Run(path)

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,7 +43,9 @@ def demo(
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune MiniLM on 1,000 movie reviews and show every step; about a minute on two cores.
+    """Fine-tune MiniLM on 1,000 movie reviews and show each step.
+
+    It takes about a minute on two cores.
 
     Example: finetune-eval demo
     """
@@ -103,8 +106,10 @@ def train(
         bool, typer.Option("--near-duplicates", help="Keep nearly the same texts on one side, too.")
     ] = False,
     drop_missing: options.DropMissing = False,
+    merge_labels: options.MergeLabels = False,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     seed: options.Seed = 0,
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Of the split alone. [default: --seed]")
@@ -113,7 +118,9 @@ def train(
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune a model on a file of labelled texts and evaluate it on rows it never saw.
+    """Fine-tune a model on labelled texts, and evaluate it.
+
+    The texts are rows of a file; the model is evaluated on rows it never saw.
 
     Example: finetune-eval train reviews.csv --text review --label sentiment
     """
@@ -125,7 +132,8 @@ def train(
     )  # fmt: skip
     build = {"freeze": options.layers(freeze), "sequence_length": sequence_length}
     name = Path(data.rsplit("/", 1)[-1]).stem
-    columns: dict[str, Any] = {"drop_missing": drop_missing, "delimiter": delimiter, "encoding": encoding}
+    columns: dict[str, Any] = {"drop_missing": drop_missing, "merge_labels": merge_labels}
+    columns |= {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
     if not data.startswith(("movie_reviews/", "tfds:")):
         columns |= {"text": text, "label": label, "labels": options.names(labels)}
     with _stages(run_dir, name, as_json, lockbox) as stages:
@@ -225,7 +233,7 @@ class _Stages:
         self.flow = dataset.trace
         self.out(str(dataset.trace))
         for sentence in dataset.warnings:
-            console.warning(sentence, file=sys.stderr if self.as_json else sys.stdout)
+            warnings.warn(sentence, stacklevel=1)  # `main` names its options in it
         model = self.models(dataset, backbone, recipe.seed, build)
         trained = self.training(model, dataset, recipe)
         if not len(dataset.test):

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_eval import _text
+from finetune_eval import _files, _text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -103,7 +103,7 @@ def read(
     if suffix not in ENDINGS:
         raise ValueError(f"{str(path)!r} must end in {', '.join(ENDINGS)}.")
     name = _text.visible(path.name).replace("\n", r"\n")
-    data = path.read_bytes()
+    data = _files.read(path)
     warnings: tuple[str, ...] = ()
     if suffix == ".parquet":
         frame = _read_parquet(name, data)

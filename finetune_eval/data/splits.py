@@ -161,8 +161,7 @@ def split(
     _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata)
     x = _as_rows(x)
     n = len(x)
-    if hasattr(y, "__getitem__"):
-        _checks.same_length("x", x, "y", y)
+    _checks.same_length("x", x, "y", _rows.column("y", y))
     if labels is None:
         y, names = _labels.find("y", y)
     else:
@@ -178,17 +177,7 @@ def split(
     if metadata is not None:
         _check_metadata(metadata, n)
 
-    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
-    crowd_warnings: list[str] = []
-    units, together = same, ["text" if x.ndim == 1 else "values"]
-    if near_duplicates:
-        near, crowd_warnings = _near_codes(x, same)
-        units = _connected(same, near)
-        together = ["text", "nearly the same text"]
-    if groups is not None:
-        units = _connected(units, _rows.groups("groups", groups, n))
-        together.append("group")
-    reason = f"rows of the same {' or '.join(together)} stay together"
+    units, same, reason, crowd_warnings = _units(x, groups, near_duplicates=near_duplicates)
     keys, places = _keys(x, seed).T
     sink = len(_PARTS) if train is not None else 0
     part = _assign(y, units, keys, [sizes[name] for name in _PARTS], len(names), sink)
@@ -206,11 +195,8 @@ def split(
         kept = None if metadata is None else metadata.iloc[rows].reset_index(drop=True)
         made.append(Rows(x[rows], ClassIndices(y[rows], names), names, row_ids[rows], kept))
         columns = made[-1].columns
-        trace = trace.add(
-            Step(
-                "split", name, n, columns, len(rows), columns, rule if name == "train" else "", made[-1].hash
-            )
-        )
+        note = rule if name == "train" else ""
+        trace = trace.add(Step("split", name, n, columns, len(rows), columns, note, made[-1].hash))
     unused = n - sum(map(len, made))
     if unused:
         trace = trace.add(Step("split", "not used", n, made[0].columns, unused, made[0].columns))
@@ -219,7 +205,7 @@ def split(
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
     """Return a sentence for each pair of class names that may be one, but for case or what is not seen."""
-    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
+    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True."
     zeros = "are one number; are they one class?"
     unseen = "differ only in characters that are not seen; are they one class?"
     seen: dict[tuple[str, str], str] = {}
@@ -234,6 +220,23 @@ def label_warnings(labels: Sequence[str]) -> list[str]:
             first, second = (_text.shorten(repr(each), 60) for each in (same[0], label))
             sentences.append(f"The labels {first} and {second} {same[1]}")
     return sentences
+
+
+def _units(
+    x: np.ndarray, groups: Any, *, near_duplicates: bool
+) -> tuple[np.ndarray, np.ndarray, str, list[str]]:
+    """Number the rows that stay together, and the distinct rows; say why they stay, and what to know."""
+    same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
+    crowd_warnings: list[str] = []
+    units, together = same, ["text" if x.ndim == 1 else "values"]
+    if near_duplicates:
+        near, crowd_warnings = _near_codes(x, same)
+        units = _connected(same, near)
+        together = ["text", "nearly the same text"]
+    if groups is not None:
+        units = _connected(units, _rows.groups("groups", groups, len(x)))
+        together.append("group")
+    return units, same, f"rows of the same {' or '.join(together)} stay together", crowd_warnings
 
 
 def _as_rows(x: Any) -> np.ndarray:
@@ -277,7 +280,11 @@ def _sizes(n: int, asked: dict[str, int | float | None]) -> dict[str, int]:
         if size is None:
             continue
         if isinstance(size, (float, np.floating)):
-            sizes[name] = math.floor(_checks.number(name, size, at_least=0, at_most=1) * n + 0.5)
+            if not 0 <= size <= 1:
+                raise ValueError(
+                    f"`{name}` must be a whole number of rows, or a share of them from 0 to 1; got {size!r}."
+                )
+            sizes[name] = math.floor(float(size) * n + 0.5)
         else:
             sizes[name] = _checks.positive_int(name, size, minimum=0)
     fractions = [size for size in asked.values() if isinstance(size, (float, np.floating))]

@@ -133,13 +133,11 @@ def class_probabilities(y_true: Any, probabilities: Any) -> tuple[NDArray[np.int
     """Return (n,) class indices and (n, K) probabilities of classification rows, checked.
 
     Args:
-        y_true: Labels in any form, or None where only the probabilities matter (an empty array is returned).
+        y_true: Labels in any form.
         probabilities: (n,), (n, 1) or (n, K).
     """
     _rows.same_order(y_true=y_true, probabilities=probabilities)
     p, named, _ = read_probabilities(probabilities, "classification")
-    if y_true is None:
-        return np.empty(0, dtype=np.int64), p
     y = _labels.read("y_true", y_true, names_of(None, named, y_true, p.shape[1]))
     _checks.same_length("y_true", y, "probabilities", p)
     return y, p
@@ -147,4 +145,4 @@ def class_probabilities(y_true: Any, probabilities: Any) -> tuple[NDArray[np.int
 
 def row_weights(values: Any) -> NDArray[np.float64]:
     """Return (n,) weights of rows, checked."""
-    return _rows.weights("sample_weight", values, len(values))
+    return _rows.weights("sample_weight", values, len(_rows.column("sample_weight", values)))

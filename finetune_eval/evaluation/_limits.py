@@ -1,4 +1,4 @@
-"""Quantiles, a search for a limit, and the wording of counts: what several kinds of intervals share."""
+"""Functions that several kinds of intervals share: quantiles, a search for a limit, and words for counts."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair(limits: Any) -> tuple[float, float]:
 
 
 def boundary(rejected: Callable[[float], bool], inside: float, outside: float) -> float:
-    """Halve the way from a value that is not rejected to one that is, until it is as short as floats are."""
+    """Find by bisection the last value that is not rejected, between one that is not and one that may be."""
     if not rejected(outside):
         return outside
     for _ in range(60):
@@ -43,6 +43,6 @@ def expit(x: float) -> float:
 
 
 def times(number: float, what: str) -> str:
-    """Return how many of something there are: "1 row", "30 groups", "7.25 rows" of effective ones."""
+    """Format a number of things: "1 row", "30 groups", or "7.25 rows" where they are effective rows."""
     shown = f"{number:,.0f}" if number >= 100 or number == round(number) else f"{number:.3g}"
     return f"{shown} {what}{'' if number == 1 else 's'}"

@@ -102,6 +102,9 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
     if callable(features) and texts is None and contents is None:
         raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     ids = None if asked.ids is None else _ids(asked.ids, n)
+    _checks.flag("baselines", asked.baselines)
+    if not isinstance(asked.lockbox, (bool, type(None))):
+        _checks.path("lockbox", asked.lockbox)
     if asked.lockbox not in (None, False) and texts is None and ids is None and contents is None:
         raise ValueError(
             "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."

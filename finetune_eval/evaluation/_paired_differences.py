@@ -19,6 +19,7 @@ from finetune_eval.evaluation._paired_resampling import (
     triple_codes,
 )
 from finetune_eval.evaluation._paired_rows import ScoredRows, Settings
+from finetune_eval.evaluation.folds import THIS_RECIPE, FoldScores, corrected_error
 from finetune_eval.evaluation.means import MANY_UNITS, mean_interval
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import POWER, minimum_detectable_difference, normal_quantile
@@ -84,6 +85,8 @@ class Difference:
 
 def difference_of(a: ScoredRows, b: ScoredRows, settings: Settings) -> Difference:
     """Compare two models on the same rows by the declared metric."""
+    if a.folds is not None and b.folds is not None:
+        return of_folds(a.folds, b.folds, settings.metric, len(a.correct))
     metric = METRICS[settings.metric]
     plain = a.weights is None and settings.groups is None
     if settings.metric == "accuracy" and plain:
@@ -98,6 +101,36 @@ def difference_of(a: ScoredRows, b: ScoredRows, settings: Settings) -> Differenc
     if metric.source == "ranking":
         return of_rankings(a, b, settings)
     return of_counts(a, b, settings)
+
+
+def of_folds(a: FoldScores, b: FoldScores, metric: str, n: int) -> Difference:
+    """Compare two recipes on the same folds by the differences of their folds' scores.
+
+    Args:
+        a: The scores of the first recipe.
+        b: Those of the second, on the same folds.
+        metric: Which score.
+        n: How many rows there are.
+
+    Reference:
+        Nadeau and Bengio 2003, Machine Learning 52:239-281: the corrected resampled t-test.
+    """
+    from scipy.special import stdtr, stdtrit
+
+    bound = METRICS[metric].high - METRICS[metric].low
+    value = _within(a.values[metric] - b.values[metric], bound)
+    scores = np.subtract(a.scores[metric], b.scores[metric])
+    error, df = corrected_error(scores, a.test_share), len(scores) - 1
+    if error <= 1e-12 * max(abs(value), 1e-300):
+        return _of_constant(value, len(np.unique(a.fold_of_row[0])), bound, n)
+    name = f"{THIS_RECIPE} over {len(scores)} folds"
+
+    def limits(confidence: float) -> Estimate:
+        half = float(stdtrit(df, 0.5 + confidence / 2)) * error
+        return Estimate(value, max(-bound, value - half), min(bound, value + half), name, confidence)
+
+    p = max(2 * float(stdtr(df, -abs(value / error))), 1e-300)
+    return Difference(PairedTest(name, value / error, p, df), limits, bound, n)
 
 
 def of_shares(both: int, only_a: int, only_b: int, neither: int, *, method: str = "midp") -> Difference:

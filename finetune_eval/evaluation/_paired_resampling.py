@@ -18,8 +18,13 @@ from finetune_eval.evaluation.power import normal_quantile
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.resampling import resample_sums
 from finetune_eval.evaluation.significance import PairedTest, randomisation_p
-from finetune_eval.evaluation.tables import FEW_ROWS, dirichlet
-from finetune_eval.evaluation.units import effective_units, expanded_confidence, independent_units
+from finetune_eval.evaluation.tables import dirichlet
+from finetune_eval.evaluation.units import (
+    FEW_ROWS,
+    effective_units,
+    expanded_confidence,
+    independent_units,
+)
 
 Floats = NDArray[np.float64]
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval.data.ledger import rows_hash
+from finetune_eval.evaluation.folds import FoldScores
 from finetune_eval.evaluation.metrics import row_brier
 from finetune_eval.evaluation.rankings import Ranking, ranking_influence
 
@@ -43,9 +44,13 @@ class ScoredRows:
         correct: (n,) 1 where the row is right, else 0.
         loss: (n,) log-loss of each row.
         weights: (n,) weights of mean 1; None where all rows count the same.
+        folds: The scores of the folds of a cross-evaluation; None of an evaluation.
     """
 
-    def __init__(self, evaluation: Evaluation, name: str) -> None:
+    def __init__(self, evaluation: Any, name: str) -> None:
+        self.folds: FoldScores | None = getattr(evaluation, "fold_scores", None)
+        if self.folds is not None:
+            evaluation = evaluation.evaluation
         frame = evaluation.predictions
         self.name, self.labels, self.frame = name, tuple(evaluation.labels), frame
         self._ranking: list[Ranking | None] = []
@@ -169,7 +174,24 @@ def check_same_rows(evaluations: Sequence[Evaluation], names: Sequence[str]) -> 
     rows = [ScoredRows(evaluation, name) for evaluation, name in zip(evaluations, names, strict=True)]
     for other in rows[1:]:
         _check_same_rows(rows[0], other)
+        _check_same_folds(rows[0], other)
     return rows
+
+
+def _check_same_folds(first: ScoredRows, other: ScoredRows) -> None:
+    """Raise ValueError where one of two is no cross-evaluation, or both are of different folds."""
+    a, b = first.folds, other.folds
+    if (a is None) != (b is None):
+        crossed, plain = (other, first) if a is None else (first, other)
+        raise ValueError(
+            f"{crossed.name} is a cross-evaluation and {plain.name} is none. Compare two of a kind; "
+            "`.evaluation` of a cross-evaluation compares the models that it trained."
+        )
+    if a is not None and b is not None and not np.array_equal(a.fold_of_row, b.fold_of_row):
+        raise ValueError(
+            f"{first.name} and {other.name} were cross-evaluated on different folds. Use the same folds, "
+            "repeats, groups and seed for both."
+        )
 
 
 def known_groups(rows: Sequence[ScoredRows]) -> NDArray[np.int64] | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -120,7 +122,7 @@ class Evaluation(Shown):
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""
-        if metric not in self.estimates:
+        if not isinstance(metric, str) or metric not in self.estimates:
             listed = ", ".join(repr(name) for name in self.estimates)
             raise KeyError(
                 f"no metric {metric!r}; there are {listed}.{_checks.nearest(metric, self.estimates)}"
@@ -185,11 +187,11 @@ class Evaluation(Shown):
         Returns:
             The folder.
         """
-        folder = Path(folder)
+        folder = _checks.path("folder", folder)
         checksums: dict[str, str] = {}
 
         def rows(path: Path) -> None:
-            self.predictions.to_parquet(path, index=False)
+            _files.write_table(path, self.predictions)
             checksums["predictions_sha256"] = _files.sha256(path)
 
         def record(path: Path) -> None:
@@ -216,7 +218,7 @@ class Evaluation(Shown):
         """
         import pandas as pd
 
-        folder = Path(folder)
+        folder = _checks.path("folder", folder)
         if not folder.is_dir():
             raise FileNotFoundError(
                 f"`folder` {str(folder)!r} is no folder; pass one that Evaluation.save wrote."
@@ -227,15 +229,11 @@ class Evaluation(Shown):
                     raise FileNotFoundError(
                         f"`folder` {str(folder)!r} has no {name}; pass a folder that Evaluation.save wrote."
                     )
-            data = _files.read_json(path(_RECORD), newest_format=_FORMAT, checked_from=2)
-            expected = data.pop("predictions_sha256", None)
-            if expected is not None and expected != _files.sha256(path(_ROWS)):
-                raise ValueError(
-                    f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is "
-                    "damaged, or it is "
-                    "of another evaluation. Restore both from one copy, or evaluate again."
-                )
-            predictions = pd.read_parquet(path(_ROWS))
+            data = _record_of(folder, path)
+            try:
+                predictions = pd.read_parquet(path(_ROWS))
+            except (OSError, ValueError) as error:  # pyarrow's errors are both; only without a checksum
+                raise ValueError(f"{str(folder / _ROWS)!r} is damaged ({error}).") from None
         try:
             return _files.from_json(cls, data, predictions=predictions)  # type: ignore[no-any-return]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -251,3 +249,32 @@ def rows_of_highest_loss(predictions: pd.DataFrame, n: int) -> pd.DataFrame:
     candidates = np.sort(np.argpartition(-losses, n - 1)[:n])
     order = candidates[np.argsort(-losses[candidates], kind="stable")]
     return predictions.iloc[order].reset_index(drop=True)
+
+
+@contextlib.contextmanager
+def saved_rows(path: Path) -> Iterator[Path]:
+    """Give the place of a file of predictions; one that `save` wrote must be the one it wrote.
+
+    Raises:
+        ValueError: An evaluation.json lies beside it and names another file, or is damaged.
+    """
+    if path.name != _ROWS or not path.parent.is_dir():
+        yield path
+        return
+    with _files.together(path.parent) as place:
+        if place(_RECORD).is_file() and place(_ROWS).is_file():
+            _record_of(path.parent, place)
+        yield place(_ROWS)
+
+
+def _record_of(folder: Path, place: Callable[[str], Path]) -> dict[str, Any]:
+    """Return what evaluation.json holds, and check that the rows beside it are those it was written with."""
+    data = _files.read_json(place(_RECORD), newest_format=_FORMAT, checked_from=2)
+    expected = data.pop("predictions_sha256", None)
+    if expected is not None and expected != _files.sha256(place(_ROWS)):
+        raise ValueError(
+            f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is damaged, or of "
+            "another evaluation. Restore both from one copy, evaluate again, or give rows of your own "
+            "another file name."
+        )
+    return data

@@ -1,4 +1,4 @@
-"""Draws of confusion matrices by their cells that are not empty: resamples, and a Dirichlet posterior."""
+"""Random confusion matrices: bootstrap resamples, and draws from a Dirichlet posterior of the cells."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Cells(NamedTuple):
 
     Attributes:
         true: (C,) true class of each cell.
-        predicted: (C,) predicted class of each.
-        counts: (C,) rows, or effective rows, in each.
+        predicted: (C,) predicted class of each cell.
+        counts: (C,) rows (or effective rows) in each cell.
         classes: How many classes K the matrix has.
     """
 
@@ -33,8 +33,8 @@ class Cells(NamedTuple):
     @property
     def class_counts(self) -> ClassCounts:
         """Hits, predicted rows and true rows of each class."""
-        one = sum_counts(self.counts[None], self.true, self.predicted, self.classes)
-        return split_counts(one[0])
+        sums = sum_counts(self.counts[None], self.true, self.predicted, self.classes)
+        return split_counts(sums[0])
 
 
 def cells_of(confusion: ArrayLike) -> Cells:
@@ -97,7 +97,8 @@ def resample_confusion(confusion: ArrayLike, n_resamples: int, seed: int) -> NDA
 def resample_class_counts(confusion: ArrayLike, n_resamples: int, seed: int) -> ClassCounts:
     """Resample the rows behind a confusion matrix, as hits, predicted and true rows of each class.
 
-    The draws of `resample_confusion`, without the K x K matrices: fast where there are many classes.
+    The draws are those of `resample_confusion`, but no K x K matrix is built, which is faster for many
+    classes.
 
     Args:
         confusion: (K, K) whole counts, rows true, columns predicted.
@@ -137,13 +138,16 @@ def draw_cells(cells: Cells, n_resamples: int, seed: int) -> ClassCounts:
 
 
 def dirichlet_tables(table: Floats, n_resamples: int, seed: int, *, axes: int = 2) -> Floats:
-    """Draw tables of a Dirichlet posterior with one prior row in all, each with as many rows as were seen.
+    """Draw tables from a Dirichlet posterior whose prior is worth one row in all.
+
+    Every table has as many rows as were seen.
 
     Args:
         table: (...) counts, or effective counts.
         n_resamples: How many draws B.
         seed: Seed of the draws.
-        axes: How many of the last axes make up one table; tables before them have posteriors of their own.
+        axes: How many of the last axes make up one table. Axes before them count tables, each of which has
+            a posterior of its own.
 
     Returns:
         (B, ...) draws.
@@ -154,16 +158,16 @@ def dirichlet_tables(table: Floats, n_resamples: int, seed: int, *, axes: int = 
     return np.asarray(shares * table.sum(axis=last, keepdims=True))
 
 
-# Breaks of the stick; each leaves at most half of it in the mean, so that what is left is below rounding. Up
-# to four times as many empty cells are drawn sooner one by one.
+# Pieces into which a stick is broken. Each break leaves at most half of the stick on average, so that the
+# rest is below rounding. Up to four times as many empty cells are drawn one by one, which is then faster.
 _STICKS = 50
 
 
 def dirichlet_counts(cells: Cells, n_resamples: int, seed: int) -> ClassCounts:
-    """Draw tables of a Dirichlet posterior with one prior row in all, without drawing each of the K^2 cells.
+    """Draw class counts from a Dirichlet posterior of a confusion matrix, without drawing all K^2 cells.
 
-    Many empty cells together are one gamma variate (a Dirichlet adds up to a Dirichlet), shared out among
-    them by breaking a stick.
+    The prior is worth one row in all. All empty cells together get one gamma variate, since sums of Dirichlet
+    shares are Dirichlet shares. A stick that is broken at random divides it among the cells.
 
     Args:
         cells: The cells that are not empty, with counts or effective counts.
@@ -201,7 +205,7 @@ def dirichlet_counts(cells: Cells, n_resamples: int, seed: int) -> ClassCounts:
 
 
 def _empty_cells(cells: Cells, ranks: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return the true and the predicted class of the empty cells that have these ranks among empty cells."""
+    """Return the true and predicted classes of empty cells, by their positions among the empty cells."""
     full = np.sort(cells.true * cells.classes + cells.predicted)
     # Before the full cell i there are full[i] - i empty ones.
     codes = ranks + np.searchsorted(full - np.arange(len(full)), ranks, side="right")

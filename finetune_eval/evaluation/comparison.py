@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -94,8 +94,10 @@ def compare(
     Log-loss and Brier: Student's t. AUCs: DeLong. Rows with weights or in groups: whole units change signs,
     or are swapped. Several models: every pair, with p-values and intervals adjusted by Holm.
 
+    Two cross-evaluations on the same folds compare recipes: by the corrected resampled t of their folds.
+
     Args:
-        *evaluations: At least two, of the same rows in the same order.
+        *evaluations: At least two evaluations (or cross-evaluations) of the same rows in the same order.
         metric: The metric that decides, declared beforehand.
         alpha: Level of all tests together, in (0, 1).
         names: What to call the models; None: A, B, C...
@@ -131,6 +133,9 @@ def compare(
     if matters is not None:
         matters = number("matters", matters, at_least=0)
     rows = check_same_rows(evaluations, _names(names, len(evaluations)))
+    crossed = rows[0].folds is not None
+    if crossed:
+        average = _average_of_folds(rows, metric, average, groups)
     if average is None:  # as the evaluations print it: `average` is not of the rankings there
         average = "auto" if METRICS[metric].source == "ranking" else rows[0].average
     settings = Settings(
@@ -138,7 +143,7 @@ def compare(
         resolve_average(average, len(rows[0].labels)),
         n_resamples,
         seed,
-        _independent_groups(groups, rows),
+        None if crossed else _independent_groups(groups, rows),
     )
     _check_supported(rows[0], settings)
     values = tuple(_value(row, settings) for row in rows)
@@ -147,7 +152,8 @@ def compare(
     pairs = _pairs(rows, values, settings, alpha, matters)
     n, called = len(rows[0].correct), tuple(row.name for row in rows)
     overall = None
-    if len(rows) > 2 and metric == "accuracy" and settings.groups is None and rows[0].weights is None:
+    plain = settings.groups is None and rows[0].weights is None and not crossed
+    if len(rows) > 2 and metric == "accuracy" and plain:
         overall = cochran_q(np.column_stack([row.correct for row in rows]))
     return Comparison(
         called,
@@ -163,6 +169,24 @@ def compare(
         else verdict_of_many(metric, called, values, pairs, n),
         tuple(_notes(rows, pairs, overall, settings, alpha)),
     )
+
+
+def _average_of_folds(rows: Sequence[ScoredRows], metric: str, average: Any, groups: Any) -> str:
+    """Return how the folds' scores are averaged, or raise where that cannot be as asked."""
+    for row in rows:
+        assert row.folds is not None
+        if metric not in row.folds.scores:
+            raise ValueError(
+                f"`metric` {metric!r} was not scored in every fold of {row.name}; there are "
+                f"{', '.join(map(repr, row.folds.scores))}."
+            )
+        if METRICS[metric].averaged and average not in (None, row.folds.average):
+            raise ValueError(
+                f"`average` must be that of the cross-evaluations, {row.folds.average!r}; got {average!r}."
+            )
+    if groups is not None:
+        raise ValueError("`groups` of a cross-evaluation were kept in its folds; leave it out here.")
+    return str(rows[0].average)
 
 
 def _independent_groups(groups: ArrayLike | None, rows: Sequence[ScoredRows]) -> np.ndarray | None:
@@ -219,7 +243,8 @@ def _notes(
     settings: Settings,
     alpha: float,
 ) -> list[str]:
-    notes = disagreement_note(rows[0], rows[1], settings, alpha) if len(rows) == 2 else []
+    crossed = rows[0].folds is not None
+    notes = disagreement_note(rows[0], rows[1], settings, alpha) if len(rows) == 2 and not crossed else []
     decided = any(pair.outcome in (BETTER, WORSE) for pair in pairs)
     if overall is not None and overall.p_value > alpha and decided:
         notes.append(
@@ -232,13 +257,18 @@ def _notes(
             "every evaluation `ids` or `texts` (a file: a column `id` or `text`) to be sure."
         )
     covers = "The interval covers" if len(pairs) == 1 else "The intervals cover"
-    notes.append(f"{covers} the sampling of these rows only, not training seeds or drift.")
+    if crossed:
+        notes.append(f"{covers} other rows to train on and to judge by, and training seeds, not drift.")
+    else:
+        notes.append(f"{covers} the sampling of these rows only, not training seeds or drift.")
     return notes
 
 
 def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(chr(65 + i) if i < 26 else f"model {i + 1}" for i in range(count))
+    if not isinstance(names, Iterable):
+        raise TypeError(f"`names` must be a list of names; got {type(names).__name__}.")
     called = tuple(visible(str(name)) for name in names)
     if len(called) != count or len(set(called)) != count:
         raise ValueError(f"`names` must be {count} different names, one for each evaluation; got {called}.")
@@ -255,6 +285,8 @@ def _check_supported(rows: ScoredRows, settings: Settings) -> None:
 
 def _value(rows: ScoredRows, settings: Settings) -> float:
     metric = METRICS[settings.metric]
+    if rows.folds is not None:
+        return rows.folds.values[settings.metric]
     if settings.metric == "accuracy" or metric.source == "rows":
         return float(np.average(rows.of_rows(settings.metric), weights=rows.weights))
     if metric.source == "ranking":

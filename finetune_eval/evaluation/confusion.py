@@ -1,6 +1,6 @@
-"""Functions of the confusion matrix: counts of the classes, and the metrics made of them, vectorised.
+"""Metrics of the confusion matrix, computed from the counts of each class.
 
-Leading axes are free, so that a thousand resampled matrices cost one call.
+Arrays may have leading axes, so that one call computes a metric of a thousand resampled matrices.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def ratio(numerator: Floats, denominator: Floats) -> Floats:
 
 
 class ClassCounts(NamedTuple):
-    """All that the metrics here use of a confusion matrix: 3 K numbers in place of K squared.
+    """Counts of each class: the 3 K numbers of a K x K confusion matrix that the metrics here need.
 
     Attributes:
         hits: (..., K) rows of the class that were predicted as it.
@@ -117,14 +117,14 @@ def class_counts(confusion: ArrayLike | ClassCounts) -> ClassCounts:
     return ClassCounts(hits, table.sum(axis=-2), table.sum(axis=-1))
 
 
-# A gather of so few numbers is faster full than sparse, and spares the import of scipy.sparse.
+# A matrix with so few entries is faster dense than sparse, and needs no import of scipy.sparse.
 _FEW_SUMS = 5_000
 
 
 def sum_counts(
     values: NDArray[Any], true: NDArray[np.int64], predicted: NDArray[np.int64], classes: int
 ) -> Floats:
-    """Add numbers of cells up to hits, predicted and true rows of the classes.
+    """Add the numbers in cells up to hits, predicted rows and true rows of the classes.
 
     Args:
         values: (B, cells) numbers.

@@ -124,7 +124,7 @@ def evaluate(
     names = _labels_of_model(model, labels, task)
     rows = _rows_of(x)
     _checks.not_empty("x", rows)
-    _checks.same_length("x", rows, "y", y)
+    _checks.same_length("x", rows, "y", _rows.column("y", y))
     _rows.same_order(x=x, y=y)
     if names is not None:
         (_labels.read_many if task == "multilabel" else _labels.read)("y", y, names)

@@ -48,7 +48,7 @@ def parse_goal(goal: Any, name: str = "goal") -> Goal:
         Goal(name='recall', bound=0.9, confidence=0.95)
     """
     known = (*MAXIMISED, "cost")
-    if goal in known:
+    if isinstance(goal, str) and goal in known:
         return Goal(goal)
     found = _GOAL.fullmatch(goal) if isinstance(goal, str) else None
     if found is None:

@@ -1,8 +1,8 @@
-"""Confidence intervals, in one place: each names the method that made it, and none has zero width.
+"""Confidence intervals: each names the method that made it, and none has zero width.
 
-An interval covers the sampling of rows only: not the seed of the training, not drift. `docs/statistics.md`
-has the simulated coverage by which the defaults were chosen. The functions live in `proportions`, `means`,
-`rankings`, `tables` and `resampling`, by what they estimate.
+An interval accounts for the sampling of rows only, and not for the seed of the training, nor for drift.
+`docs/statistics.md` has the simulated coverage by which the defaults were chosen. The functions are defined
+in `proportions`, `shares`, `means`, `rankings`, `tables` and `resampling`, by what they estimate.
 """
 
 from finetune_eval.evaluation.cells import resample_class_counts, resample_confusion

@@ -1,4 +1,4 @@
-"""Losses of single rows, log-loss and Brier score, and what the probabilities say a loss may be."""
+"""Log-loss and Brier score of each row, and the losses that its probabilities lead one to expect."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
-_CHUNK = 300_000  # probabilities looked at at a time: what fits into a processor's cache, a few times over
+_CHUNK = 300_000  # probabilities read at a time: a few times what a processor's cache holds
 
 
-# A probability of 0 in float32 would be an infinite loss; the smallest normal float32 (2**-126) stands in.
+# A probability of 0 would have an infinite loss. The smallest normal float32 (2**-126) takes its place.
 SMALLEST_PROBABILITY = float(np.finfo(np.float32).tiny)
 
 
@@ -67,13 +67,13 @@ def row_brier(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
 
 
 class Expected(NamedTuple):
-    """What each row's loss would be on average, were the probabilities true, and how it would vary.
+    """Moments of each row's loss if its probabilities are true.
 
     Attributes:
         mean: (n,) mean loss.
-        variance: (n,) its variance.
-        third: (n,) its third central moment.
-        fourth: (n,) its fourth central moment.
+        variance: (n,) variance of the loss.
+        third: (n,) third central moment.
+        fourth: (n,) fourth central moment.
     """
 
     mean: Floats
@@ -98,15 +98,15 @@ def brier_costs(probabilities: Floats) -> Floats:
 def expected_loss(
     probabilities: ArrayLike, costs: Callable[[Floats], Floats], *, multilabel: bool = False
 ) -> Expected:
-    """Compute the moments of each row's loss, were its probabilities true.
+    """Compute the moments of each row's loss if its probabilities are true.
 
     Args:
         probabilities: (n, K) in [0, 1].
         costs: `log_costs` or `brier_costs`.
-        multilabel: The K labels are independent, and the loss is the mean of theirs.
+        multilabel: Whether the columns are K labels, whose losses are independent and averaged.
 
     Returns:
-        The moments; of labels those of the mean of independent losses.
+        The moments of each row's loss.
     """
     p = np.asarray(probabilities)
     step = max(1, _CHUNK // p.shape[1])
@@ -122,7 +122,8 @@ def _expected(p: Floats, costs: Callable[[Floats], Floats], multilabel: bool) ->
         rows, labels = p.shape
         each = _expected(np.column_stack([1 - p.ravel(), p.ravel()]), costs, False)
         mean, variance, third, fourth = (part.reshape(rows, labels) for part in each)
-        # Cumulants of independent losses add up; the fourth one is the moment less three squared variances.
+        # Cumulants of independent losses add up; the fourth cumulant is the fourth moment less three times
+        # the squared variance.
         spread = variance.sum(axis=1) / labels**2
         excess = (fourth - 3 * variance**2).sum(axis=1) / labels**4
         return Expected(mean.mean(axis=1), spread, third.sum(axis=1) / labels**3, excess + 3 * spread**2)
@@ -136,31 +137,31 @@ def _expected(p: Floats, costs: Callable[[Floats], Floats], multilabel: bool) ->
 
 
 class Ruled(NamedTuple):
-    """Rows whose probabilities rule something out, and whether it happened all the same.
+    """Rows that give some class a probability of 0, and whether that class was the true one.
 
     Attributes:
         out: (n,) whether the row gives a class a probability of 0.
-        happened: (n,) whether that was its true class.
-        cost: The loss that such a row has at least.
-        hidden: How many such rows there may be that have not happened: probabilities of 0 stand for up to
-            half the smallest one that was written.
+        happened: (n,) whether its true class is such a class.
+        cost: The smallest loss of a row whose true class was given 0.
+        hidden: (n,) the largest probability that rounding can have turned into the zeros of the row: half of
+            the smallest probability that is not 0, for each class that is given 0.
     """
 
     out: NDArray[np.bool_]
     happened: NDArray[np.bool_]
     cost: float
-    hidden: float
+    hidden: Floats
 
 
 def ruled_out(y_true: NDArray[np.int64], probabilities: ArrayLike) -> Ruled:
-    """Find the rows that give a class, or a label's being so or not, a probability of 0.
+    """Find the rows that give a class a probability of 0 (multilabel: that are certain of some label).
 
     Args:
         y_true: (n,) class indices, or (n, K) zeros and ones.
         probabilities: (n, K) in [0, 1].
 
     Returns:
-        The rows, and what they cost where the ruled out happens.
+        The rows, and the loss of such a row whose true class was given 0.
     """
     p = np.asarray(probabilities)
     zero = p < SMALLEST_PROBABILITY
@@ -171,8 +172,6 @@ def ruled_out(y_true: NDArray[np.int64], probabilities: ArrayLike) -> Ruled:
         cost, zero = cost / p.shape[1], zero | one
     else:
         happened = zero[np.arange(len(p)), y_true]
-    hidden = 0.0
-    if zero.any():
-        written = float(p.min(where=~zero, initial=1.0))
-        hidden = float(np.minimum(zero.sum(axis=1) * written / 2, 1.0).sum())
+    written = float(p.min(where=~zero, initial=1.0))
+    hidden = np.minimum(zero.sum(axis=1) * (written / 2), 1.0)
     return Ruled(np.asarray(zero.any(axis=1)), happened, cost, hidden)

@@ -1,4 +1,4 @@
-"""Intervals of means: of losses, and of any number a row."""
+"""Intervals of the mean of losses, and of the mean of any number that each row has."""
 
 from __future__ import annotations
 
@@ -22,22 +22,24 @@ from finetune_eval.evaluation.units import (
 Floats = NDArray[np.float64]
 
 
-# A loss that fewer rows carry than this is called unreliable: coverage .91-.93 of over-confident models, and
-# more than nominal of calibrated ones (docs/statistics.md).
+# `.method` says "unreliable" where fewer rows than this make up the variance of a loss. There the intervals
+# of over-confident models cover less than 95 %, and those of calibrated models more (docs/statistics.md).
 FEW_CARRYING = 6
-# What the probabilities expect is no better known than what as many rows show, if that is not far less.
+# Where as many rows as this make up the variance that the rows show, the variance that the probabilities
+# expect is not used, unless it is more than four times as large.
 ENOUGH_CARRYING = 30
 
 
 class Spread(NamedTuple):
-    """How a mean of units varies.
+    """The variance of a mean of independent units (rows, or groups of rows), and how well it is known.
 
     Attributes:
-        units: How many units (rows, or groups) there are.
-        variance: The variance of the mean; 0 where nothing shows one.
-        freedom: Its degrees of freedom.
-        carried: How many units of equal size would carry such squared deviations: the square of the sum of
-            squares, divided by the sum of fourth powers.
+        units: How many units there are.
+        variance: The variance of the mean; 0 where the units do not vary.
+        freedom: Degrees of freedom of the variance.
+        carried: How many units make up the variance: the squared sum of the units' squared deviations,
+            divided by the sum of their fourth powers. It is m where m units deviate equally and no other
+            deviates.
         move: How far one such unit moves the mean.
     """
 
@@ -49,8 +51,8 @@ class Spread(NamedTuple):
 
 
 def _spread(mean: float, second: float, third: float, fourth: float, *, units: int) -> Spread:
-    """Return the spread of a mean from the summed powers of the units' influences on it."""
-    # Rounding alone moves equal rows by 1e-16 of their mean.
+    """Return the spread of a mean from sums of the powers of the units' influences on it."""
+    # Rounding moves equal rows by about 1e-16 of their mean.
     if units < 2 or not second > 1e-26 * mean**2 or not fourth > 0:
         return Spread(units, 0.0, 1.0, 0.0, 0.0)
     second, third, fourth = float(second), float(third), float(fourth)
@@ -72,24 +74,26 @@ def loss_interval(
 ) -> Estimate:
     """Estimate the mean of losses: Student's t with a variance that grows with the mean.
 
-    Losses are skewed, and of a good model a handful of rows carries them all. A mean twice as large comes
-    with twice the variance, as it would where such rows were twice as many: the limits are those of Wilson's
-    interval, on as many rows as would show the variance that is seen. Degrees of freedom come from the
-    kurtosis, so few rows that carry the variance widen the interval.
+    Losses are skewed, and a few wrong rows make up most of a good model's loss. If the true mean were twice
+    as large, such rows would be twice as many and the variance would be twice as large, too. The limits are
+    therefore those of Wilson's interval of a share, on as many rows as would show the variance that is seen.
+    Degrees of freedom come from the kurtosis, so that the interval is wider where few rows make up the
+    variance.
 
-    Where the probabilities expect a larger variance than the rows show (of a good model no row need be wrong
-    yet), the interval is the wider of this and one with their ratio of variance to mean. For that they need
-    to be right about what a wrong row costs, and not about how many there are.
+    The rows of a good model may show too little variance, since none of them need be wrong. Where the
+    probabilities expect a larger variance, the interval is the wider of the above and one whose ratio of
+    variance to mean is the ratio that the probabilities expect. This ratio is right if the probabilities are
+    right about the loss of a wrong row; they may be wrong about how many rows are wrong.
 
-    A class that was given a probability of 0 costs a fixed amount where it is the true one. The share of such
-    rows has Jeffreys limits of its own, squared and added to the others'.
+    A row whose true class was given a probability of 0 has a fixed large loss. The share of such rows has
+    Jeffreys limits, whose distances are squared and added to those of the other losses.
 
     Args:
         rows: (n,) losses, 0 to `high`.
         confidence: Nominal coverage in (0, 1).
-        high: The largest that a row's loss can be.
-        expected: What the probabilities say of each row's loss; None: not known.
-        ruled: The rows that rule a class out; None: none does.
+        high: The largest possible loss of a row.
+        expected: Moments of each row's loss by its probabilities; None where they are not known.
+        ruled: The rows that give a class a probability of 0; None where no row does.
         weights: (n,) row weights, or None.
         groups: (n,) index of the group of each row, or None where rows are independent.
 
@@ -104,7 +108,7 @@ def loss_interval(
     part = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
     value = float(rows.mean() if weights is None else rows @ weights / weights.sum())
     value = min(max(value, 0.0), high)
-    if ruled is not None and not (ruled.hidden > (1 - confidence) / 2 or ruled.happened.any()):
+    if ruled is not None and not _may_happen(ruled, part, groups, confidence):
         ruled = None
     smooth = rows if ruled is None else np.where(ruled.happened, 0.0, rows)
     seen, expects = _spreads(smooth, part, expected, groups)
@@ -134,7 +138,10 @@ def loss_interval(
 def _spreads(
     rows: Floats, part: Floats, expected: Expected | None, groups: NDArray[np.int64] | None
 ) -> tuple[Spread, Spread]:
-    """Return how a mean varies by the rows, and by the probabilities (at their ratio of variance to mean)."""
+    """Return the spread of the mean that the rows show, and the one that the probabilities expect.
+
+    The expected variance is divided by the expected mean and multiplied by the mean of the rows.
+    """
     value = float(part @ rows)
     units = sums_of_groups(part * (rows - value), groups)
     square = units * units
@@ -142,10 +149,13 @@ def _spreads(
     mean = 0.0 if expected is None else float(part @ expected.mean)
     if expected is None or not mean > 0:
         return seen, _spread(0.0, 0.0, 0.0, 0.0, units=len(units))
-    shift, weight = sums_of_groups(part * (expected.mean - mean), groups), part * part
+    shift = sums_of_groups(part * (expected.mean - mean), groups)
+    alike = _rows_alike(part * (rows - value - (expected.mean - mean)), part, groups)
+    # Cumulants of independent rows add up. `alike` rows that move together count as one row of their weight.
+    weight = part * part * alike
     second = sums_of_groups(weight * expected.variance, groups)
-    third = sums_of_groups(weight * part * expected.third, groups)
-    excess = sums_of_groups(weight * weight * (expected.fourth - 3 * expected.variance**2), groups)
+    third = sums_of_groups(weight * part * alike * expected.third, groups)
+    excess = sums_of_groups(weight * weight * alike * (expected.fourth - 3 * expected.variance**2), groups)
     square = shift * shift
     expects = _spread(
         mean,
@@ -158,6 +168,28 @@ def _spreads(
     if seen.carried >= ENOUGH_CARRYING and seen.variance >= expects.variance / 4:
         return seen, expects._replace(variance=0.0)
     return seen, expects
+
+
+def _rows_alike(away: Floats, part: Floats, groups: NDArray[np.int64] | None) -> float:
+    """Return how many rows of a group count as one: the design effect of what the rows show.
+
+    Args:
+        away: (n,) how far each row moves the mean from what its probabilities expect.
+        part: (n,) the share of each row in the mean.
+        groups: (n,) index of the group of each row, or None where rows are independent.
+
+    Returns:
+        The variance between groups divided by that of independent rows: m where groups are m copies of a row.
+
+    Reference:
+        Kish 1965, Survey Sampling, section 5.4 (design effect).
+    """
+    if groups is None:
+        return 1.0
+    # Rows that all move alike show nothing, and then whole groups are taken as one row.
+    shown = away if float(away @ away) > 1e-26 * float(part @ part) else part
+    by_group = sums_of_groups(shown, groups)
+    return float(by_group @ by_group) / float(shown @ shown)
 
 
 def _limits(
@@ -173,7 +205,7 @@ def _limits(
 
 
 def _few_carry(seen: Spread, expects: Spread, what: str) -> str:
-    """Say how few rows carry the loss, and what one more would do, where they are few."""
+    """Return a warning where few rows make up the variance of a loss, else an empty text."""
     larger, by = (expects, "by its probabilities ") if expects.variance > seen.variance else (seen, "")
     if larger.carried >= FEW_CARRYING or larger.variance == 0:
         return ""
@@ -191,10 +223,18 @@ def _growing(value: float, variance: float, t: float, high: float) -> tuple[floa
     return low * high, top * high
 
 
+def _may_happen(ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float) -> bool:
+    """Tell whether a class that was given 0 was the true one, or could have been in rows like these."""
+    if ruled.happened.any() or not ruled.out.any():
+        return bool(ruled.happened.any())
+    rate = float(np.average(ruled.hidden[ruled.out], weights=part[ruled.out]))
+    return rate * independent_units(ruled.out, part, groups) > (1 - confidence) / 2
+
+
 def _ruled_out_distances(
     ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float
 ) -> tuple[float, float]:
-    """Return how far below and above the mean the rows may put it that give the true class 0."""
+    """Return how far the true mean may lie below and above, by the rows that give some class 0."""
     from scipy.special import betaincinv
 
     whole = float(part[ruled.out].sum())
@@ -207,8 +247,9 @@ def _ruled_out_distances(
     return ruled.cost * whole * (share - low), ruled.cost * whole * (top - share)
 
 
-# With fewer rows than this a mean whose rows can be ten times as large as any seen is covered too
-# seldom, since the largest losses may not be among them: .78-.96 with 30 or 50 rows (docs/statistics.md).
+# With fewer rows than this the mean of numbers that can be ten times as large as any that was seen is
+# covered too seldom, since the largest numbers may be missing: .78-.96 of the intervals of 30 or 50 rows
+# cover the mean.
 MANY_UNITS = 100
 FAR = 10
 
@@ -220,15 +261,15 @@ def _unreliable_mean(rows: Floats, bounds: tuple[float, float]) -> str:
 
 
 def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
-    """Estimate the mean of one number a row with Student's t, after a transformation that removes skewness.
+    """Estimate the mean of one number a row by Student's t, after a transformation that removes skewness.
 
-    Losses are skewed: a few rows are far off. Plain t limits then sit too low. Nothing is drawn. Where there
-    are few rows and others could be much worse than any of these, the method says that it is unreliable.
+    Plain t limits of a skewed number lie too far on the side of the short tail. Where there are few rows and
+    another row could be much larger than any of them, `.method` says that the interval is unreliable.
 
     Args:
-        rows: (n,) numbers of independent rows that count the same.
+        rows: (n,) numbers of independent rows of equal weight.
         confidence: Nominal coverage in (0, 1).
-        bounds: The smallest and the largest a row can be.
+        bounds: The smallest and the largest number that a row can have.
 
     Returns:
         The mean with its interval; never of zero width.

@@ -32,6 +32,49 @@ def wilson_limits(successes: float, n: float, z: float) -> tuple[float, float]:
     return low, high
 
 
+# Up to so many hits or errors (two of at most 50 rows) Wilson's limit next to 0 or 1 is replaced.
+_FEW_HITS, _FEW_HITS_OF_50 = 3, 2
+_MODIFIED = "Wilson, modified for few hits or errors (conservative)"
+
+
+def modified_wilson_limits(
+    successes: float, n: float, z: float, confidence: float
+) -> tuple[tuple[float, float], str]:
+    """Return Wilson limits, moved towards 0 or 1 where there are one to three hits or errors.
+
+    Wilson's interval covers as little as .84 where less than one hit, or one error, is expected, since its
+    limit next to 0 or 1 is too far from it. The lower limit is then that of a Poisson distribution: the mean
+    of which `successes` or more hits are as improbable as 1 - confidence.
+
+    Args:
+        successes: Hits, 0 to n; may be an effective number.
+        n: Rows; may be an effective number.
+        z: The normal (or Student's) quantile.
+        confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The lower and the upper limit, and the name of the method.
+
+    Reference:
+        Brown, Cai and DasGupta 2001, Stat. Sci. 16:101-133, section 4.1.1 (modified Wilson interval).
+    """
+    low, high = wilson_limits(successes, n, z)
+    few = (_FEW_HITS if n > 50 else _FEW_HITS_OF_50) + 1e-9
+    nearest_low, nearest_high = (
+        min(limit, _fewest_poisson(count, confidence) / n) if 0 < count <= few else limit
+        for count, limit in ((successes, low), (n - successes, 1 - high))
+    )
+    same = nearest_low == low and nearest_high == 1 - high
+    return (nearest_low, high if same else 1 - nearest_high), "Wilson" if same else _MODIFIED
+
+
+def _fewest_poisson(hits: float, confidence: float) -> float:
+    """Return the Poisson mean at which `hits` or more have the probability 1 - confidence."""
+    from scipy.special import gammaincinv
+
+    return float(gammaincinv(hits, 1 - confidence))
+
+
 def clopper_pearson_limits(successes: float, n: float, confidence: float) -> tuple[float, float]:
     """Return Clopper-Pearson limits, quantiles of beta distributions; the counts may be effective numbers."""
     from scipy.special import betaincinv
@@ -86,7 +129,7 @@ def effective_wilson(share: float, rows: float, *, confidence: float = 0.95) -> 
     Reference:
         Kish 1965, Survey Sampling, section 11.7; Korn and Graubard 1998, Survey Methodology 24:193-201.
     """
-    # Sums round: a share of 1 less a trifle would lose its upper limit of 1.
+    # Sums are rounded, and a share of 0.999... in place of 1 would lose its upper limit of 1.
     value, rows = round(share, 14), round(rows, 9)
     low, high = wilson_limits(value * rows, rows, quantile(confidence))
     return Estimate(value, low, high, f"Wilson on {times(rows, 'effective row')}", confidence)
@@ -119,9 +162,9 @@ def clopper_pearson(successes: int, n: int, *, confidence: float = 0.95) -> Esti
 
 
 def agresti_coull(successes: int, n: int, *, confidence: float = 0.95) -> Estimate:
-    """Make an Agresti-Coull interval of a proportion: Wald's, after z squared rows are added, half right.
+    """Make an Agresti-Coull interval of a proportion: Wald's, with z squared rows added, half of them right.
 
-    It has the centre of Wilson's and is never narrower; near 0 and 1 it covers more than was asked for.
+    It has the centre of Wilson's interval and is never narrower. Near 0 and 1 it covers more than nominal.
 
     Args:
         successes: How many of the n rows are right (or hits), 0 to n.
@@ -169,8 +212,8 @@ def wilson_f1_interval(hits: int, union: int, *, confidence: float = 0.95) -> Es
         0.857 [0.637, 0.953]
     """
     hits, union = _count(hits, union, "hits", "union")
-    # Given the rows that are of the class or predicted as it, the hits are binomial. F1 = 2 J / (1 + J) grows
-    # with their share J, so that limits of the one are limits of the other.
+    # Among the rows that are of the class or predicted as it, the hits are binomial. F1 = 2 J / (1 + J) grows
+    # with their share J, so that limits of J give limits of F1.
     limits = wilson_limits(hits, union, quantile(checked_confidence(confidence)))
     low, high = (2 * share / (1 + share) for share in limits)
     value = 2 * hits / (hits + union)
@@ -228,8 +271,8 @@ def newcombe_paired_difference(
 ) -> Estimate:
     """Make an interval of the difference of two proportions on the same rows (a minus b).
 
-    The distances of the two proportions from their Wilson limits are squared and added, less the part that
-    their correlation phi explains; a positive phi is corrected for continuity.
+    The distances of the two proportions from their Wilson limits are squared and added, less a part for their
+    correlation phi. A positive phi is corrected for continuity.
 
     Args:
         both: Rows that both have right.
@@ -265,7 +308,7 @@ def paired_difference(
 ) -> Estimate:
     """Make an interval of the difference of two proportions on the same rows (a minus b).
 
-    These are the three that Fagerland, Lydersen and Laake 2014 recommend; Wald's is not among them.
+    The three methods are those that Fagerland, Lydersen and Laake 2014 recommend. Wald's is not among them.
 
     Args:
         both: Rows that both have right.
@@ -337,7 +380,7 @@ def _tango(only_a: int, only_b: int, n: int, z: float) -> tuple[float, float]:
     value = (only_a - only_b) / n
 
     def rejected(difference: float) -> bool:
-        # The share of rows that only b has right, most likely at this difference: a root of Tango's (9).
+        # The most likely share of rows that only b has right at this difference is a root of Tango's (9).
         linear = -only_a - only_b + (2 * n - only_a + only_b) * difference
         constant = -only_b * difference * (1 - difference)
         share = (math.sqrt(max(linear**2 - 8 * n * constant, 0.0)) - linear) / (4 * n)

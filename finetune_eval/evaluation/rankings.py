@@ -1,4 +1,4 @@
-"""Intervals of ROC-AUC and PR-AUC, from how much each row moves them."""
+"""Intervals of ROC-AUC and PR-AUC, from the influence of each row."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from finetune_eval.evaluation._limits import boundary, checked_confidence, expit
 from finetune_eval.evaluation.proportions import clopper_pearson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.units import (
+    FEW_ROWS,
     FEWEST_FREEDOM,
     clustered_variance,
     degrees_of_freedom,
@@ -41,7 +42,7 @@ def _binary_rows(y_true: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.bool_
 def auc_influence(
     positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None
 ) -> tuple[float, Floats]:
-    """Compute the ROC-AUC and how much each row moves it, in O(N log N).
+    """Compute the ROC-AUC and the influence of each row on it, in O(N log N).
 
     Args:
         positive: (n,) True for rows of the positive class; both classes must be there.
@@ -49,8 +50,8 @@ def auc_influence(
         weights: (n,) row weights, or None.
 
     Returns:
-        The AUC, and (n,) influences that sum to 0: the squares of DeLong's structural components add up to
-        its variance.
+        The AUC, and (n,) influences that sum to 0. They are DeLong's structural components, divided by the
+        rows of their class; their squares add up to the variance of the AUC.
 
     Reference:
         DeLong et al. 1988, Biometrics 44:837-845; Sun and Xu 2014, IEEE Signal Proc. Letters 21:1389-1393.
@@ -61,10 +62,11 @@ def auc_influence(
     of_negative = np.bincount(place, weights=w * ~positive)
     up_to_positive, up_to_negative = np.cumsum(of_positive), np.cumsum(of_negative)
     total_positive, total_negative = up_to_positive[-1], up_to_negative[-1]
-    # Share of the other class that a row beats, ties half: the midrank, less the ranks of its own class.
+    # The share of the other class that a row beats (ties count half) follows from its midrank.
     negatives_below = (up_to_negative - of_negative / 2) / total_negative
     positives_above = 1 - (up_to_positive - of_positive / 2) / total_positive
-    # By what is ranked wrongly: of a perfect ranking nothing is, however the weights round.
+    # The sum runs over what is ranked wrongly, so that a perfect ranking gives 1 however the weights are
+    # rounded.
     auc = max(1 - float(of_positive @ (1 - negatives_below) / total_positive), 0.0)
     components = np.where(positive, negatives_below[place], positives_above[place]) - auc
     return auc, w * components / np.where(positive, total_positive, total_negative)
@@ -73,7 +75,7 @@ def auc_influence(
 def average_precision_influence(
     positive: NDArray[np.bool_], scores: Floats, weights: Floats | None = None
 ) -> tuple[float, Floats]:
-    """Compute the average precision (PR-AUC) and how much each row moves it, in O(N log N).
+    """Compute the average precision (PR-AUC) and the influence of each row on it, in O(N log N).
 
     Average precision is the mean, over positive rows, of the precision among the rows that score at least as
     high; the influence of a row is its weight times the derivative by that weight.
@@ -91,7 +93,7 @@ def average_precision_influence(
     of_positive = np.bincount(place, weights=w * positive)
     total = np.cumsum(np.bincount(place, weights=w))
     hits = np.cumsum(of_positive)
-    # Leading rows of weight 0 are no rows at all.
+    # Leading rows of weight 0 have no precision.
     precision = np.divide(hits, total, out=np.zeros_like(hits), where=total > 0)
     value = max(1 - float(of_positive @ (1 - precision) / hits[-1]), 0.0)
 
@@ -121,20 +123,20 @@ def logit_limits(value: float, variance: float, t: float) -> tuple[float, float]
 
 
 def shows_variance(value: float, variance: float) -> bool:
-    """Say whether a ranking shows how it varies: a perfect or a constant one does not."""
+    """Return whether a ranking shows a variance: a perfect or a constant ranking does not."""
     return variance > 1e-15 and 1e-9 < value < 1 - 1e-9
 
 
 def newcombe_auc(value: float, positives: int, negatives: int, confidence: float) -> tuple[float, float]:
     """Find the AUCs that a score test with the variance of exponential scores does not reject.
 
-    The variance is that of the AUC it would be, and not that of the rows, which a few rows of a class show
-    badly where nearly all of them are ranked rightly.
+    The variance is that of the AUC that is tested. The variance of the rows is of little use where a class
+    has few rows and nearly all of them are ranked rightly.
 
     Args:
         value: The AUC.
         positives: Rows of the positive class.
-        negatives: Rows of the other.
+        negatives: Rows of the negative class.
         confidence: Nominal coverage in (0, 1).
 
     Returns:
@@ -160,10 +162,10 @@ def newcombe_auc(value: float, positives: int, negatives: int, confidence: float
 def delong(y_true: ArrayLike, scores: ArrayLike, *, confidence: float = 0.95) -> Estimate:
     """Estimate the ROC-AUC with DeLong's interval, in O(N log N).
 
-    These are the limits that other programs print: the normal quantile on the plain scale, cut off at 0 and
-    1. A perfect (or perfectly wrong, or constant) ranking has no variance: then Clopper-Pearson on the
-    smaller class gives the limits. Near 1 and with few rows in a class DeLong's limits cover too little
-    (docs/statistics.md): what `evaluate` prints is `ranking_interval`, which makes up for that.
+    Other programs, such as pROC, print the same limits: the normal quantile on the plain scale, cut off at 0
+    and 1. A perfect (or perfectly wrong, or constant) ranking has no variance, and its limits are those of
+    Clopper-Pearson on the smaller class. DeLong's limits cover too little near 1 and where a class has few
+    rows (docs/statistics.md); `evaluate` therefore prints `ranking_interval`.
 
     Args:
         y_true: (n,) zeros and ones; 1 is positive.
@@ -205,14 +207,15 @@ def _unseen(value: float, trials: float, what: str, method: str, confidence: flo
 
 
 def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> tuple[float, float]:
-    """Add up squared influences with each class's own n / (n - 1), as DeLong has it; 0 where n is 1.
+    """Add up squared influences, with a factor n / (n - 1) for each class, as DeLong has it.
 
     Args:
         positive: (n,) True for rows of the positive class.
-        influence: (n,) of an AUC, or of the difference of two.
+        influence: (n,) influence of each row on an AUC, or on the difference of two AUCs.
 
     Returns:
-        The variance, and its degrees of freedom: Welch's and Satterthwaite's, of two parts with n - 1 each.
+        The variance (0 where a class has a single row), and its degrees of freedom: Satterthwaite's, from
+        those of the two classes.
 
     Reference:
         DeLong et al. 1988, Biometrics 44:837-845; Satterthwaite 1946, Biometrics Bull. 2:110-114.
@@ -229,19 +232,21 @@ def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> tuple[flo
 
 
 class Ranking(NamedTuple):
-    """ROC-AUC or PR-AUC, and how much each row moves it.
+    """ROC-AUC or PR-AUC, and the influence of each row on it.
 
     Attributes:
         value: The area.
-        influence: (n,) of each row; they sum to 0.
-        smallest: Independent rows (groups, where rows are grouped) of the smallest side it rests on.
-        classes: How many classes it is the mean of.
+        influence: (n,) influence of each row; they sum to 0.
+        smallest: Independent rows (or groups) of the smallest side: of a class, or of all other classes.
+        classes: How many classes the area is the mean of.
+        asked: How many classes there are in all; 1 where the area is that of the second of two.
     """
 
     value: float
     influence: Floats
     smallest: float
     classes: int
+    asked: int
 
 
 def ranking_influence(
@@ -252,7 +257,7 @@ def ranking_influence(
     weights: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> Ranking | None:
-    """Compute ROC-AUC or PR-AUC, one class against the rest, and how much each row moves it.
+    """Compute ROC-AUC or PR-AUC, one class against the rest, and the influence of each row on it.
 
     Args:
         name: "roc_auc" or "pr_auc".
@@ -279,10 +284,11 @@ def ranking_influence(
         influence = pairs.reshape(-1, classes).sum(axis=1)
         sides = np.asarray(one_hot.any(axis=1)), np.asarray((~one_hot).any(axis=1))
         smallest = min(independent_units(side, rows, groups) for side in sides)
-        return Ranking(value, influence, smallest, classes)
+        return Ranking(value, influence, smallest, classes, classes)
     total, share, smallest, found = 0.0, 0.0, math.inf, 0
     influence = np.zeros(n)
-    for k in [1] if average == "binary" else range(classes):
+    asked = [1] if average == "binary" else range(classes)
+    for k in asked:
         positive = one_hot[:, k]
         if not (rows * positive).any() or not (rows * ~positive).any():
             continue
@@ -291,11 +297,14 @@ def ranking_influence(
         total, share, found = total + part * value, share + part, found + 1
         influence += part * moves
         smallest = min(smallest, *(independent_units(side, rows, groups) for side in (positive, ~positive)))
-    return Ranking(total / share, influence / share, smallest, found) if found else None
+    if not found:
+        return None
+    return Ranking(total / share, influence / share, smallest, found, len(asked))
 
 
-# How many rows of the smaller class are ranked wrongly in all (the rows times the distance of the AUC from 0
-# or 1) below which DeLong's variance cannot be trusted, where few rows carry it or the class is small.
+# "Misranked rows" are the rows of the smaller class times the distance of the AUC from 0 or 1. With fewer
+# misranked rows than FEW_MISRANKED, DeLong's variance cannot be trusted where fewer than FEW_CARRYING rows
+# make it up, or where the class has fewer than SMALL_CLASS rows.
 FEW_MISRANKED = 2
 FEW_CARRYING = 5
 SMALL_CLASS = 20
@@ -313,10 +322,10 @@ def ranking_interval(
 ) -> Estimate | None:
     """Estimate ROC-AUC or PR-AUC from the influence of each row: Student's t limits on the logit scale.
 
-    The influences of the ROC-AUC are DeLong's. Degrees of freedom are DeLong's too, or those that the
-    kurtosis of the influences tells, if fewer. Of two classes where fewer than two rows of the smaller one
-    are ranked wrongly, all told, and few rows carry the variance, the limits are the wider of these and
-    Newcombe's, whose variance does not rest on so few.
+    The influences of the ROC-AUC are DeLong's. The degrees of freedom are the fewer of Satterthwaite's and
+    those of the kurtosis of the influences. Where two classes have fewer than two misranked rows, and few
+    rows make up the variance or the smaller class is small, the limits are the wider of these and
+    Newcombe's, whose variance does not depend on so few rows.
 
     Args:
         name: "roc_auc" or "pr_auc".
@@ -336,7 +345,7 @@ def ranking_interval(
     positive = (y[:, -1] if y.ndim == 2 else y == 1).astype(bool)
     variance, df, delongs = ranking_variance(name, positive, found.influence, average, weights, groups)
     if average == "binary" and found.smallest < 2:
-        variance = 0.0  # a single row (or group) of a class shows nothing of how such rows vary
+        variance = 0.0  # a single row (or group) of a class shows no variance
     what = "row" if groups is None else "group"
     method = "DeLong" if name == "roc_auc" else "influence of each row"
     method += "" if groups is None else ", by groups"
@@ -354,11 +363,17 @@ def ranking_interval(
     if name == "pr_auc" and average != "binary":
         bias = _mean_bias(y, probabilities, average, weights, groups)
         estimate = replace(estimate, low=_lower(estimate, bias))
-    classes = 1 if average == "binary" else probabilities.shape[1]
-    if found.classes < classes:
-        over = f", over {found.classes:,} of {classes:,} classes"
-        estimate = replace(estimate, method=estimate.method + over)
-    return estimate
+    return replace(estimate, method=estimate.method + _rare_classes(found, estimate.method, average, what))
+
+
+def _rare_classes(found: Ranking, method: str, average: str, what: str) -> str:
+    """Return words for `.method` where a mean over classes has a class of few rows, or none of a class."""
+    words = ""
+    if average in ("macro", "weighted") and found.smallest < FEW_ROWS - 1e-9 and "unreliable" not in method:
+        words = f" (unreliable: a class {'has' if what == 'row' else 'is in'} {times(found.smallest, what)})"
+    return words + (
+        f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""
+    )
 
 
 def _with_few(
@@ -371,15 +386,16 @@ def _with_few(
     what: str,
     confidence: float,
 ) -> Estimate:
-    """Make the limits of an area that shows a variance, widened where few rows, or groups, tell it.
+    """Make the limits of an area that shows a variance, widened where few rows, or groups, make it up.
 
     Args:
         found: The area.
-        moves: (units,) how much each row, or group, moves it.
-        variance: Its variance.
-        df: Degrees of freedom of the variance; those of the kurtosis of `moves` hold where they are fewer.
-        newcombe: Newcombe's limits, where he has some.
-        method: How the variance was made, in words.
+        moves: (units,) influence of each row, or group.
+        variance: The variance of the area.
+        df: Degrees of freedom of the variance; those of the kurtosis of `moves` are taken where they are
+        fewer.
+        newcombe: Newcombe's limits; None where they do not apply.
+        method: How the variance was computed, in words.
         what: "row" or "group".
         confidence: Nominal coverage in (0, 1).
     """
@@ -405,10 +421,10 @@ def average_precision_bias(
     weights: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
 ) -> float:
-    """Estimate how much too high an average precision is, because each positive row counts itself.
+    """Estimate by how much an average precision is too high because each positive row counts itself.
 
-    The precision at a row is compared with that among the rows of other groups (or the other rows) that
-    score as high. Where there are none, nothing is known of it.
+    The precision at a row is compared with the precision among the rows of other groups (or the other rows)
+    that score at least as high. Where there are no such rows, the difference is taken to be 0.
 
     Args:
         positive: (n,) True for rows of the positive class; at least one.
@@ -433,7 +449,7 @@ def average_precision_bias(
 
 
 def _as_high(weights: Floats, place: NDArray[np.int64], groups: NDArray[np.int64] | None) -> Floats:
-    """Add up the weights of the rows of the same group whose place is at most as far down; (n,)."""
+    """Return (n,) sums of the weights of the rows of the same group whose place is at most the row's own."""
     if groups is None:
         return weights
     many = int(place.max()) + 1
@@ -449,7 +465,7 @@ def _mean_bias(
     weights: Floats | None,
     groups: NDArray[np.int64] | None,
 ) -> float:
-    """Return the mean of the classes' biases: they do not average out, as their errors do."""
+    """Return the mean bias over the classes. Biases of classes add up, while their errors average out."""
     one_hot = y.astype(bool) if y.ndim == 2 else y[:, None] == np.arange(probabilities.shape[1])
     rows = np.ones(len(y)) if weights is None else weights
     if average == "micro":
@@ -461,7 +477,7 @@ def _mean_bias(
 
 
 def _lower(estimate: Estimate, bias: float) -> float:
-    """Return the lower limit moved down by a bias, at the same distance on the logit scale."""
+    """Return the lower limit of an estimate from which a bias is taken, at the same distance in logits."""
     centre = estimate.value - bias
     if not (0 < centre < 1 and 0 < estimate.low < 1 and estimate.value < 1):
         return max(estimate.low - bias, 0.0)
@@ -481,18 +497,19 @@ def ranking_variance(
     weights: Floats | None,
     groups: NDArray[np.int64] | None,
 ) -> tuple[float, float, bool]:
-    """Compute the variance that the influences of an area, or of a difference of two, add up to.
+    """Compute the variance of an area, or of the difference of two areas, from the influences of the rows.
 
     Args:
         name: "roc_auc" or "pr_auc".
         positive: (n,) True for rows of the positive class, of two.
-        influence: (n,) of each row.
+        influence: (n,) influence of each row.
         average: As in `ranking_influence`.
         weights: (n,) row weights, or None.
         groups: (n,) index of the group of each row, or None.
 
     Returns:
-        The variance, its degrees of freedom, and whether it is DeLong's own of two classes.
+        The variance, its degrees of freedom, and whether it is DeLong's (of two classes, without weights or
+        groups).
     """
     delongs = name == "roc_auc" and average == "binary" and weights is None and groups is None
     found = delong_variance(positive, influence) if delongs else clustered_variance(influence, groups)

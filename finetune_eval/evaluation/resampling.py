@@ -1,4 +1,4 @@
-"""Draws of rows or groups with replacement, and the bootstrap intervals made from them."""
+"""Resamples of rows or groups, drawn with replacement, and bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CHUNK = 4_000_000  # numbers held at a time while drawing: 32 MB
 
 
 def resample_counts(units: int, n_resamples: int, seed: int) -> Iterator[Floats]:
-    """Draw units with replacement, and say how often each was drawn.
+    """Draw units with replacement, and count how often each was drawn.
 
     Args:
         units: How many units there are.
@@ -41,13 +41,13 @@ def resample_counts(units: int, n_resamples: int, seed: int) -> Iterator[Floats]
 
 
 def resample_sums(sums: Any, n_resamples: int, seed: int) -> Floats:
-    """Draw units with replacement and add up what each contributes.
+    """Draw units with replacement and add up the contributions of each unit.
 
-    More than 20,000 units are first put together at random into 20,000 blocks, and blocks are drawn: the
-    same variance, at a cost that does not grow with the rows.
+    More than 20,000 units are first assigned at random to 20,000 blocks, and blocks are drawn. This keeps the
+    variance, at a cost that does not grow with the number of rows.
 
     Args:
-        sums: (units, M) what each unit contributes; a NumPy array or a SciPy sparse matrix.
+        sums: (units, M) contributions of each unit; a NumPy array or a SciPy sparse matrix.
         n_resamples: How many draws B.
         seed: Seed of the draws.
 
@@ -69,7 +69,7 @@ def resample_sums(sums: Any, n_resamples: int, seed: int) -> Floats:
 
 
 def bias_corrected(values: float, resampled: ArrayLike, confidence: float = 0.95) -> tuple[float, float]:
-    """Take the bias-corrected percentile limits of a bootstrap distribution.
+    """Compute the bias-corrected percentile limits of a bootstrap distribution.
 
     With z0 = the normal quantile of the share of resamples below the value (ties count half), the limits are
     the quantiles at Phi(2 z0 -+ z).
@@ -101,10 +101,10 @@ def _bias(value: float, draws: Floats) -> float:
     """Return the normal quantile of the share of draws below the value; ties count half."""
     from scipy.special import ndtri
 
-    # Resamples that equal the value up to rounding are ties, whatever order they were summed in.
+    # Resamples that equal the value up to rounding are ties.
     slack = 1e-12 * max(1.0, abs(value))
     below = np.mean(draws < value - slack) + np.mean(np.abs(draws - value) <= slack) / 2
-    # Never let the correction run off the end of the draws.
+    # The correction must not leave the range of the draws.
     return float(ndtri(np.clip(below, 0.5 / len(draws), 1 - 0.5 / len(draws))))
 
 
@@ -135,8 +135,8 @@ def bootstrap(
         bounds: The smallest and the largest possible value; used to clip, and where the rows do not vary.
 
     Returns:
-        The statistic with its interval. Where the resamples do not vary, Clopper-Pearson says how many rows
-        unlike these there may be, each as far off as `bounds` allow.
+        The statistic with its interval. Where the resamples do not vary, Clopper-Pearson bounds the share of
+        rows unlike these, and each such row is taken to be as far off as `bounds` allow.
 
     Raises:
         ValueError: There are no rows, lengths differ, or a name or number is out of range.
@@ -216,7 +216,7 @@ def _jackknife(
     weights: Floats,
     unit: NDArray[np.int64],
 ) -> Floats:
-    """Leave each unit (or, of more than 200, each of 200 random parts) out, and see how the value moves."""
+    """Return the influence of each unit, or of each of 200 random parts, on a statistic by leaving it out."""
     parts = min(int(unit.max()) + 1, 200)
     part = (np.random.default_rng(0).permutation(int(unit.max()) + 1) % parts)[unit]
     left = np.concatenate([statistic(rows, (weights * (part != i))[None, :]) for i in range(parts)])
@@ -231,8 +231,8 @@ def _bca(value: float, draws: Floats, influence: Floats, confidence: float) -> t
     acceleration = float((influence**3).sum()) / (6 * spread**1.5) if spread > 0 else 0.0
     z0 = _bias(value, draws)
     away = z0 + quantile(confidence) * np.array([-1.0, 1.0])
-    # One heavy unit accelerates beyond all quantiles: the limit is then the end of the draws. The formula
-    # itself would come back from the other end.
+    # A single heavy unit can make the acceleration so large that the formula jumps to the other end of the
+    # draws. The limit is then the near end.
     bend = 1 - acceleration * away
     at = np.where(bend > 0, z0 + away / np.where(bend > 0, bend, 1.0), np.copysign(np.inf, away))
     low, high = np.quantile(draws, ndtr(at))
@@ -242,7 +242,7 @@ def _bca(value: float, draws: Floats, influence: Floats, confidence: float) -> t
 def constant_interval(
     value: float, units: int, bounds: tuple[float, float], confidence: float, reason: str
 ) -> Estimate:
-    """Bound a mean of rows that are all the same: how many unlike them may there be, and how far off?"""
+    """Bound the mean of rows that are all the same, by the largest share of rows unlike them."""
     unlike = 1 - ((1 - confidence) / 2) ** (1 / units)
     return Estimate(
         value,

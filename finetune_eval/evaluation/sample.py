@@ -1,4 +1,4 @@
-"""Rows that a model answered: counted, and drawn again, once for every metric."""
+"""Labelled rows with a model's predictions: counted and resampled once, for all metrics."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from finetune_eval.evaluation.shares import Shares, effective_shares
 from finetune_eval.evaluation.units import effective_units, units_of_classes
 
 Floats = NDArray[np.float64]
-# Cells drawn in all resamples together, a few seconds' worth: beyond 50,000 non-empty cells there are fewer
-# resamples for it.
+# How many cells are drawn in all resamples together, which takes a few seconds. Of more than 50,000 non-empty
+# cells there are fewer resamples.
 _MOST_CELLS = 100_000_000
 _FEWEST_RESAMPLES = 100
-# Draws of a posterior, where they are the fallback of a bootstrap: its quantiles need no more.
+# Draws from a Dirichlet posterior, where it is the fallback of a bootstrap.
 _POSTERIOR_DRAWS = 1000
 
 
@@ -46,16 +46,16 @@ class Sampling:
 
 
 class Sample:
-    """Rows that a model answered, and what its metrics and their intervals are made of.
+    """Labelled rows with a model's predictions, and the counts and draws that its metrics share.
 
     Attributes:
         y: (n,) true class indices, or (n, K) zeros and ones.
         p: (n, K) probabilities.
-        predicted: What was predicted, like `y`.
+        predicted: Predicted classes or labels, in the shape of `y`.
         classes: How many classes (or labels) K there are.
         average: "binary", "macro", "micro" or "weighted".
         multilabel: Whether a row may have any number of labels.
-        weights: (n,) row weights, the largest of them 1; None where rows count the same.
+        weights: (n,) row weights, the largest of them 1; None where all rows have the same weight.
         groups: (n,) index of the group of each row; None where rows are independent.
     """
 
@@ -71,7 +71,7 @@ class Sample:
     ) -> None:
         self.y, self.p, self.predicted, self.average = y, p, predicted, average
         self.classes, self.multilabel = p.shape[1], y.ndim == 2
-        # Metrics do not depend on the unit of the weights, and squares of tiny weights would be 0.
+        # Metrics depend on ratios of weights only, and squares of tiny weights would round to 0.
         self.weights = None if weights is None else weights / weights.max()
         self.groups = groups
         self._draws: dict[Sampling, ClassCounts] = {}
@@ -79,12 +79,12 @@ class Sample:
 
     @property
     def equal(self) -> bool:
-        """Whether rows are independent and count the same."""
+        """Whether rows are independent and have the same weight."""
         return self.weights is None and self.groups is None
 
     @property
     def unit(self) -> str:
-        """What is independent of the others: "row" or "group"."""
+        """Name of the independent units: "row" or "group"."""
         return "row" if self.groups is None else "group"
 
     @cached_property
@@ -100,9 +100,10 @@ class Sample:
 
     @cached_property
     def classes_of_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
-        """True and predicted class of each row, and how many classes there are: no more than rows can have.
+        """True and predicted class of each row, and the number of classes.
 
-        Of classes that do not occur, one then stands for all. Metrics do not see a class without rows.
+        Where there are more classes than rows can have, the classes that do not occur are merged into one. No
+        metric depends on a class without rows.
         """
         if self.classes <= 2 * len(self.p):
             return self.y, self.predicted, self.classes
@@ -111,7 +112,7 @@ class Sample:
 
     @cached_property
     def cells(self) -> Cells:
-        """The confusion matrix; not of multilabel rows."""
+        """The non-empty cells of the confusion matrix; not for multilabel rows."""
         return cells_of_rows(*self.classes_of_rows, self.weights)
 
     @cached_property
@@ -137,7 +138,7 @@ class Sample:
             classes: (m,) class of each.
 
         Returns:
-            (K,) numbers; rows of weight 0 are no rows.
+            (K,) numbers. Rows of weight 0 are not counted.
         """
         if self.equal:
             return np.bincount(classes, minlength=self.classes).astype(np.float64)
@@ -145,7 +146,7 @@ class Sample:
         return units_of_classes(classes, self.rows[rows], groups, self.classes)
 
     def outcomes(self) -> tuple[float, float]:
-        """Count the independent rows, or groups, with something right, and with something wrong."""
+        """Count the independent rows, or groups, with a right answer, and those with a wrong one."""
         same = (self.y == self.predicted).reshape(len(self.p), -1)
         return (
             effective_units(self.rows * same.any(axis=1), self.groups),
@@ -153,7 +154,7 @@ class Sample:
         )
 
     def draws(self, sampling: Sampling) -> ClassCounts:
-        """Draw the rows, or groups, with replacement: (B, K) counts of the classes, or labels."""
+        """Return (B, K) counts of the classes, or labels, in B resamples of the rows, or groups."""
         if sampling not in self._draws:
             one_by_one = len(self.cells.counts) if self.equal and not self.multilabel else 3 * self.classes
             many = min(sampling.n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // one_by_one))
@@ -166,7 +167,7 @@ class Sample:
         return self._draws[sampling]
 
     def posterior(self, sampling: Sampling) -> ClassCounts:
-        """Draw class counts from a Dirichlet posterior of the table, as `draws` has them."""
+        """Return class counts in the shape of `draws`, from a Dirichlet posterior of the table."""
         if sampling not in self._posterior:
             rows = min(len(self.draws(sampling).true), _POSTERIOR_DRAWS), sampling.seed
             scale = 1.0
@@ -189,22 +190,22 @@ class Sample:
         classes: NDArray[np.int64],
         confidence: float,
     ) -> Shares:
-        """Return the share of hits among some rows, or pairs of a row and a label, of each class.
+        """Compute the share of hits of each class among some rows, or among pairs of a row and a label.
 
         Args:
-            right: (m,) whether each is a hit.
-            rows: (m,) row of each.
+            right: (m,) whether each row or pair is a hit.
+            rows: (m,) row index of each.
             classes: (m,) class of each, 0 to K - 1.
             confidence: Nominal coverage, for the quantiles.
         """
         some = self.rows[rows] > 0
-        # The labels of a row are not independent: the row is their group.
+        # The labels of a row are not independent of each other, so that each row is a group of labels.
         groups = np.arange(len(self.p)) if self.groups is None and self.multilabel else self.groups
         units = None if groups is None else np.unique(groups[rows[some]], return_inverse=True)[1]
         return effective_shares(right[some], classes[some], self.rows[rows[some]], units, confidence)
 
     def _contributions(self) -> Any:
-        """Return the (units, 3 K) sparse matrix of what each row or group adds to the class counts."""
+        """Return the sparse (units, 3 K) matrix of the class counts of each row, or group."""
         from scipy.sparse import csr_matrix
 
         if self.multilabel:
@@ -222,16 +223,16 @@ class Sample:
 
     @cached_property
     def drawn_counts(self) -> ClassCounts:
-        """Class counts of the rows as they are, of the classes as `draws` numbers them."""
+        """Class counts of the rows, with the classes numbered as in `draws`."""
         return self.counts if self.multilabel else self.cells.class_counts
 
     def influence(self, of_hits: Floats, of_predicted: Floats, of_true: Floats) -> Floats:
-        """Return how much each unit moves a metric, from its derivatives by the class counts.
+        """Compute the influence of each row, or group, on a metric from its derivatives by the class counts.
 
         Args:
             of_hits: (K,) derivative by the hits of each class of `drawn_counts`, as shares of all rows.
-            of_predicted: (K,) by its predicted rows.
-            of_true: (K,) by its true rows.
+            of_predicted: (K,) derivative by the predicted rows of each class.
+            of_true: (K,) derivative by the true rows of each class.
 
         Returns:
             (units,) influences of the rows, or the groups; they sum to 0.

@@ -14,7 +14,7 @@ from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, listed
 from finetune_eval.data.readers import as_numbers, read
 from finetune_eval.evaluation._inputs import read_probabilities
-from finetune_eval.evaluation._result import Evaluation
+from finetune_eval.evaluation._result import Evaluation, saved_rows
 from finetune_eval.evaluation.evaluate import evaluate_predictions
 from finetune_eval.evaluation.thresholds import Threshold
 
@@ -102,8 +102,9 @@ def load_predictions(
         each
             other.
     """
-    path = Path(path)
-    table = read(path, _TEXT_COLUMNS, encoding=encoding, delimiter=delimiter, quoted=quoted)
+    path = _checks.path("path", path)
+    with saved_rows(path) as place:
+        table = read(place, _TEXT_COLUMNS, encoding=encoding, delimiter=delimiter, quoted=quoted)
     numbers = [c for c in table.frame if str(c).startswith(("p_", "y_")) or c in (*_SECOND, "weight")]
     frame = as_numbers(table.frame, [name for name in numbers if name not in _TEXT_COLUMNS])
     given = None if labels is None else _labels.class_names(labels)

@@ -1,4 +1,4 @@
-"""How each metric of a sample of rows is estimated: the functions that the table of metrics names."""
+"""Estimates of each metric, with an interval; `metrics.METRICS` names the function of each."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from finetune_eval.evaluation.losses import (
     ruled_out,
 )
 from finetune_eval.evaluation.means import loss_interval
-from finetune_eval.evaluation.proportions import wilson, wilson_f1_interval, wilson_limits
+from finetune_eval.evaluation.proportions import modified_wilson_limits
 from finetune_eval.evaluation.rankings import ranking_interval
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.sample import Sample, Sampling
 from finetune_eval.evaluation.shares import score_limits
-from finetune_eval.evaluation.tables import FEW_ROWS, Support, resampled_interval, support_of
-from finetune_eval.evaluation.units import degrees_of_freedom, effective_units
+from finetune_eval.evaluation.tables import Support, few_outcomes, resampled_interval, support_of
+from finetune_eval.evaluation.units import FEW_ROWS, degrees_of_freedom, effective_units
 
 Floats = NDArray[np.float64]
 Formula = Callable[[ClassCounts, str], Floats]
-# Classes up to which the influence of each row on a metric is worked out: it takes a table for each class.
+# With more classes than this, influences of rows on a metric are not computed: they take a table for each
+# class.
 _MOST_CLASSES = 100
 
 
 def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the mean log-loss."""
-    rows = row_loss(sample.y, sample.p)
-    return loss_interval(
-        rows,
+    made = loss_interval(
+        row_loss(sample.y, sample.p),
         confidence=sampling.confidence,
         high=-float(np.log(SMALLEST_PROBABILITY)),
         expected=expected_loss(sample.p, log_costs, multilabel=sample.multilabel),
@@ -47,11 +47,12 @@ def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
         weights=sample.weights,
         groups=sample.groups,
     )
+    return _few_wrong_groups(made, sample)
 
 
 def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
-    """Estimate the mean Brier score: of more than two classes the sum over them, at most 2."""
-    return loss_interval(
+    """Estimate the mean Brier score, which is a sum over the classes (at most 2) where there are over two."""
+    made = loss_interval(
         row_brier(sample.y, sample.p),
         confidence=sampling.confidence,
         high=1.0 if sample.multilabel or sample.classes == 2 else 2.0,
@@ -59,15 +60,24 @@ def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
         weights=sample.weights,
         groups=sample.groups,
     )
+    return _few_wrong_groups(made, sample)
+
+
+def _few_wrong_groups(made: Estimate, sample: Sample) -> Estimate:
+    """Add a warning to a loss where few groups hold the wrong rows: the worst groups may then be missing."""
+    few = "" if sample.groups is None else few_outcomes(*sample.outcomes(), sample.unit)
+    if not few or "unreliable" in made.method:
+        return made
+    return replace(made, method=f"{made.method} (unreliable: {few})")
 
 
 def roc_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
-    """Estimate the ROC-AUC: of the second of two classes, else the mean over the classes."""
+    """Estimate the ROC-AUC of the second of two classes, or the mean ROC-AUC of more classes."""
     return _ranking("roc_auc", sample, sampling)
 
 
 def pr_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
-    """Estimate the PR-AUC: of the second of two classes, else the mean over the classes."""
+    """Estimate the PR-AUC of the second of two classes, or the mean PR-AUC of more classes."""
     return _ranking("pr_auc", sample, sampling)
 
 
@@ -85,9 +95,9 @@ def _ranking(name: str, sample: Sample, sampling: Sampling) -> Estimate | None:
 
 
 def accuracy(sample: Sample, sampling: Sampling) -> Estimate:
-    """Estimate the share of rows that are right; multilabel: right in every label."""
+    """Estimate the share of right rows (multilabel: of rows that are right in every label)."""
     if sample.equal:
-        return wilson(int(sample.right.sum()), len(sample.right), confidence=sampling.confidence)
+        return _of_counts(int(sample.right.sum()), len(sample.right), sampling)
     return _share(sample, sample.right, np.arange(len(sample.right)), sampling)
 
 
@@ -110,7 +120,7 @@ def _averaged(name: str, sample: Sample, sampling: Sampling) -> Estimate:
     average = sample.average
     if average == "binary":
         return of_class(name, 1, sample, sampling)
-    # A mean of recalls weighted by the rows of the classes is the share of all of them that are hits.
+    # The mean of recalls, weighted by the rows of the classes, is the share of hits among all rows.
     if average == "micro" or (average == "weighted" and name == "recall"):
         return _of_pairs(name, sample, sampling) if sample.multilabel else accuracy(sample, sampling)
     if average == "macro" and name != "f1":
@@ -138,14 +148,14 @@ def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate precision, recall or F1 of one class.
 
     Args:
-        name: "precision", "recall" or "f1": shares of the rows predicted as it, true, or either; F1 grows
-            with the last one.
+        name: "precision" (the share of hits among the rows predicted as the class), "recall" (among the rows
+            of the class) or "f1" (which grows with the share of hits among the rows that are either).
         k: The class.
         sample: The rows.
         sampling: How intervals are made.
 
     Returns:
-        The estimate; 0 in [0, 1] where no row could tell.
+        The estimate; 0 with the limits 0 and 1 where there are no such rows.
     """
     hits, predicted, true = (float(part[k]) for part in sample.counts)
     trials = {"precision": predicted, "recall": true, "f1": predicted + true - hits}[name]
@@ -153,8 +163,7 @@ def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
         said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
         return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", sampling.confidence)
     if sample.equal:
-        interval = wilson_f1_interval if name == "f1" else wilson
-        return interval(int(hits), int(trials), confidence=sampling.confidence)
+        return _of_counts(hits, trials, sampling, jaccard=name == "f1")
     of_it, as_it = (
         side[:, k] > 0 if sample.multilabel else side == k for side in (sample.y, sample.predicted)
     )
@@ -179,15 +188,21 @@ def _share(
     *,
     jaccard: bool = False,
 ) -> Estimate:
-    """Estimate the share of hits among some rows, or pairs of a row and a label; or the F1 it stands for."""
+    """Estimate the share of hits among rows, or (row, label) pairs; with `jaccard` the F1 of this share."""
     shares = sample.shares(right, rows, np.zeros_like(rows), sampling.confidence)
     value, trials = float(shares.values[0]), float(shares.trials[0])
-    low, high = wilson_limits(value * trials, trials, quantile(sampling.confidence))
-    method = "Wilson"
+    made = _of_counts(value * trials, trials, sampling, jaccard=jaccard)
+    method = made.method + ("," if jaccard else "") + f" on {times(trials, 'effective row')}"
+    return replace(made, method=method)
+
+
+def _of_counts(hits: float, trials: float, sampling: Sampling, *, jaccard: bool = False) -> Estimate:
+    """Estimate the share of hits, which may be effective numbers, or with `jaccard` the F1 of this share."""
+    limits, method = modified_wilson_limits(hits, trials, quantile(sampling.confidence), sampling.confidence)
+    value, low, high = hits / trials, *limits
     if jaccard:
-        value, low, high = (2 * j / (1 + j) for j in (value, low, high))
-        method = "Wilson, through the Jaccard share,"
-    method += f" on {times(trials, 'effective row')}"
+        value, low, high = (2 * share / (1 + share) for share in (value, low, high))
+        method += ", through the Jaccard share"
     return Estimate(value, min(low, value), max(high, value), method, sampling.confidence)
 
 
@@ -200,8 +215,9 @@ def mean_over_classes(name: str, sample: Sample, sampling: Sampling) -> Estimate
         sampling: How intervals are made.
 
     Returns:
-        The mean with score limits. A class without a row to tell (in macro recall one that was predicted, in
-        macro precision one that was not) counts as 0, as scikit-learn has it, and could be anything.
+        The mean with score limits. The value of a class whose share is 0 / 0 (in macro recall a class that
+        was predicted and has no rows, in macro precision one that has rows and was never predicted) is 0,
+        as in scikit-learn; its limits are 0 and 1.
     """
     hits, predicted, true = sample.counts
     trials, side = (predicted, sample.predicted) if name == "precision" else (true, sample.y)
@@ -234,28 +250,28 @@ def _few_in_a_class(units: Floats, sample: Sample, name: str) -> str:
 
 
 def _absent(counted: NDArray[np.bool_]) -> str:
-    """Say over how many classes a mean is, where not all of them occur."""
+    """Return the number of classes in a mean as words for `.method`, where not all classes occur."""
     return "" if counted.all() else f", over {int(counted.sum()):,} of {len(counted):,} classes"
 
 
 def of_table(
     formula: Formula, sample: Sample, sampling: Sampling, *, low: float = 0.0, mean: bool = False
 ) -> Estimate:
-    """Estimate a metric of the class counts by bootstrap.
+    """Estimate a metric of the class counts by bootstrap, with a Dirichlet posterior where that fails.
 
     Args:
-        formula: Class counts (..., K) and an average to (...) values.
+        formula: Function of (..., K) class counts and an average that returns (...) values.
         sample: The rows.
         sampling: How intervals are made.
         low: The smallest value the metric can have; the largest is 1.
-        mean: Whether it is a mean over the classes, each counting the same.
+        mean: Whether it is an unweighted mean over the classes.
 
     Returns:
         The estimate.
     """
 
     def function(counts: ClassCounts) -> Floats:
-        # Sums of weights round: an MCC of -1.0000000000000002.
+        # Sums of weights are rounded, which can make an MCC of -1.0000000000000002.
         return np.clip(formula(counts, sample.average), low, 1.0)
 
     by_table = sample.equal and not sample.multilabel
@@ -294,7 +310,7 @@ def _support(function: Callable[[ClassCounts], Floats], sample: Sample) -> Suppo
 
 
 def _freedom(function: Callable[[ClassCounts], Floats], sample: Sample) -> float:
-    """Return the degrees of freedom of the metric's variance, from the kurtosis of the units' influences."""
+    """Compute the degrees of freedom of a metric's variance from the kurtosis of the units' influences."""
     counts = sample.drawn_counts
     if len(counts.true) > _MOST_CLASSES:
         return np.inf

@@ -1,4 +1,4 @@
-"""Intervals of the mean of several classes' shares, and of shares of rows with weights or in groups."""
+"""Intervals of a mean of shares over classes, and of shares of rows that have weights or come in groups."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Floats = NDArray[np.float64]
 
 
 def score_limits(hits: Floats, trials: Floats, z: float) -> tuple[float, float]:
-    """Find the means of K shares that a score test does not reject, the shares independent and binomial.
+    """Find the means of K independent binomial shares that a score test does not reject.
 
-    The standard error is that of the most likely shares with such a mean, and not of the shares seen: of a
-    single share these are Wilson's limits. A class that is far from its limit of 0 or 1 moves little.
+    The score test of a mean takes its standard error from the most likely shares that have this mean, and not
+    from the shares that were seen. Its limits of a single share are Wilson's.
 
-    With a multiplier m the most likely shares p solve hits - trials p = m p (1 - p); the test rejects their
-    mean where m times (sum of the shares seen - sum of these) exceeds z squared.
+    With a Lagrange multiplier m, the most likely shares p solve hits - trials p = m p (1 - p). The test
+    rejects their mean where m (sum of the shares seen - sum of p) exceeds z squared.
 
     Args:
         hits: (K,) hits of each class; may be effective numbers.
@@ -48,13 +48,13 @@ def _lower_mean(hits: Floats, trials: Floats, z: float) -> float:
     seen = hits / trials
     multiplier = z / math.sqrt(float(((seen * (1 - seen) + 0.5 / trials) / trials).sum()))
     shares = seen
-    # Newton's steps for the root of a convex function: from the first one on they come from its right.
+    # Newton's method on a convex function: from the first step on, all steps stay on the right of the root.
     for _ in range(200):
         total = trials + multiplier
         bent = np.sqrt(np.maximum(total * total - 4 * multiplier * hits, 0.0))
         shares = np.minimum(2 * hits / (total + bent), seen)
         away = float((seen - shares).sum())
-        if away <= 0:  # no share moves yet: all trials were hits
+        if away <= 0:  # all trials were hits, and no share has moved yet
             multiplier *= 2
             continue
         slope = away + multiplier * float((shares * (1 - shares) / np.maximum(bent, 1e-300)).sum())
@@ -66,11 +66,11 @@ def _lower_mean(hits: Floats, trials: Floats, z: float) -> float:
 
 
 class Shares(NamedTuple):
-    """Weighted shares of rows that are right, one for each class, and how many rows they are worth.
+    """Weighted share of right rows in each class, and the number of independent rows it is worth.
 
     Attributes:
         values: (K,) share of each class.
-        trials: (K,) independent rows that would show the mean of the shares as exactly.
+        trials: (K,) how many independent rows of each class would show the mean of the shares as exactly.
     """
 
     values: Floats
@@ -84,11 +84,12 @@ def effective_shares(
     groups: NDArray[np.int64] | None,
     confidence: float,
 ) -> Shares:
-    """Compute weighted shares, and the rows they are worth by the variance that the rows, or groups, show.
+    """Compute weighted shares, and how many independent rows would show the same variance.
 
-    The rows of all classes are multiplied by one design effect: the variance of the mean share, added up from
-    the influences of the units, divided by that of independent rows, and made larger as Student's quantile is
-    than the normal one, since few units show a variance badly.
+    The number of rows in each class is divided by a design effect, which is the same for all classes: the
+    variance of the mean share, from the influences of the units (rows, or groups), divided by the variance
+    that independent rows would have. It is larger where there are few units, by the squared ratio of
+    Student's to the normal quantile, since few units show a variance less well.
 
     Args:
         right: (n,) whether each row counts as a hit.
@@ -98,7 +99,7 @@ def effective_shares(
         confidence: Nominal coverage, for the quantiles.
 
     Returns:
-        The shares; where no unit differs, each class is worth its effective number of units.
+        The shares. Where the units show no variance, each class is worth its effective number of units.
 
     Reference:
         Korn and Graubard 1998, Survey Methodology 24:193-201.
@@ -117,5 +118,5 @@ def effective_shares(
     freedom = min(max(freedom, FEWEST_FREEDOM), units - 1)
     t, z = quantile(confidence, freedom), quantile(confidence)
     worth = rows * independent / variance * (z / t) ** 2
-    # A row of little weight that is the only one that is wrong shows less variance than there is.
+    # If the only wrong row has little weight, the rows show less variance than there is.
     return Shares(values, worth if groups is not None else np.minimum(worth, np.bincount(classes)))

@@ -1,4 +1,4 @@
-"""Intervals of functions of the confusion matrix: bootstrap, Dirichlet posterior and delta method."""
+"""Intervals of metrics of the confusion matrix: bootstrap, Dirichlet posterior and delta method."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from finetune_eval.evaluation.confusion import (
 from finetune_eval.evaluation.proportions import wilson_f1_interval, wilson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.resampling import bias_corrected
-from finetune_eval.evaluation.units import expanded_confidence
+from finetune_eval.evaluation.units import FEW_ROWS, expanded_confidence
 
 Floats = NDArray[np.float64]
 
@@ -37,10 +37,11 @@ Floats = NDArray[np.float64]
 def dirichlet(
     function: Callable[[Any], Floats], table: Floats, confidence: float, n_resamples: int, seed: int
 ) -> tuple[float, float]:
-    """Take the limits of a metric over a Dirichlet posterior of the cells, with one prior row in all.
+    """Compute limits of a metric from a Dirichlet posterior of the cells, with a prior worth one row in all.
 
     Args:
-        function: (B, ...) tables to (B,) values; of a (K, K) table: the class counts of B tables.
+        function: Function that returns (B,) values of (B, ...) tables, or of the class counts of B tables
+            where the table is (K, K).
         table: (...) counts, or effective counts.
         confidence: Nominal coverage in (0, 1).
         n_resamples: How many draws.
@@ -66,10 +67,10 @@ def tail_limits(values: Floats, confidence: float) -> tuple[float, float]:
 def delta_interval(
     function: Callable[[ClassCounts], Floats], table: Floats, confidence: float
 ) -> tuple[float, float]:
-    """Take the limits of a function of multinomial counts by the delta method, unclipped.
+    """Compute limits of a function of multinomial counts by the delta method, without clipping.
 
     Args:
-        function: (B, K) class counts to (B,) values.
+        function: Function that returns (B,) values of (B, K) class counts.
         table: (K, K) counts.
         confidence: Nominal coverage in (0, 1).
 
@@ -82,7 +83,7 @@ def delta_interval(
     steps = step * np.eye(len(at))
     slope = function(split_counts(at + steps)) - function(split_counts(at - steps))
     of_hits, of_predicted, of_true = np.split(slope / (2 * step), 3)
-    # A cell counts in its row and its column, and on the diagonal as a hit.
+    # A row in a cell adds to a true class and a predicted class, and on the diagonal to the hits.
     gradient = (of_true[:, None] + of_predicted + np.diag(of_hits)).ravel()
     flat = share.ravel()
     variance = max(float(flat @ gradient**2) - float(flat @ gradient) ** 2, 0.0) / n
@@ -90,22 +91,20 @@ def delta_interval(
     return value - half, value + half
 
 
-# Rows of a class below which the bootstrap covers too little (docs/statistics.md) and the interval is called
-# unreliable; and rows of a class that are right, since without a hit no resample has one: coverage .42-.73.
-FEW_ROWS = 5
-# Rows wrong (or right) in all below which the same holds: coverage .91 with 4 wrong of 200.
+# Where fewer rows than this are wrong (or right) in all, the bootstrap covers too little: .91 with 4 wrong
+# of 200.
 FEW_OUTCOMES = 10
 _EDGE = 1e-9
 
 
 class Support(NamedTuple):
-    """How many independent units (groups, or weighted rows by Kish's number) a table rests on.
+    """How many independent units (rows by Kish's effective number, or groups) a confusion matrix has.
 
     Attributes:
-        classes: (...) units with rows of each class that a mean counts.
-        hits: (...) units with rows that are right, of each class that has rows.
-        right: Units with rows that are right, as Kish's effective number of them.
-        wrong: Units with rows that are wrong, likewise.
+        classes: Units that have rows of a class, for each class that the metric averages.
+        hits: Units that have right rows of a class, for each class that has rows.
+        right: Units that have right rows, as Kish's effective number.
+        wrong: Units that have wrong rows, as Kish's effective number.
         freedom: Degrees of freedom of the metric's variance.
         unit: "row" or "group".
     """
@@ -119,8 +118,9 @@ class Support(NamedTuple):
 
     @property
     def reasons(self) -> list[str]:
-        """Why a bootstrap of these units covers too little; empty where it does not."""
-        out = [few_outcomes(self)] if few_outcomes(self) else []
+        """Reasons why a bootstrap of these units would cover too little; empty where there are none."""
+        few = few_outcomes(self.right, self.wrong, self.unit)
+        out = [few] if few else []
         fewest, hits = (float(part.min(initial=math.inf)) for part in (self.classes, self.hits))
         row = self.unit == "row"
         if fewest < FEW_ROWS - _EDGE:
@@ -141,12 +141,12 @@ def support_of(counts: ClassCounts) -> Support:
     )
 
 
-def few_outcomes(support: Support) -> str:
-    """Say how few units have a right, or a wrong, row; nothing where they are enough for a bootstrap."""
-    outcome, least = min((("wrong", support.wrong), ("right", support.right)), key=lambda pair: pair[1])
+def few_outcomes(right: float, wrong: float, unit: str) -> str:
+    """Return the reason "only 3 rows wrong", or right, where they are too few for a bootstrap; else ""."""
+    outcome, least = min((("wrong", wrong), ("right", right)), key=lambda pair: pair[1])
     if least >= FEW_OUTCOMES - _EDGE:
         return ""
-    if support.unit == "row":
+    if unit == "row":
         return f"only {times(least, 'row')} {outcome}"
     return f"{outcome} rows in only {times(least, 'group')}"
 
@@ -161,20 +161,20 @@ def resampled_interval(
     what: str = "confusion matrix",
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> Estimate:
-    """Make an interval of a metric from resamples: by bias-corrected bootstrap, and not where that fails.
+    """Make a bias-corrected bootstrap interval of a metric, widened where the bootstrap fails.
 
-    It fails where nothing (or everything) is wrong, since then the resamples do not vary; where fewer than
-    ten rows are wrong (or right); where a class has fewer than five rows, or fewer than five of them are
-    right. Then the interval is the wider of the bootstrap's and that of a Dirichlet posterior. Resamples
-    without an error reach the end of the scale though an error was seen: there the posterior's limit holds.
+    The bootstrap fails where nothing (or everything) is wrong, since the resamples then do not vary; where
+    fewer than ten rows are wrong (or right); and where a class has fewer than five rows, or fewer than five
+    right rows. The interval is then the wider of the bootstrap's and that of a Dirichlet posterior. Where
+    resamples reach the end of the scale although an error was seen, the limit is the posterior's.
 
     Args:
         value: The metric of the rows themselves.
         resampled: (B,) the metric of resampled rows.
-        posterior: Draws the metric from a Dirichlet posterior of the table; called where it is needed.
-        support: How many rows, or groups, the table rests on.
+        posterior: Function that draws the metric from a Dirichlet posterior; called only where needed.
+        support: How many independent rows, or groups, the metric rests on.
         confidence: Nominal coverage in (0, 1).
-        what: What was resampled, for the method.
+        what: Name of what was resampled, for `.method`.
         bounds: The smallest and the largest possible value.
 
     Returns:
@@ -183,7 +183,10 @@ def resampled_interval(
     low, high = bias_corrected(value, resampled, expanded_confidence(confidence, support.freedom + 1))
     reasons = support.reasons
     if high - low <= _EDGE:
-        reasons = ["resamples do not vary", *reasons[bool(few_outcomes(support)) :]]
+        reasons = [
+            "resamples do not vary",
+            *reasons[bool(few_outcomes(support.right, support.wrong, support.unit)) :],
+        ]
     ends = low <= bounds[0] + _EDGE < value - _EDGE, value + _EDGE < bounds[1] - _EDGE <= high
     if any(ends) and not reasons:
         reasons = ["resamples reach the end of the scale"]
@@ -207,16 +210,16 @@ def table_interval(
     bounds: tuple[float, float] = (0.0, 1.0),
     draws: ClassCounts | None = None,
 ) -> Estimate:
-    """Estimate a function of a confusion matrix of independent rows that count the same.
+    """Estimate a function of the confusion matrix of independent rows of equal weight.
 
     Args:
-        function: (B, K) class counts to (B,) values.
+        function: Function that returns (B,) values of (B, K) class counts.
         cells: The cells that are not empty.
         confidence: Nominal coverage in (0, 1).
         n_resamples: How many resamples.
         seed: Seed of the draws.
         bounds: The smallest and the largest possible value.
-        draws: Class counts of resamples that are there already.
+        draws: Class counts of resamples, where they have been drawn already.
 
     Returns:
         The value with its interval.

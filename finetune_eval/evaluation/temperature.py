@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.evaluation._inputs import class_probabilities
+from finetune_eval.evaluation._inputs import class_probabilities, read_probabilities
 from finetune_eval.evaluation._outputs import softmax
 from finetune_eval.evaluation.metrics import SMALLEST_PROBABILITY
 
@@ -81,7 +81,7 @@ def apply_temperature(probabilities: Any, temperature: float) -> NDArray[np.floa
         [[0.75, 0.25]]
     """
     temperature = _checks.number("temperature", temperature, above=0)
-    _, p = class_probabilities(None, probabilities)
+    p, _, _ = read_probabilities(probabilities, "classification")
     return softmax(_log(p) / temperature)
 
 

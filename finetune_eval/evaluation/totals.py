@@ -16,6 +16,8 @@ from finetune_eval.evaluation.outcomes import range_text
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.significance import mcnemar_p_values
 
+_MOST_ROWS = 10_000_000  # every possible overlap of the errors is tested, and there are up to half as many
+
 
 @dataclass(frozen=True)
 class TotalsComparison(Shown):
@@ -94,7 +96,7 @@ def compare_totals(
         >>> [round(totals.p_values[w], 3) for w in (0, 20)], totals.significant_from
         ([0.203, 0.002], 15)
     """
-    n = positive_int("n", n)
+    n = positive_int("n", n, maximum=_MOST_ROWS)
     right = (_right("right_a", right_a, n), _right("right_b", right_b, n))
     losses = tuple(
         None if value is None else number(name, value, at_least=0)

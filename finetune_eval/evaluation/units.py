@@ -1,4 +1,4 @@
-"""How much independent information there is: rows, groups of rows, and rows of unequal weight."""
+"""How many independent units rows amount to, where they come in groups or have unequal weights."""
 
 from __future__ import annotations
 
@@ -9,9 +9,13 @@ from numpy.typing import ArrayLike, NDArray
 
 Floats = NDArray[np.float64]
 
-# A variance that fewer units carry than this many degrees of freedom have is treated as if they had as many:
-# Student's quantile of one or two degrees of freedom is of no use to anyone (docs/statistics.md).
+# Student's quantiles at one or two degrees of freedom make intervals too wide to be of use, so that no
+# variance is taken to have fewer degrees of freedom than this (docs/statistics.md).
 FEWEST_FREEDOM = 3.0
+# Where a class has fewer rows than this, intervals that depend on each class cover too little
+# (docs/statistics.md), and `.method` says "unreliable". The bootstrap also needs as many right rows of each
+# class: a class without a hit has none in any resample, and the bootstrap covers .42-.73.
+FEW_ROWS = 5
 
 
 def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
@@ -33,7 +37,7 @@ def group_indices(groups: ArrayLike, n: int) -> NDArray[np.int64]:
 
 
 def sums_of_groups(values: Floats, groups: NDArray[np.int64] | None) -> Floats:
-    """Add up the rows of each group; the rows themselves where there are no groups."""
+    """Return (groups,) sums of the values in each group, or the values where there are no groups."""
     return values if groups is None else np.asarray(np.bincount(groups, weights=values), dtype=np.float64)
 
 
@@ -42,7 +46,7 @@ def independent_units(side: NDArray[np.bool_], weights: Floats, groups: NDArray[
 
     Args:
         side: (n,) which rows.
-        weights: (n,) row weights; rows of weight 0 are no rows.
+        weights: (n,) row weights; a row of weight 0 is not counted.
         groups: (n,) index of the group of each row, or None.
 
     Returns:
@@ -61,7 +65,7 @@ def units_of_classes(
 
     Args:
         classes: (n,) class of each row.
-        weights: (n,) row weights; rows of weight 0 are no rows.
+        weights: (n,) row weights; a row of weight 0 is not counted.
         groups: (n,) index of the group of each row, or None.
         many: How many classes K there are.
 
@@ -77,7 +81,7 @@ def units_of_classes(
 
 
 def effective_units(weights: Floats, groups: NDArray[np.int64] | None) -> float:
-    """Return how many units of equal weight these rows, or groups, are worth: Kish's effective number.
+    """Return Kish's effective number of rows, or groups: how many of equal weight show a mean as exactly.
 
     Args:
         weights: (n,) row weights; ones where rows count the same.
@@ -101,13 +105,13 @@ def _kish(weights: Floats) -> float:
 
 
 def expanded_confidence(confidence: float, units: float) -> float:
-    """Return the confidence at which a percentile bootstrap of few units is as wide as it ought to be.
+    """Return the confidence at which a percentile bootstrap of few units has the nominal coverage.
 
-    Bootstrap limits of n units are too narrow by sqrt((n - 1) / n), and by normal instead of Student's
-    quantiles: .95 of 30 units becomes .962, of 500 units .951.
+    Bootstrap limits of n units are too narrow by a factor of sqrt((n - 1) / n), and because they use normal
+    in place of Student's quantiles. A nominal .95 becomes .962 for 30 units, and .951 for 500.
 
     Args:
-        confidence: The nominal one, in (0, 1).
+        confidence: The nominal confidence, in (0, 1).
         units: How many rows or groups are drawn.
 
     Reference:
@@ -119,15 +123,15 @@ def expanded_confidence(confidence: float, units: float) -> float:
         return confidence
     freedom = max(units - 1, 1.0)
     t = float(stdtrit(freedom, 0.5 + confidence / 2))
-    # Of two units the limits are the ends of the draws; 1 itself is no confidence.
+    # For two units this would round to 1, which is not a confidence.
     return min(float(2 * ndtr(t * math.sqrt((freedom + 1) / freedom)) - 1), 1 - 1e-12)
 
 
 def degrees_of_freedom(units: Floats) -> float:
-    """Compute how many degrees of freedom the sum of squared influences has, from their kurtosis.
+    """Compute the degrees of freedom of a sum of squared influences, from the kurtosis of the influences.
 
-    Few units that carry most of the variance (the rows of a rare class) tell it less well than many equal
-    ones: a variance from n units of kurtosis k varies as one from 2 n / (k - 1) normal ones.
+    A variance is known less well where few units make up most of it, as the rows of a rare class do. The
+    variance of n units of kurtosis k varies like that of 2 n / (k - 1) normal units.
 
     Args:
         units: (n,) influences of the units; they sum to 0.

@@ -10,12 +10,14 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_eval import _files
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 
 # A model's weights do not compress, and its other members are small. A member may unpack to this much in any
 # case, and beyond that to this many times its packed size.
 _FREE_BYTES = 64 << 20
 _MOST_TIMES = 20
+_SEAL, _SEAL_FORMAT = "checksums.json", 1
 # What Keras writes; the vocabulary is among the assets.
 _MEMBERS = ("config.json", "metadata.json", "model.weights.h5")
 
@@ -85,8 +87,38 @@ def read_weights(files: CheckpointFiles, name: str, load: Callable[[str], Any]) 
         raise FileNotFoundError(f"`{files.argument}` {files.source!r} has no {name}.")
     try:
         load(str(found[0]))
-    except OSError as error:
-        raise files.error(name, f"cannot be read ({error}); it is damaged: copy it again.") from None
+    except Exception as error:  # of Keras and h5py: anything a damaged file leads to
+        raise files.error(name, f"cannot be read ({error}); it is damaged: copy it again.") from error
+
+
+def seal_preset(folder: Path) -> None:
+    """Write the checksums of a preset's files beside them, so that `check_seal` finds damage."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != _SEAL)
+    sums = {path.relative_to(folder).as_posix(): _files.sha256(path) for path in files}
+    _files.write_json(folder / _SEAL, {"sha256": sums}, format=_SEAL_FORMAT)
+
+
+def check_seal(files: CheckpointFiles) -> None:
+    """Refuse a preset of which a file is not as `seal_preset` saw it; one without a seal is let through.
+
+    Raises:
+        ValueError: The sentence names the file.
+    """
+    if files.folder is None or not (files.folder / _SEAL).is_file():
+        return
+    seal = _files.read_json(files.folder / _SEAL, newest_format=_SEAL_FORMAT, checked_from=_SEAL_FORMAT)
+    sums = seal.get("sha256")
+    if not isinstance(sums, dict):
+        raise files.error(_SEAL, "holds no checksums; remove it.")
+    for name, expected in sums.items():
+        path = files.folder / name
+        if not path.is_file() or _files.sha256(path) != expected:
+            files.beginning(name)  # an error that says more, where it is a pointer or a web page
+            raise files.error(
+                name,
+                f"is not the file that {_SEAL} was written with: it is damaged, or was changed. Copy the "
+                f"folder again, or remove {_SEAL} if it was changed on purpose.",
+            )
 
 
 def not_finite(model: Any) -> str | None:

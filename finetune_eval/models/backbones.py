@@ -62,7 +62,7 @@ def declared_activation(name: str) -> Callable[[Any], Any]:
     """
     if not isinstance(name, str) or name not in _ACTIVATIONS:
         raise ValueError(
-            f"The checkpoint declares the activation {name!r}, which is not one of "
+            f"config.json declares the activation {name!r}, which is not one of "
             f"{', '.join(map(repr, _ACTIVATIONS))}; loading it with another would change every number "
             "it computes."
         )

@@ -60,6 +60,11 @@ class Encoded:
             return np.ones(len(self), dtype=np.int64)
         return np.diff(self.offsets)
 
+    @property
+    def at_limit(self) -> int:
+        """How many rows fill the model's sequence length: those that were cut, and those that just fit."""
+        return 0 if self.offsets is None else int((self.lengths == self.limit).sum())
+
     def take(self, rows: np.ndarray, *, few_widths: bool = False) -> dict[str, np.ndarray]:
         """Return the given rows as one batch, zero-padded to the longest, or to the next of `widths`."""
         if self.offsets is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,10 +10,10 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _text
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
 from finetune_eval.models import frozen, pretrained
-from finetune_eval.models.archives import not_finite, read_archive, read_weights
+from finetune_eval.models.archives import check_seal, not_finite, read_archive, read_weights
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.classifier import Classifier
@@ -76,6 +75,10 @@ def build_model(
             backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
         )
     elif isinstance(backbone, keras.Model):
+        if preprocessor is not None and not isinstance(preprocessor, keras.layers.Layer):
+            raise TypeError(
+                f"`preprocessor` must be a KerasHub preprocessor; got {type(preprocessor).__name__}."
+            )
         backbone = _functional(backbone)
         _check_ending(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
@@ -220,13 +223,27 @@ def _load_checkpoint(run: Run) -> Classifier:
 
 def _load_preset(folder: Path) -> Classifier:
     files = CheckpointFiles(str(folder), "path")
-    model = keras.saving.deserialize_keras_object(files.json("task.json"))
+    check_seal(files)
+    config = files.json("task.json")
+    try:
+        model = keras.saving.deserialize_keras_object(config)
+    except Exception as error:  # whatever a damaged config leads Keras to
+        raise files.error(
+            "task.json", f"makes no model ({_reason(error)}); it is damaged: copy it again."
+        ) from error
     if not isinstance(model, Classifier):
         raise TypeError(
             f"{str(folder)!r} holds a {type(model).__name__}; `load_model` loads what `build_model` made."
         )
     if model.takes_text:
-        model.preprocessor.tokenizer.load_preset_assets(str(folder))
+        tokenizer = model.preprocessor.tokenizer
+        try:
+            tokenizer.load_preset_assets(str(folder))
+        except Exception as error:  # as above
+            raise files.error(
+                ", ".join(tokenizer.file_assets),
+                f"cannot be read ({_reason(error)}); it is damaged: copy it again.",
+            ) from error
     loaders = {"model.weights.h5": model.backbone.load_weights, "task.weights.h5": model.load_task_weights}
     for name, load in loaders.items():
         read_weights(files, name, load)
@@ -242,10 +259,9 @@ def _load_preset(folder: Path) -> Classifier:
 def _own_preset(source: str | Path, dropout: float | None) -> pretrained.Pretrained | None:
     """Return the fine-tuned backbone of a folder that `Classifier.save_to_preset` wrote; None for others."""
     folder = Path(source)
-    task = folder / "task.json"
-    if not task.is_file():
+    if not (folder / "task.json").is_file():
         return None
-    if json.loads(task.read_text(encoding="utf-8")).get("registered_name") != "finetune_eval>Classifier":
+    if CheckpointFiles(str(folder)).json("task.json").get("registered_name") != "finetune_eval>Classifier":
         return None
     model = _load_preset(folder)
     backbone = model.backbone
@@ -274,6 +290,10 @@ def _check_ending(backbone: keras.Model) -> None:
             "pass the part below it: `keras.Model(model.input, model.layers[-2].output)`.",
             stacklevel=3,
         )
+
+
+def _reason(error: Exception) -> str:
+    return _text.shorten(" ".join(str(error).split()), 200)
 
 
 def _functional(backbone: keras.Model) -> keras.Model:

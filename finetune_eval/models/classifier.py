@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from finetune_eval import _checks, _labels
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models.archives import not_finite
+from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
 from finetune_eval.models.network import Network
@@ -343,6 +344,11 @@ class Classifier(Network):
         if self.threshold is None:
             return _labels.ClassIndices(p.argmax(axis=1), self.labels)
         return _labels.ClassIndices(p[:, 1] >= float(self.threshold), self.labels)
+
+    def save_to_preset(self, preset_dir: Any, *args: Any, **kwargs: Any) -> None:
+        """Write a KerasHub preset, and the checksums of its files, by which `load_model` finds damage."""
+        super().save_to_preset(preset_dir, *args, **kwargs)
+        seal_preset(Path(preset_dir))
 
     def calibrate(self, x: Any, y: Any) -> float:
         """Fit the temperature on validation rows, and ship it with the model; a threshold is forgotten.

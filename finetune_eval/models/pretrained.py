@@ -15,7 +15,7 @@ from keras_hub.src.utils.preset_utils import get_preset_loader
 
 from finetune_eval import _checks
 from finetune_eval.models import declared
-from finetune_eval.models.archives import not_finite
+from finetune_eval.models.archives import check_seal, not_finite
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.families import FAMILIES, load_backbone
 from finetune_eval.models.sentence_transformers import (
@@ -81,6 +81,7 @@ def load_pretrained(
         if source.startswith("hf://"):
             _reach_hugging_face(source.removeprefix("hf://"))
         files = CheckpointFiles(source)
+        check_seal(files)
         config = files.json("config.json")
         if "registered_name" in config:
             found = _from_keras_hub(files, get_preset_loader(source), sequence_length, dropout)
@@ -265,9 +266,10 @@ def check_vocabulary(files: CheckpointFiles, preprocessor: Any, backbone: Any) -
     # Embeddings may be padded; but a list of words is a text file, and nothing else tells that it was cut.
     words = isinstance(tokenizer, keras_hub.tokenizers.WordPieceTokenizer)
     if tokens > rows or (words and tokens < rows):
-        raise ValueError(
-            f"The vocabulary of `{files.argument}` {files.source!r} has {tokens} tokens, but the backbone "
-            f"has embeddings of {rows}; a file was cut, or is of another model: copy it again."
+        raise files.error(
+            ", ".join(tokenizer.file_assets),
+            f"has {tokens} tokens, but the backbone has embeddings of {rows}; a file was cut, or is of "
+            "another model: copy it again.",
         )
 
 

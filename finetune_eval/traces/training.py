@@ -174,8 +174,10 @@ class TrainingTrace(Shown):
             FileNotFoundError: There is no such file.
             ValueError: A line is damaged or not an epoch, or `monitor` is not among the metrics.
         """
-        records = []
-        for number, line in enumerate(_files.read_lines(_checks.path("path", path)), start=1):
+        target, records = _checks.path("path", path), []
+        if not target.is_file():
+            raise FileNotFoundError(f"`path` must be a file of epochs; {str(target)!r} is none.")
+        for number, line in enumerate(_files.read_lines(target), start=1):
             try:
                 records.append(EpochRecord.of_record(line))
             except (ValueError, KeyError, TypeError, AttributeError) as error:

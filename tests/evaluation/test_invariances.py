@@ -100,10 +100,8 @@ def test_the_names_of_the_classes_do_not_matter(case):
 def test_copies_within_a_group_and_weights_in_another_unit_change_nothing(case):
     y, p, keywords = case
     found = evaluate_predictions(y, p, **keywords)
-    alike, expected = True, set()
+    alike = True
     if "groups" in keywords:
-        # What the probabilities expect of a loss takes rows, and so copies, as independent.
-        expected = {"loss", "brier"}
         # No accuracy is worth more rows than there are, and copies are rows: where the rows of a group are
         # less alike than chance makes them, limits that rest on that number know of the copies.
         right = ((p >= 0.5) == y).all(axis=1) if "task" in keywords else p.argmax(axis=1) == y
@@ -116,11 +114,7 @@ def test_copies_within_a_group_and_weights_in_another_unit_change_nothing(case):
     else:
         keywords = keywords | {"sample_weight": 3 * keywords["sample_weight"]}
         other = evaluate_predictions(y, p, **keywords)
-    assert_same(
-        found,
-        other,
-        limits=lambda name: name not in expected and (alike or "wider of" not in scores(found)[name].method),
-    )
+    assert_same(found, other, limits=lambda name: alike or "wider of" not in scores(found)[name].method)
 
 
 @settings(max_examples=40, deadline=None)

@@ -142,7 +142,7 @@ def test_rows_that_give_a_class_0_are_counted_and_may_be_more():
     y = np.zeros(100, int)
     ruled = ruled_out(y, p)
     assert (ruled.out.sum(), ruled.happened.sum(), ruled.cost) == (60, 0, pytest.approx(126 * math.log(2)))
-    assert ruled.hidden == pytest.approx(60 * 0.05 / 2)
+    assert ruled.hidden.sum() == pytest.approx(60 * 0.05 / 2)
     found = loss_of(row_loss(y, p), ruled=ruled)
     # Jeffreys: up to beta.ppf(.975, .5, 60.5) of the 60 rows may be of the class they rule out.
     up = scipy.stats.beta.ppf(0.975, 0.5, 60.5) * 0.6 * 126 * math.log(2)
@@ -172,6 +172,31 @@ def test_one_heavy_row_leaves_the_mean_in_its_interval(seed, heavy, grouped):
     assert (scaled.low, scaled.high) == pytest.approx((found.low, found.high))
     drawn = bootstrap(rows, sample_weight=weights, groups=groups, n_resamples=200)
     assert drawn.low <= drawn.value <= drawn.high
+
+
+@pytest.mark.parametrize(("costs", "function"), [(log_costs, row_loss), (brier_costs, row_brier)])
+@pytest.mark.parametrize("digits", [2, 6])
+def test_copies_in_groups_are_the_rows_themselves_for_what_is_expected(costs, function, digits):
+    # 99 % right: what the probabilities expect makes the interval, and of two digits the rounded zeros do.
+    random = np.random.default_rng(4)
+    p = random.beta(0.05, 0.05, 80).clip(1e-6, 1 - 1e-6).round(digits)
+    y, p = (random.random(80) < p).astype(int), np.column_stack([1 - p, p])
+
+    def found(rows, groups=None):
+        return loss_of(
+            function(y[rows], p[rows]),
+            high=87.3 if function is row_loss else 1.0,
+            expected=expected_loss(p[rows], costs),
+            ruled=ruled_out(y[rows], p[rows]) if function is row_loss else None,
+            groups=groups,
+        )
+
+    every = np.arange(80)
+    copied = found(np.repeat(every, 4), np.repeat(every, 4))
+    assert (copied.low, copied.high) == pytest.approx((found(every).low, found(every).high))
+    pairs = found(np.tile(every, 3), np.tile(every // 2, 3))
+    once = found(every, every // 2)
+    assert (pairs.low, pairs.high) == pytest.approx((once.low, once.high))
 
 
 def test_copies_in_groups_are_the_rows_themselves():

@@ -1,5 +1,6 @@
 """Intervals of shares against other libraries and published formulas, and what must hold for every input."""
 
+import numpy as np
 import pytest
 import scipy.stats
 from hypothesis import given, settings
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from finetune_eval.evaluation.proportions import (
     agresti_coull,
     clopper_pearson,
+    modified_wilson_limits,
     newcombe_difference,
     newcombe_paired_difference,
     paired_difference,
@@ -89,3 +91,32 @@ def test_agresti_coull_holds_wilson(count, confidence):
     k, n = count
     wide, narrow = (function(k, n, confidence=confidence) for function in (agresti_coull, wilson))
     assert wide.low <= narrow.low + 1e-12 and narrow.high <= wide.high + 1e-12
+
+
+def test_few_hits_or_errors_move_the_limit_next_to_0_or_1():
+    # Brown, Cai and DasGupta 2001, section 4.1.1: half the 5 % quantile of chi-squared with 2 x degrees of
+    # freedom, divided by n: .0513 for one hit, .3554 for two, .8177 for three.
+    for hits, mean in ((1, 0.051293), (2, 0.355362), (3, 0.817691)):
+        (low, high), method = modified_wilson_limits(hits, 200, 1.959964, 0.95)
+        assert (low, high) == pytest.approx((mean / 200, wilson(hits, 200).high), rel=1e-5)
+        assert "modified" in method
+        mirrored, _ = modified_wilson_limits(200 - hits, 200, 1.959964, 0.95)
+        assert mirrored == pytest.approx((1 - high, 1 - low))
+    for hits, n in ((0, 200), (4, 200), (100, 200), (196, 200), (3, 50), (200, 200)):
+        limits, method = modified_wilson_limits(hits, n, 1.959964, 0.95)
+        assert limits == pytest.approx((wilson(hits, n).low, wilson(hits, n).high), abs=1e-7)
+        assert method == "Wilson"
+
+
+@pytest.mark.parametrize("n", [60, 90, 300, 2000])
+def test_few_expected_errors_are_covered(n):
+    # Exact coverage, summed over the binomial distribution. Wilson's own is as low as .84.
+    hits = np.arange(n + 1)
+    low, high = np.array([modified_wilson_limits(k, n, 1.959964, 0.95)[0] for k in hits]).T
+    plain = np.array([(wilson(int(k), n).low, wilson(int(k), n).high) for k in hits]).T
+    shares = np.geomspace(0.01 / n, 0.5, 400)
+    chance = scipy.stats.binom.pmf(hits, n, shares[:, None])
+    covered = (chance * ((low <= shares[:, None]) & (shares[:, None] <= high))).sum(axis=1)
+    before = (chance * ((plain[0] <= shares[:, None]) & (shares[:, None] <= plain[1]))).sum(axis=1)
+    assert covered.min() > 0.925 and before.min() < 0.85
+    assert (covered >= before - 1e-12).all()

@@ -138,7 +138,7 @@ def test_rankings_of_several_classes_equal_scikit_learn(name):
         name
     ]
     for average in ("macro", "weighted", "micro"):
-        value, influence, _, classes = ranking_influence(name, y, p, average)
+        value, influence, _, classes, _ = ranking_influence(name, y, p, average)
         assert classes == 3
         assert value == pytest.approx(score(one_hot, p, average=average))
         assert influence.sum() == pytest.approx(0, abs=1e-12)
@@ -225,7 +225,7 @@ def test_average_precision_is_too_high_by_what_each_row_counts_itself():
     p = random.dirichlet(np.ones(4), 80) + 0.3 * np.eye(4)[y]
     found = ranking_interval("pr_auc", y, p, "macro", confidence=0.95)
     bias = np.mean([average_precision_bias(y == k, p[:, k]) for k in range(4)])
-    value, moves, _, _ = ranking_influence("pr_auc", y, p, "macro")
+    value, moves, *_ = ranking_influence("pr_auc", y, p, "macro")
     variance, freedom = clustered_variance(moves, None)
     half = scipy.stats.t.ppf(0.975, freedom) * math.sqrt(variance) / (value * (1 - value))
     limits = [math.log(v / (1 - v)) + side * half for v, side in ((value - bias, -1), (value, 1))]
@@ -254,3 +254,16 @@ def test_no_area_is_above_one_or_outside_its_interval_however_weights_round(seed
         assert 0 <= found.low <= found.value <= found.high <= 1 and found.high > found.low
         if seed % 2 == 0:
             assert found.value == 1.0
+
+
+def test_a_mean_over_classes_says_which_are_rare_or_missing():
+    random = np.random.default_rng(15)
+    y = np.repeat([0, 1, 2], [60, 30, 4])
+    p = random.dirichlet(np.ones(4), 94) + np.eye(4)[y]
+    for name in ("roc_auc", "pr_auc"):
+        found = ranking_interval(name, y, p[:, :3], "macro", confidence=0.95)
+        assert found.method.endswith(" (unreliable: a class has 4 rows)")
+        found = ranking_interval(name, y, p, "macro", confidence=0.95, groups=np.arange(94) // 2)
+        assert found.method.endswith(" (unreliable: a class is in 2 groups), over 3 of 4 classes")
+        found = ranking_interval(name, y[:90], p[:90, :2], "macro", confidence=0.95)
+        assert "unreliable" not in found.method and "classes" not in found.method

@@ -136,3 +136,15 @@ def test_rows_that_are_left_without_any_weight_have_no_scores():
         [0, 1, 0, 1], [0.1, 0.8, 0.3, 0.9], texts=texts, train=(texts[:2], [0, 1]), sample_weight=[1, 2, 0, 0]
     )
     assert found.leaks.rows and found.leaks.without == {}
+
+
+def test_a_loss_whose_wrong_rows_are_in_few_groups_is_called_unreliable():
+    # 40 groups of 5 rows; in five of them all rows are wrong, and no group makes up much of the loss.
+    random, groups = np.random.default_rng(6), np.repeat(np.arange(40), 5)
+    y, sure = np.tile([0, 1, 0, 1, 1], 40), random.uniform(0.51, 0.9, 40)[groups]
+    right = np.where(groups < 5, 1 - sure, sure)
+    p = np.where(np.arange(2) == y[:, None], right[:, None], 1 - right[:, None])
+    for name in ("loss", "brier"):
+        method = scored(y, p, groups=groups)[name].method
+        assert method.endswith("(unreliable: wrong rows in only 5 groups)"), method
+        assert "unreliable" not in scored(y, p)[name].method

@@ -137,6 +137,8 @@ UNKNOWN = (
          "`labels` must differ from each other; 'a' is there twice."),
         (lambda t: t.numeric_classifier("ab"), TypeError,
          "`labels` must be a list of class names; got the single text 'ab'."),
+        (lambda t: t.numeric_classifier({"a", "b"}), TypeError,
+         "`labels` must be in the order of the classes; a set has no order: pass a list."),
         (lambda t: t.numeric_classifier(dropout=1.0), ValueError,
          "`dropout` must be a finite number at least 0 and below 1; got 1.0."),
         (lambda t: t.numeric_classifier(freeze=1), ValueError,

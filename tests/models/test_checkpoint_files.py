@@ -281,6 +281,7 @@ def test_a_damaged_keras_hub_preset_is_refused_by_name(checkpoints, tmp_path):
     with pytest.raises(ValueError, match=r"^model.weights.h5 of `backbone` '.*preset' is a Git LFS pointer"):
         load(tmp_path / "preset")
     weights.write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "preset" / "checksums.json").unlink()  # as others write a preset
     with pytest.raises(ValueError, match=r"^model.weights.h5 of `backbone` '.*preset' cannot be read \("):
         load(tmp_path / "preset")
 
@@ -293,11 +294,12 @@ def test_a_preset_with_a_cut_vocabulary_is_refused(checkpoints, tmp_path, cut):
     preset = tmp_path / "preset"
     fe.build_model(folder).save_to_preset(str(preset))
     words = (preset / "assets" / "tokenizer" / "vocabulary.txt").read_text().splitlines()
+    (preset / "checksums.json").unlink()  # as others write a preset
     kept = words[: int(len(words) * cut)]
     (preset / "assets" / "tokenizer" / "vocabulary.txt").write_text("\n".join(kept))
     for read, argument in ((load, "backbone"), (fe.load_model, "path")):
         sentence = (
-            f"The vocabulary of `{argument}` {str(preset)!r} has {len(kept)} tokens, but the backbone has "
+            f"vocabulary.txt of `{argument}` {str(preset)!r} has {len(kept)} tokens, but the backbone has "
             f"embeddings of {len(words)}; a file was cut, or is of another model: copy it again."
         )
         with pytest.raises(ValueError, match=exactly(sentence)):
@@ -310,17 +312,33 @@ def test_a_damaged_preset_of_a_classifier_is_refused_by_name(checkpoints, tmp_pa
     folder, *_ = checkpoints.write(tmp_path / "x")
     preset = tmp_path / "preset"
     fe.build_model(folder).save_to_preset(str(preset))
-    for name, rule in (
-        ("task.json", "is not valid JSON "),
-        ("model.weights.h5", "cannot be read "),
-        ("task.weights.h5", "cannot be read "),
-    ):
-        whole = (preset / name).read_bytes()
-        (preset / name).write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(ValueError, match=f"^{name} of `path` '.*' {rule}"):
-            fe.load_model(preset)
-        (preset / name).write_bytes(whole)
-    fe.load_model(preset)
+    flipped = (preset / "model.weights.h5").read_bytes()
+    (preset / "model.weights.h5").write_bytes(flipped[:-9] + bytes([flipped[-9] ^ 1]) + flipped[-8:])
+    for read, argument in ((load, "backbone"), (fe.load_model, "path")):  # a bit of a weight
+        with pytest.raises(ValueError, match=f"^model.weights.h5 of `{argument}` '.*' is not the file that"):
+            read(preset)
+    (preset / "model.weights.h5").write_bytes(flipped)
+    for sealed in (True, False):
+        for path, rule in (
+            ("task.json", "is not UTF-8 text "),
+            ("model.weights.h5", "cannot be read "),
+            ("task.weights.h5", "cannot be read "),
+            ("assets/tokenizer/vocabulary.txt", "cannot be read "),
+        ):
+            whole = (preset / path).read_bytes()
+            (preset / path).write_bytes(
+                whole[: len(whole) // 2] if path.endswith("5") else whole[:20] + b"\xff"
+            )
+            rule = "is not the file that checksums.json was written with: " if sealed else rule
+            name = path if sealed else path.rsplit("/")[-1]
+            with pytest.raises(ValueError, match=f"^{name} of `path` '.*' {rule}"):
+                fe.load_model(preset)
+            (preset / path).write_bytes(whole)
+        fe.load_model(preset)
+        (preset / "checksums.json").unlink(missing_ok=True)
+    (preset / "checksums.json").write_text('{"sha256": []}')
+    with pytest.raises(ValueError, match="^checksums.json of `path` '.*' holds no checksums; remove it"):
+        fe.load_model(preset)
 
 
 def test_without_a_network_a_file_that_may_exist_is_not_taken_for_missing(checkpoints, tmp_path, monkeypatch):

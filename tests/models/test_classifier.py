@@ -523,6 +523,11 @@ def test_class_weights_of_a_pipeline(tiny):
     "x, error, sentence",
     [
         ([["a"] * 10], TypeError, "`x` must hold real numbers; got 'a' (dtype object)."),
+        ([["1"] * 10], TypeError, "`x` must hold real numbers; got '1' (dtype object)."),
+        (np.ones((1, 10)) * 1j, TypeError,
+         "`x` must hold real numbers; got np.complex128(1j) (dtype complex128)."),
+        (np.zeros((1, 10), dtype="datetime64[D]"), TypeError,
+         "`x` must hold real numbers; got np.datetime64('1970-01-01') (dtype datetime64[D])."),
         (np.zeros((3, 9)), ValueError, "`x` must have shape (rows, 10); got (3, 9)."),
         (np.zeros(10), ValueError, "`x` must have shape (rows, 10); got (10,)."),
         (np.where(np.arange(30) == 14, np.nan, 0).reshape(3, 10), ValueError,

@@ -221,7 +221,7 @@ def test_a_pooling_we_do_not_have_is_refused(tiny, tmp_path):
 def test_an_activation_we_do_not_have_is_refused(tiny, tmp_path):
     write_checkpoint(tmp_path / "bert", tiny.vocabulary, config={"hidden_act": "mish"})
     with pytest.raises(
-        ValueError, match=r"^The checkpoint declares the activation 'mish', which is not one of 'gelu', "
+        ValueError, match=r"^config.json declares the activation 'mish', which is not one of 'gelu', "
     ):
         fe.build_model(tmp_path / "bert")
 

@@ -1,3 +1,5 @@
+import errno
+import os
 import re
 import subprocess
 import sys
@@ -414,19 +416,17 @@ def test_same_input_gives_the_same_bytes(tmp_path, binary, training):
     assert pages[0] == pages[1]
 
 
-def test_file_is_replaced_whole_or_not_at_all(tmp_path, binary):
-    class Broken:
-        verdict, metric = "A is better.", "accuracy"
-
-        @property
-        def pairs(self):
-            raise RuntimeError("no")
+@pytest.mark.parametrize("stage", ["finetune_eval.reports.html._render", "finetune_eval._files._flush"])
+def test_file_is_replaced_whole_or_not_at_all(tmp_path, binary, monkeypatch, stage):
+    def fails(*arguments):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     path = tmp_path / "deep" / "report.html"
     assert report(binary, path) == path
     before = path.read_bytes()
-    with pytest.raises(RuntimeError):
-        report(binary, path, comparison=Broken())
+    monkeypatch.setattr(stage, fails)
+    with pytest.raises(OSError, match="No space left on device"):
+        report(binary, path)
     assert path.read_bytes() == before
     assert [file.name for file in path.parent.iterdir()] == ["report.html"]
 

@@ -1,0 +1,159 @@
+"""cross-evaluate and learning-curve: how good is the recipe, and what would more labels give?"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import math
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from finetune_eval.cli import options
+from finetune_eval.cli.loading import quiet_tensorflow
+from finetune_eval.reports import console
+
+if TYPE_CHECKING:
+    from finetune_eval.data.splits import Rows
+
+RunDir = Annotated[
+    Path | None,
+    typer.Option("--run-dir", help="Keep what each training gave here, and go on with what is kept."),
+]
+Group = Annotated[str | None, typer.Option("--group", help="A column whose rows stay on one side.")]
+Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: much faster.")]
+
+
+def cross_evaluate(
+    data: options.Data,
+    text: options.Text = "text",
+    label: options.Label = "label",
+    labels: options.Labels = None,
+    model: options.Model = "all_minilm_l6_v2",
+    folds: Annotated[
+        int, typer.Option("--folds", help="Parts; each is judged by a model of the others.")
+    ] = 5,
+    repeats: Annotated[int, typer.Option("--repeats", help="How often to deal the rows out anew.")] = 1,
+    epochs: options.Epochs = 3,
+    freeze: Freeze = False,
+    group: Group = None,
+    drop_missing: options.DropMissing = False,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    seed: options.Seed = 0,
+    run_dir: RunDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Judge every row of a file by a model that never saw it, and say how good the recipe is.
+
+    Example: finetune-eval cross-evaluate reviews.csv --text review --label sentiment --run-dir runs/cross
+    """
+    rows = _rows(data, text, label, labels, group, drop_missing, delimiter, encoding, seed)
+    with quiet_tensorflow():
+        from finetune_eval.models import build
+    from finetune_eval.studies.cross_evaluate import cross_evaluate as run
+
+    with contextlib.redirect_stdout(sys.stderr):
+        result = run(
+            _learner(build, model, rows, freeze), *rows, labels=rows.labels, folds=folds, repeats=repeats,
+            groups=_groups(rows, group), recipe={"epochs": epochs}, ids=rows.ids, run_dir=run_dir, seed=seed,
+        )  # fmt: skip
+    if as_json:
+        from finetune_eval import _files
+
+        scores = [dataclasses.asdict(fold) for fold in result.folds]
+        console.show_json(_files.to_json({"estimates": result.estimates, "folds": scores}))
+    else:
+        console.show(str(result))
+
+
+def learning_curve(
+    data: options.Data,
+    text: options.Text = "text",
+    label: options.Label = "label",
+    labels: options.Labels = None,
+    model: options.Model = "all_minilm_l6_v2",
+    repeats: Annotated[int, typer.Option("--repeats", help="How often to train each size.")] = 5,
+    goal: Annotated[
+        float | None, typer.Option("--goal", help="An accuracy to reach. [default: the next 0.05]")
+    ] = None,
+    epochs: options.Epochs = 3,
+    freeze: Freeze = False,
+    group: Group = None,
+    drop_missing: options.DropMissing = False,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    seed: options.Seed = 0,
+    run_dir: RunDir = None,
+    as_json: options.Json = False,
+) -> None:
+    """Train on an eighth, a quarter, half and all of the rows, and say what more labels would give.
+
+    Example: finetune-eval learning-curve reviews.csv --text review --label sentiment --freeze
+    """
+    rows = _rows(data, text, label, labels, group, drop_missing, delimiter, encoding, seed)
+    with quiet_tensorflow():
+        from finetune_eval.models import build
+    from finetune_eval.studies.learning_curve import learning_curve as run
+
+    with contextlib.redirect_stdout(sys.stderr):
+        curve = run(
+            _learner(build, model, rows, freeze), *rows, labels=rows.labels, repeats=repeats, goal=goal,
+            groups=_groups(rows, group), recipe={"epochs": epochs}, run_dir=run_dir, seed=seed,
+        )  # fmt: skip
+    if as_json:
+        needed = None if goal is None else [None if math.isinf(n) else n for n in curve.rows_for(goal)]
+        console.show_json(
+            {
+                "sentence": curve.sentence,
+                "points": [dataclasses.asdict(point) for point in curve.points],
+                "twice": dataclasses.asdict(curve.more(2 * curve.n)),
+                "rows_for_goal": needed,
+            }
+        )
+    else:
+        console.show(str(curve))
+
+
+def _rows(
+    data: str,
+    text: str,
+    label: str,
+    labels: str | None,
+    group: str | None,
+    drop_missing: bool,
+    delimiter: str | None,
+    encoding: str,
+    seed: int,
+) -> Rows:
+    """Return all rows of a source."""
+    from finetune_eval.data.sources import load_dataset
+
+    columns: dict[str, Any] = {}
+    if not data.startswith(("movie_reviews/", "tfds:")):
+        columns = {"text": text, "label": label, "labels": options.names(labels)}
+    dataset = load_dataset(
+        data, **columns, group=group, validation=0, test=0, drop_missing=drop_missing, delimiter=delimiter,
+        encoding=encoding, seed=seed,
+    )  # fmt: skip
+    for sentence in dataset.warnings:
+        console.warning(sentence)
+    return dataset.train
+
+
+def _learner(build: Any, model: str, rows: Rows, freeze: bool) -> Any:
+    """Return the backbone's name, or a function that builds a classifier whose head alone is trained."""
+    if not freeze:
+        return model
+    labels = rows.labels
+
+    def frozen(seed: int) -> Any:
+        return build.build_model(model, labels, freeze=True, seed=seed)
+
+    return frozen
+
+
+def _groups(rows: Rows, group: str | None) -> Any:
+    return None if group is None else rows.metadata[group].to_numpy()

@@ -1,0 +1,324 @@
+"""Cross-evaluation: who judges whom, what is said of it, and what a study that was cut short does."""
+
+import functools
+import json
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import PredefinedSplit, cross_val_predict, cross_val_score
+
+import finetune_eval as fe
+from finetune_eval.studies.learners import function_hash
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(120, 4))
+Y = (X[:, 0] + RANDOM.normal(size=120) > 0.3).astype(int)
+CALLS = []  # not in the closure of a function that fits: what is there is part of what it does
+QUIET = {"verbose": False, "n_resamples": 200}
+
+
+def fit(x, y, seed):
+    return LogisticRegression(random_state=seed).fit(x, y)
+
+
+@pytest.fixture(scope="module")
+def result():
+    return fe.cross_evaluate(fit, X, Y, **QUIET)
+
+
+def test_probabilities_and_scores_are_scikit_learns_on_the_same_folds(result):
+    folds = PredefinedSplit(result.fold_of_row[0])
+    expected = cross_val_predict(LogisticRegression(), X, Y, cv=folds, method="predict_proba")
+    assert np.allclose(result.probabilities[0], expected, rtol=0, atol=1e-12)
+    for name, theirs, sign in (("accuracy", "accuracy", 1), ("f1", "f1", 1), ("loss", "neg_log_loss", -1)):
+        scores = sign * cross_val_score(LogisticRegression(), X, Y, cv=folds, scoring=theirs)
+        assert [fold.scores[name] for fold in result.folds] == pytest.approx(scores.tolist(), abs=1e-9)
+
+
+def test_the_evaluation_is_that_of_the_out_of_fold_probabilities(result):
+    plain = fe.evaluate_predictions(Y, result.probabilities[0], n_resamples=200)
+    assert result.evaluation.estimates == plain.estimates
+    models = result["accuracy"].models
+    assert (models.low, models.high) == (plain["accuracy"].low, plain["accuracy"].high)
+    assert models.method == "Wilson; central limit theorem for cross-validation"
+    assert result["accuracy"].value == plain.accuracy
+    assert result.evaluation.calibration is not None
+    assert result.evaluation.identified  # by the contents of the rows
+
+
+def test_the_recipes_interval_by_hand(result):
+    scores = np.array([fold.scores["accuracy"] for fold in result.folds])
+    half = 2.776445 * np.sqrt((1 / 5 + 24 / 96) * scores.var(ddof=1))
+    low = min(result["accuracy"].value - half, result["accuracy"].models.low)
+    assert result["accuracy"].recipe.low == pytest.approx(low, abs=1e-6)
+
+
+def test_every_row_is_judged_by_a_model_that_never_saw_it():
+    seen = []
+
+    class Model:
+        def __init__(self, x):
+            self.known = {tuple(row) for row in x}
+
+        def predict_proba(self, x):
+            seen.append([tuple(row) in self.known for row in x])
+            return np.full((len(x), 2), 0.5)
+
+    fe.cross_evaluate(lambda x, y: Model(x), X, Y, repeats=2, baselines=False, **QUIET)
+    assert sum(map(len, seen)) == 240
+    assert not any(map(any, seen))
+
+
+def test_repeats_have_other_folds_and_the_value_is_their_mean():
+    result = fe.cross_evaluate(fit, X, Y, repeats=3, **QUIET)
+    assert result.probabilities.shape == (3, 120, 2)
+    assert not np.array_equal(*result.fold_of_row[:2])
+    each = [(p.argmax(axis=1) == Y).mean() for p in result.probabilities]
+    assert result["accuracy"].value == pytest.approx(np.mean(each))
+    assert [fold.seed for fold in result.folds] == list(range(15))
+    assert result["accuracy"].recipe.method.startswith("corrected resampled t over 15 folds")
+
+
+def test_workers_give_the_same_answers(result, tmp_path):
+    several = fe.cross_evaluate(fit, X, Y, workers=2, run_dir=tmp_path, **QUIET)
+    assert np.array_equal(several.probabilities, result.probabilities)
+    again = fe.cross_evaluate(fit, X, Y, run_dir=tmp_path, **QUIET)  # all that was written is read
+    assert [fold.seconds for fold in again.folds] == [fold.seconds for fold in several.folds]
+
+
+def test_baselines_are_fitted_in_the_same_folds():
+    texts = [
+        f"{'good' if y else 'bad'} film number {i} about {'a cat' if i % 7 else 'dogs'}"
+        for i, y in enumerate(Y)
+    ]
+    result = fe.cross_evaluate(lambda x, y: Constant(y), texts, Y, features=X, near_duplicates=False, **QUIET)
+    majority, words, features = result.evaluation.baselines
+    assert majority.estimates["accuracy"].value == (Y == np.bincount(Y).argmax()).mean()
+    assert words.estimates["accuracy"].value > 0.9  # the label is in the text
+    fold = result.fold_of_row[0]
+    from finetune_eval.evaluation.baselines import feature_probabilities
+
+    p = np.empty((120, 2))
+    for k in range(5):
+        train = fold != k
+        p[~train] = feature_probabilities(X[train], Y[train], X[~train], classes=2)
+    assert features.estimates["accuracy"].value == (p.argmax(axis=1) == Y).mean()
+
+
+class Constant:
+    def __init__(self, y):
+        self.share = y.mean()
+
+    def predict_proba(self, x):
+        return np.tile([1 - self.share, self.share], (len(x), 1))
+
+
+def test_a_wrong_label_is_found_in_rows_that_trained_other_models():
+    x = RANDOM.normal(size=(200, 2)) + np.repeat([[-3, 0], [3, 0]], 100, axis=0)
+    y = np.repeat([0, 1], 100)
+    y[[5, 150]] = 1 - y[[5, 150]]
+    result = fe.cross_evaluate(fit, x, y, **QUIET)
+    assert set(result.label_errors["id"][:2]) == {5, 150}
+
+
+def test_classes_that_a_fold_lacks():
+    y = np.array(["a"] * 60 + ["b"] * 59 + ["c"])
+    result = fe.cross_evaluate(fit, X, y, folds=3, **QUIET)
+    assert any("All rows of 'c' are in one fold" in sentence for sentence in result.evaluation.warnings)
+    fold = result.fold_of_row[0]
+    assert (result.probabilities[0, fold == fold[-1], 2] == 0).all()  # its model had never seen a "c"
+
+
+def test_two_recipes_are_compared_by_the_corrected_t(result):
+    other = fe.cross_evaluate(lambda x, y: Constant(y), X, Y, **QUIET)
+    found = fe.compare(result, other)
+    differences = [
+        a.scores["accuracy"] - b.scores["accuracy"] for a, b in zip(result.folds, other.folds, strict=True)
+    ]
+    error = np.sqrt((1 / 5 + 1 / 4) * np.var(differences, ddof=1))
+    value = result["accuracy"].value - other["accuracy"].value
+    assert found.difference.low == pytest.approx(value - 2.776445 * error, abs=1e-6)
+    assert found.difference.high == pytest.approx(min(1, value + 2.776445 * error), abs=1e-6)
+    assert found.outcome == "cannot tell yet"  # five folds of 24 rows differ much
+    assert fe.compare(result, result).outcome == "identical answers"
+
+
+def test_what_cannot_be_compared(result):
+    with pytest.raises(ValueError, match="A is a cross-evaluation and B is none. Compare two of a kind"):
+        fe.compare(result, result.evaluation)
+    other = fe.cross_evaluate(fit, X, Y, seed=1, **QUIET)
+    with pytest.raises(ValueError, match="A and B were cross-evaluated on different folds."):
+        fe.compare(result, other)
+    with pytest.raises(
+        ValueError, match="`average` must be that of the cross-evaluations, 'binary'; got 'macro'."
+    ):
+        fe.compare(result, result, metric="f1", average="macro")
+
+
+def test_text_and_files(result, tmp_path):
+    text = str(result)
+    assert "120 rows, 5 folds: each row was judged by a model that was trained on 96 others." in text
+    assert "these models       this recipe" in text
+    assert "expected to be\nslightly better" in text or "slightly better" in text
+    assert max(map(len, text.splitlines())) <= 80
+    result.save(tmp_path / "kept")
+    back = fe.CrossEvaluation.load(tmp_path / "kept")
+    assert back.evaluation == result.evaluation and back.folds == result.folds
+    assert back.estimates == result.estimates
+    assert np.array_equal(back.probabilities, result.probabilities)
+    assert fe.compare(back, result).outcome == "identical answers"
+
+
+# --- a study that goes on ---------------------------------------------------------------------------------
+
+
+def test_an_interrupted_study_goes_on_with_the_fold_it_was_in(tmp_path, result):
+    calls = CALLS
+    calls.clear()
+
+    def interrupted(x, y, seed):
+        CALLS.append(seed)
+        if CALLS == [0, 1, 2]:
+            raise KeyboardInterrupt
+        return LogisticRegression(random_state=seed).fit(x, y)
+
+    with pytest.raises(KeyboardInterrupt):
+        fe.cross_evaluate(interrupted, X, Y, run_dir=tmp_path / "run", **QUIET)
+    again = fe.cross_evaluate(interrupted, X, Y, run_dir=tmp_path / "run", **QUIET)
+    assert calls == [0, 1, 2, 2, 3, 4]
+    assert np.array_equal(again.probabilities, result.probabilities)
+
+
+def test_a_killed_study_goes_on(tmp_path):
+    code = f"""
+        import os, signal, sys
+        import numpy as np
+        import finetune_eval as fe
+        from sklearn.linear_model import LogisticRegression
+        random = np.random.default_rng(0)
+        x = random.normal(size=(60, 3))
+        def fit(x, y, seed):
+            print(seed, flush=True)
+            if seed == 3 and not os.path.exists({str(tmp_path / "killed")!r}):
+                open({str(tmp_path / "killed")!r}, "w").close()
+                os.kill(os.getpid(), signal.SIGKILL)
+            return LogisticRegression().fit(x, y)
+        fe.cross_evaluate(fit, x, x[:, 0] > 0, run_dir={str(tmp_path / "run")!r}, verbose=False,
+        n_resamples=100)
+    """
+    runs = [
+        subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+        for _ in range(2)
+    ]
+    assert runs[0].returncode == -signal.SIGKILL
+    assert runs[1].returncode == 0, runs[1].stderr
+    assert [run.stdout.split() for run in runs] == [["0", "1", "2", "3"], ["3", "4"]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"seed": 1}, "`seed` was 0 and is 1 now"),
+        ({"folds": 4}, "`folds` was 3 and is 4 now"),
+        ({"near_duplicates": False}, "`near_duplicates` was True and is False now"),
+        ({"x": X[::-1]}, "`rows` are others"),
+        ({"learner": functools.partial(fit, seed=3)}, "`learner` is another"),
+    ],
+)
+def test_other_settings_are_refused(tmp_path, change, said):
+    arguments = {"learner": fit, "x": X, "y": Y, "folds": 3, "run_dir": tmp_path / "run", "baselines": False}
+    fe.cross_evaluate(**arguments, **QUIET)
+    with pytest.raises(ValueError) as error:
+        fe.cross_evaluate(**{**arguments, **change}, **QUIET)
+    assert said in str(error.value)
+
+
+def test_a_damaged_fold_is_named(tmp_path):
+    fe.cross_evaluate(fit, X, Y, folds=3, run_dir=tmp_path, **QUIET)
+    path = tmp_path / "repeat-1-fold-2.json"
+    record = json.loads(path.read_text())
+    record["probabilities"]["float64"] = "AAAA" + record["probabilities"]["float64"][4:]
+    path.write_text(json.dumps(record))
+    with pytest.raises(ValueError, match=r"repeat-1-fold-2\.json.* is damaged or was changed"):
+        fe.cross_evaluate(fit, X, Y, folds=3, run_dir=tmp_path, **QUIET)
+
+
+def test_more_repeats_go_on_from_fewer(tmp_path):
+    first = fe.cross_evaluate(fit, X, Y, folds=3, run_dir=tmp_path, **QUIET)
+    more = fe.cross_evaluate(fit, X, Y, folds=3, repeats=2, run_dir=tmp_path, **QUIET)
+    assert np.array_equal(more.probabilities[0], first.probabilities[0])
+
+
+def test_a_folder_of_something_else_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="holds other files, and no cross-evaluation"):
+        fe.cross_evaluate(fit, X, Y, run_dir=tmp_path, **QUIET)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt"]
+
+
+def test_functions_are_told_apart_by_what_they_do():
+    def maker(c):
+        return lambda x, y: LogisticRegression(C=c).fit(x, y)
+
+    assert function_hash(maker(1.0)) == function_hash(maker(1.0))
+    assert function_hash(maker(1.0)) != function_hash(maker(2.0))
+    assert function_hash(functools.partial(fit, seed=1)) != function_hash(functools.partial(fit, seed=2))
+
+
+# --- what is refused --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"learner": 3}, TypeError, "`learner` must be the name of a backbone, a function of a seed that"),
+        ({"learner": LogisticRegression}, TypeError, "got type."),
+        ({"learner": lambda: 0}, TypeError, "this one has 0 arguments that must be given"),
+        ({"learner": lambda x, y: 3}, TypeError, "must return a model with a `predict`"),
+        ({"recipe": {"epochs": 2}}, ValueError, "`learner` is a function that fits by itself"),
+        ({"folds": 1}, ValueError, "`folds` must be at least 2; got 1."),
+        ({"folds": 121}, ValueError, "`folds` must be at most the 120 rows; got 121."),
+        ({"y": Y[:-1]}, ValueError, "`x` and `y` must have the same number of rows; got 120 and 119."),
+        (
+            {"features": X[:5]},
+            ValueError,
+            "`x` and `features` must have the same number of rows; got 120 and 5.",
+        ),
+        ({"confidence": 2}, ValueError, "`confidence` must be a finite number above 0 and below 1; got 2."),
+        (
+            {"keep_models": True, "run_dir": "nowhere"},
+            ValueError,
+            "`keep_models` with `run_dir` needs Keras models",
+        ),
+    ],
+)
+def test_refusals_before_anything_is_trained(change, kind, said):
+    arguments = {"learner": fit, "x": X, "y": Y, **change}
+    with pytest.raises(kind) as error:
+        fe.cross_evaluate(**arguments, **QUIET)
+    assert said in str(error.value)
+
+
+def test_probabilities_of_another_shape_are_refused():
+    class Wide:
+        def predict_proba(self, x):
+            return np.full((len(x), 3), 1 / 3)
+
+    with pytest.raises(ValueError, match=r"shape \(24, 3\); 24 rows of 2 classes need \(24, 2\)."):
+        fe.cross_evaluate(lambda x, y: Wide(), X, Y, **QUIET)
+
+
+def test_no_tensorflow_where_none_is_trained():
+    code = (
+        "import sys, numpy as np, finetune_eval as fe\n"
+        "from sklearn.linear_model import LogisticRegression\n"
+        "x = np.random.default_rng(0).normal(size=(40, 2))\n"
+        "fe.cross_evaluate(lambda x, y: LogisticRegression().fit(x, y), x, x[:, 0] > 0, n_resamples=100)\n"
+        "assert not {'tensorflow', 'keras'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
