@@ -13,6 +13,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.data.sources import load_dataset
     from finetune_eval.data.splits import split
+    from finetune_eval.evaluation.agreement import agreement
     from finetune_eval.evaluation.comparison import compare, compare_totals
     from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
     from finetune_eval.evaluation.saved import load_predictions
@@ -48,6 +49,7 @@ _HOME = {
     "load_predictions": "evaluation.saved",
     "compare": "evaluation.comparison",
     "compare_totals": "evaluation.comparison",
+    "agreement": "evaluation.agreement",
     "evaluate_seeds": "evaluation.seeds",
     "compare_seeds": "evaluation.seeds",
     "cross_evaluate": "studies.cross_evaluate",
@@ -66,6 +68,7 @@ __all__ = [
     "Evaluation",
     "LearningCurve",
     "TrainingTrace",
+    "agreement",
     "build_model",
     "compare",
     "compare_seeds",

@@ -93,7 +93,7 @@ def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
 def _in_order(name: str, labels: Mapping[Any, Any]) -> list[Any]:
     """Return the names of a dictionary {place: name} or {name: place} in the order of the places."""
     for places, names in ((labels.keys(), labels.values()), (labels.values(), labels.keys())):
-        at = {_number(place): each for place, each in zip(places, names, strict=True)}
+        at = {number_of(place): each for place, each in zip(places, names, strict=True)}
         if at and set(at) == set(range(len(labels))):
             return [at[place] for place in range(len(labels))]
     raise ValueError(
@@ -115,10 +115,10 @@ def _name(name: str, row: int, value: Any) -> str:
         raise ValueError(f"`{name}` has no class name at place {row} ({value!r}); every class needs one.")
     if isinstance(value, (list, tuple, dict, set, np.ndarray)):
         raise TypeError(f"`{name}` must be texts or numbers; place {row} is {value!r}.")
-    return _word(value)
+    return written(value)
 
 
-def _word(value: Any) -> str:
+def written(value: Any) -> str:
     """Return how a value that is no text is written as a name."""
     if isinstance(value, (bool, np.bool_)):
         return str(bool(value))
@@ -127,7 +127,7 @@ def _word(value: Any) -> str:
     return str(value)
 
 
-def _number(value: Any) -> float | int | bool | None:
+def number_of(value: Any) -> float | int | bool | None:
     """Return the number that a label or a name is or spells, or None."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
@@ -157,7 +157,7 @@ def numbers_are_places(labels: Sequence[str]) -> bool:
         >>> [numbers_are_places(labels) for labels in (["bad", "good"], ["0", "1"], ["1", "2"])]
         [True, True, False]
     """
-    return all(_number(each) in (None, place) for place, each in enumerate(labels))
+    return all(number_of(each) in (None, place) for place, each in enumerate(labels))
 
 
 def are_numbers(y: Any) -> bool:
@@ -167,7 +167,7 @@ def are_numbers(y: Any) -> bool:
         >>> are_numbers(["0", "1"]), are_numbers([True]), are_numbers(["0", "neg"])
         (True, True, False)
     """
-    return all(_number(value) is not None for value in set(np.asarray(y, dtype=object).ravel().tolist()))
+    return all(number_of(value) is not None for value in set(np.asarray(y, dtype=object).ravel().tolist()))
 
 
 def plain_number(word: str) -> str:
@@ -217,7 +217,7 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     names = tuple(labels)
     if y is None:
         raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
-    known = _known_names(y)
+    known = known_names(y)
     if known is not None and known != names:
         return _renamed(name, np.asarray(y, dtype=np.int64).reshape(-1), known, names)
     array = _rows.column(name, _columns_in_order(name, y, names))
@@ -270,7 +270,7 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         >>> find("y", [7, 10, 7])
         (array([0, 1, 0]), ('7', '10'))
     """
-    known = _known_names(y)
+    known = known_names(y)
     if known is not None:
         return np.array(y, dtype=np.int64).reshape(-1), known
     array = _rows.column(name, y)
@@ -289,7 +289,7 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
                 f"`{name}` must hold {what}; row {row} is {value!r}. Sort the values into named bins, or "
                 "read the column as text."
             )
-    words = [value if isinstance(value, str) else _word(value) for value in values]
+    words = [value if isinstance(value, str) else written(value) for value in values]
     words = [plain_number(word) if plain_number(word) in words else word for word in words]
     if len(set(words)) < 2:
         raise ValueError(
@@ -307,7 +307,7 @@ def _sort_key(words: Iterable[str]) -> Any:
     return str
 
 
-def _known_names(y: Any) -> tuple[str, ...] | None:
+def known_names(y: Any) -> tuple[str, ...] | None:
     """Return the names that the places in `y` are of, where `y` knows them and still holds places."""
     if (
         not isinstance(y, ClassIndices)
@@ -343,7 +343,7 @@ def _columns_in_order(name: str, y: Any, names: tuple[str, ...]) -> Any:
     columns = getattr(y, "columns", None)
     if columns is None or getattr(y, "ndim", 2) != 2 or len(columns) != len(names):
         return y
-    words = [column if isinstance(column, str) else _word(column) for column in columns]
+    words = [column if isinstance(column, str) else written(column) for column in columns]
     if words in (list(names), list(default_names(len(names)))):
         return y
     if set(words) != set(names):
@@ -409,8 +409,8 @@ def _places(name: str, values: list[Any], first: list[int], names: tuple[str, ..
     if all(are_texts):
         return _places_of_texts(name, values, first, names)
     if not any(are_texts):
-        return _places_of_numbers(name, values, first, names)
-    places = _named(values, names)
+        return places_of_numbers(name, values, first, names)
+    places = named(values, names)
     if None in places:
         at = places.index(None)
         raise ValueError(
@@ -422,35 +422,35 @@ def _places(name: str, values: list[Any], first: list[int], names: tuple[str, ..
 
 def _places_of_texts(name: str, words: list[str], first: list[int], names: tuple[str, ...]) -> list[int]:
     """Read texts as names; or as places, where they are numbers or truth values and no name is."""
-    numbers = [_number(word) for word in words]
-    if None not in numbers and not any(place is not None for place in _named(words, names)):
+    numbers = [number_of(word) for word in words]
+    if None not in numbers and not any(place is not None for place in named(words, names)):
         if numbers_are_places(names):
-            return _places_of_numbers(name, numbers, first, names)
-    places = _named(words, names)
+            return places_of_numbers(name, numbers, first, names)
+    places = named(words, names)
     if None in places:
         _refuse(name, first[places.index(None)], words[places.index(None)], names)
     return [place for place in places if place is not None]
 
 
-def _named(values: Iterable[Any], names: tuple[str, ...]) -> list[int | None]:
+def named(values: Iterable[Any], names: tuple[str, ...]) -> list[int | None]:
     """Return the class that each label names, or None: 1, 1.0 and "1.0" (if no class itself) name "1"."""
     index = {each: place for place, each in enumerate(names)}
     plain: dict[str, int | None] = {}
     for each, place in index.items():
         plain[_plain(each)] = None if _plain(each) in plain else place
-    words = [value if isinstance(value, str) else _word(value) for value in values]
+    words = [value if isinstance(value, str) else written(value) for value in values]
     return [index[word] if word in index else plain.get(_plain(word)) for word in words]
 
 
-def _places_of_numbers(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:
+def places_of_numbers(name: str, values: list[Any], first: list[int], names: tuple[str, ...]) -> list[int]:
     """Read numbers as places or as names: as what fits; where both do, they must agree."""
     classes = len(names)
     as_places = [int(value) if value in range(classes) else None for value in values]
-    numbers = [_number(each) for each in names]
+    numbers = [number_of(each) for each in names]
     if numbers_are_places(names):
         as_names: list[int | None] = as_places
     else:
-        as_names = _named(values, names)
+        as_names = named(values, names)
         if all(isinstance(value, bool) for value in values) and None not in as_names:
             as_places = as_names  # True is the class "True", wherever that stands
         elif None in as_names and None not in as_places:

@@ -106,7 +106,7 @@ def test_importing_the_package_and_every_light_stage_loads_no_tensorflow():
 # What the statistics of one model are made of; each module may use those before it.
 STATISTICS = (
     *("records", "_limits", "confusion", "losses", "units", "proportions", "resampling", "shares", "means"),
-    *("rankings", "cells", "tables", "sample", "scores", "metrics", "intervals"),
+    *("precision_bias", "rankings", "cells", "tables", "sample", "scores", "metrics", "intervals"),
 )
 
 

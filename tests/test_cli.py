@@ -177,6 +177,30 @@ def test_a_file_is_read_as_the_options_say(capsys, predictions, tmp_path):
     assert json.loads(strict)["estimates"]["recall"]["value"] == sum(right) / len(right)
 
 
+def test_answers_without_probabilities(capsys, tmp_path):
+    answers, tuned = tmp_path / "llm.csv", tmp_path / "tuned.csv"
+    rows = [("good", "good"), ("bad", "Bad"), ("bad", "bad"), ("good", "")] * 10
+    answers.write_text("label,predicted\n" + "".join(f"{y},{word}\n" for y, word in rows), encoding="utf-8")
+    lines = "".join(f"{y},{0.2 if y == 'good' else 0.8},{0.8 if y == 'good' else 0.2}\n" for y, _ in rows)
+    tuned.write_text("label,p_bad,p_good\n" + lines, encoding="utf-8")
+    code, out, err = run(capsys, "evaluate", str(answers), "--labels", "bad,good")
+    assert (code, err) == (0, "") and out.startswith("20 of 40 right: accuracy 0.500 ")
+    assert "no answer (10) and 'Bad' (10)" in " ".join(out.split())
+    code, out, err = run(capsys, "evaluate", str(answers), "--json")
+    assert json.loads(out)["no_label"]["counts"] == [10.0, 10.0]
+    code, out, err = run(capsys, "evaluate", str(answers), "--metrics", "npv, f2", "--json")
+    assert {"npv", "f2"} <= set(json.loads(out)["estimates"])
+    code, out, err = run(capsys, "evaluate", str(answers), "--metrics", "f3")
+    assert code == 1 and err.startswith("error: --metrics must be one of")
+    code, out, err = run(capsys, "compare", str(tuned), str(answers), "--metric", "mcc")
+    assert (code, err) == (0, "") and out.startswith("tuned is better than llm: MCC 1.000 against ")
+    page = tmp_path / "page.html"
+    assert run(capsys, "report", str(answers), "--output", str(page))[0] == 0
+    assert "Answers that are no label" in page.read_text(encoding="utf-8")
+    code, out, err = run(capsys, "evaluate", str(answers), "--threshold", "0.4")
+    assert code == 1 and "--threshold needs probabilities; leave it out, since there are answers only." in err
+
+
 def test_predictions_of_several_labels_a_row(capsys, tmp_path):
     path = tmp_path / "m.csv"
     path.write_text("y_a,y_b,p_a,p_b\n1,0,0.9,0.2\n1,1,0.8,0.3\n0,0,0.1,0.1\n0,1,0.2,0.7\n", encoding="utf-8")

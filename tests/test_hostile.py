@@ -101,6 +101,15 @@ WRITERS = {
     "DataTrace.load": lambda value, at: fe.DataTrace.load(value),
     "DataTrace.save": lambda value, at: fe.DataTrace().save(value),
     "compare_totals": lambda value, at: fe.compare_totals(*((value, 80, 100) if at else (70, 80, value))),
+    "predicted": lambda value, at: fe.evaluate_predictions(
+        [0, 1, 1, 0], predicted=value, **({"labels": ["a", "b"]} if at else {})
+    ),
+    "metrics": lambda value, at: fe.evaluate_predictions(
+        [0, 1, 1, 0], [0.1, 0.8, 0.3, 0.2], metrics=[value] if at else value
+    ),
+    "agreement": lambda value, at: (
+        fe.agreement(value) if at else fe.agreement([["a", "b"], ["a", "a"]], labels=value)
+    ),
     "evaluate_seeds": lambda value, at: fe.evaluate_seeds([RESULT, value] if at else value),
     "compare_seeds": lambda value, at: fe.compare_seeds([RESULT, OTHER], value),
 }

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="A run folder, or predictions or answers (.csv, .jsonl, .parquet) of any model."),
+    ],
     data: Annotated[
         str | None, typer.Option("--data", help="Score the run's model on these rows instead.")
     ] = None,
@@ -26,6 +29,9 @@ def evaluate(
     labels: options.Labels = None,
     threshold: Annotated[
         float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Further metrics, such as f2,specificity,npv.")
     ] = None,
     task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
     drop_missing: options.DropMissing = False,
@@ -50,6 +56,7 @@ def evaluate(
     Example: finetune-eval evaluate runs/demo
     """
     names = options.names(labels)
+    further = None if metrics is None else [name.strip() for name in metrics.split(",")]
     if data is None:
         if frozen or model is not None:
             raise typer.BadParameter(
@@ -63,7 +70,7 @@ def evaluate(
             )
         result = load_evaluation(
             path, labels=names, threshold=threshold, task=task, delimiter=delimiter, encoding=encoding,
-            quoted=quoted, lockbox=lockbox or None,
+            quoted=quoted, lockbox=lockbox or None, metrics=further,
         )  # fmt: skip
     else:
         if names is not None or task is not None:
@@ -73,7 +80,14 @@ def evaluate(
         columns = {"text": text, "label": label, "drop_missing": drop_missing, "merge_labels": merge_labels}
         columns |= {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
         result = _of_new_rows(
-            path, data, columns, threshold=threshold, frozen=frozen, source=model, lockbox=lockbox
+            path,
+            data,
+            columns,
+            threshold=threshold,
+            metrics=further,
+            frozen=frozen,
+            source=model,
+            lockbox=lockbox,
         )
     if as_json:
         console.show_json(result._record())
@@ -87,6 +101,7 @@ def _of_new_rows(
     columns: dict[str, Any],
     *,
     threshold: float | None,
+    metrics: list[str] | None,
     frozen: bool,
     source: str | None,
     lockbox: bool,
@@ -98,6 +113,8 @@ def _of_new_rows(
     model = load_model(path)
     rows = load_dataset(data, **columns, labels=model.labels, train=0, validation=0, test=1.0).test
     more: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
+    if metrics is not None:
+        more["metrics"] = metrics
     if Run(path).train.is_file():
         more["train"] = path
     if frozen:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted
-from finetune_eval.evaluation.metrics import resolve_average
+from finetune_eval.evaluation.metrics import METRICS, resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.runs import Run
 
@@ -39,6 +39,8 @@ class Asked:
     lockbox: bool | str | Path | None = None
     n_resamples: int = 2000
     seed: int = 0
+    predicted: Any = None
+    metrics: Any = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,7 @@ class Options:
     features: Any  # a pair of arrays, a function of rows, or None
     threshold: float | None
     weights: NDArray[np.float64] | None
+    metrics: tuple[str, ...] = ()
 
     def of(self, rows: NDArray[np.int64]) -> Options:
         """Return the options for some of the rows."""
@@ -110,6 +113,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
             "`lockbox` needs `texts` or `ids`: rows known by their labels alone cannot be told from others."
         )
     return Options(
+        metrics=_further_metrics(asked, labels),
         average=average,
         chosen=chosen,
         train=train,
@@ -127,6 +131,27 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         threshold=threshold,
         weights=weights,
     )
+
+
+def _further_metrics(asked: Asked, labels: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the names of the metrics that were asked for, each checked to be of such rows."""
+    if not isinstance(asked.metrics, (list, tuple)):
+        what = "text" if isinstance(asked.metrics, str) else type(asked.metrics).__name__
+        raise TypeError(f"`metrics` must be a list of names; got the {what} {asked.metrics!r}.")
+    names, multilabel = tuple(asked.metrics), asked.task == "multilabel"
+    for name in names:
+        _checks.one_of("metrics", name, tuple(METRICS))
+        metric = METRICS[name]
+        if not (metric.multilabel if multilabel else metric.single):
+            which = "one label each" if multilabel else "several labels each (task='multilabel')"
+            raise ValueError(f"`metrics` {name!r} is of rows with {which}.")
+        if metric.probabilities and asked.predicted is not None:
+            raise ValueError(f"`metrics` {name!r} needs probabilities, and `predicted` gives answers only.")
+        fewest, most = metric.classes
+        if labels is not None and not fewest <= len(labels) <= most:
+            needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
+            raise ValueError(f"`metrics` {name!r} needs {needs} classes; there are {len(labels)}.")
+    return names
 
 
 def _ids(values: Any, n: int) -> NDArray[Any]:

@@ -89,12 +89,12 @@ def difference_of(a: ScoredRows, b: ScoredRows, settings: Settings) -> Differenc
         return of_folds(a.folds, b.folds, settings.metric, len(a.correct))
     metric = METRICS[settings.metric]
     plain = a.weights is None and settings.groups is None
-    if settings.metric == "accuracy" and plain:
-        only_a, only_b = int((a.correct > b.correct).sum()), int((b.correct > a.correct).sum())
-        both, n = int((a.correct & b.correct).sum()), len(a.correct)
-        return of_shares(both, only_a, only_b, n - both - only_a - only_b)
     if settings.metric == "accuracy" or metric.source == "rows":
-        rows = a.of_rows(settings.metric) - b.of_rows(settings.metric)
+        of_a, of_b = a.of_rows(settings.metric), b.of_rows(settings.metric)
+        if plain and metric.unit == "share":  # each row is right or wrong
+            only_a, only_b, both = (int(rows.sum()) for rows in (of_a > of_b, of_b > of_a, of_a * of_b > 0))
+            return of_shares(both, only_a, only_b, len(of_a) - both - only_a - only_b)
+        rows = of_a - of_b
         if plain:
             return of_means(rows, metric.high, _surer(a, b))
         return of_weighted_means(rows, metric.high, a.weights, settings)
@@ -343,8 +343,9 @@ def _of_ranking_without_variance(value: float, smallest: float, settings: Settin
 
 def of_counts(a: ScoredRows, b: ScoredRows, settings: Settings) -> Difference:
     """Compare a metric of the confusion matrix: approximate randomisation, and a paired bootstrap."""
-    classes = len(a.labels)
-    score, bound = metric_of_counts(settings.metric, settings.average, classes)
+    no_label = a.unlabelled or b.unlabelled
+    classes = len(a.labels) + no_label
+    score, bound = metric_of_counts(settings.metric, settings.average, len(a.labels), no_label=no_label)
     coded = (a.codes("label"), a.codes("prediction"), b.codes("prediction"))
     paired: PairedCounts | PairedUnits = (
         PairedCounts.of_rows(*coded, classes)

@@ -342,9 +342,20 @@ def paired_bootstrap(
 
 
 def metric_of_counts(
-    metric: str, average: str, classes: int
+    metric: str, average: str, classes: int, *, no_label: bool = False
 ) -> tuple[Callable[[ClassCounts], Floats], float]:
+    """Return a metric as a function of class counts, and how large a difference in it can be.
+
+    Args:
+        metric: A metric of the confusion matrix.
+        average: Over the classes.
+        classes: How many classes K there are.
+        no_label: Whether the counts have one class more, the last, of answers that are no label.
+    """
     one_of("metric", metric, [name for name, entry in METRICS.items() if entry.source == "confusion"])
     resolved = resolve_average(average, classes)
     entry = METRICS[metric]
-    return (lambda counts: from_confusion(metric, counts, resolved)), entry.high - entry.low
+    return (
+        lambda counts: from_confusion(metric, counts, resolved, no_label=no_label),
+        entry.high - entry.low,
+    )

@@ -1,4 +1,4 @@
-"""The rows of several evaluations, checked to be the same rows in the same order."""
+"""The rows of several evaluations, checked to be the same rows, and put into the same order by their ids."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation.folds import FoldScores
-from finetune_eval.evaluation.metrics import row_brier
+from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.rankings import Ranking, ranking_influence
 
 if TYPE_CHECKING:
@@ -42,7 +42,7 @@ class ScoredRows:
         average: How the evaluation averages precision, recall and F1 over the classes.
         multilabel: Whether a row may have several labels.
         correct: (n,) 1 where the row is right, else 0.
-        loss: (n,) log-loss of each row.
+        has_probabilities: Whether the model gave probabilities, and not answers only.
         weights: (n,) weights of mean 1; None where all rows count the same.
         folds: The scores of the folds of a cross-evaluation; None of an evaluation.
     """
@@ -54,22 +54,65 @@ class ScoredRows:
         frame = evaluation.predictions
         self.name, self.labels, self.frame = name, tuple(evaluation.labels), frame
         self._ranking: list[Ranking | None] = []
-        self._codes: dict[str, NDArray[np.int64]] = {}
         self.average = evaluation.average
         self.multilabel = evaluation.task == "multilabel"
-        self.correct = (frame["label"].to_numpy() == frame["prediction"].to_numpy()).astype(np.int64)
-        self.loss: Floats = np.asarray(frame["loss"], dtype=np.float64)
-        self.weights = _of_mean_1(frame["weight"].to_numpy(np.float64)) if "weight" in frame else None
+        self.has_probabilities = "loss" in frame
         self._identified, self._hash = evaluation.identified, evaluation.rows_hash
+        self._read_rows()
+
+    def _read_rows(self) -> None:
+        frame = self.frame
+        self._codes: dict[str, NDArray[np.int64]] = {}
+        self.correct = (frame["label"].to_numpy() == frame["prediction"].to_numpy()).astype(np.int64)
+        self.weights = _of_mean_1(frame["weight"].to_numpy(np.float64)) if "weight" in frame else None
+
+    @property
+    def ids(self) -> NDArray[Any] | None:
+        """(n,) ids that somebody gave the rows, each another; None where they are only counted."""
+        ids = self.frame["id"].to_numpy()
+        given = self.has_names or (
+            self._identified and not self.has_texts and not self.multilabel and self.contents_hash is None
+        )
+        return ids if given and self.frame["id"].is_unique else None
+
+    def in_order_of(self, other: ScoredRows) -> None:
+        """Put the rows into the order of another's where both have the same ids in different orders.
+
+        Nothing changes where they have not: then the order says which row is which, and it is checked.
+        """
+        mine, theirs = self.ids, other.ids
+        if mine is None or theirs is None or len(mine) != len(theirs) or (mine == theirs).all():
+            return
+        place = {name: row for row, name in enumerate(mine.tolist())}
+        order = [place.get(name, -1) for name in theirs.tolist()]
+        if -1 not in order:
+            self.frame = self.frame.iloc[order].reset_index(drop=True)
+            self._read_rows()
 
     def codes(self, column: str) -> NDArray[np.int64]:
-        """Return (n,) class indices of a column of class names; computed once."""
+        """Return (n,) class indices of a column of class names, K for no label; computed once."""
         import pandas as pd
 
         if column not in self._codes:
-            found = pd.Categorical(self.frame[column], categories=self.labels).codes
-            self._codes[column] = np.array(found, dtype=np.int64)
+            codes = np.asarray(pd.Index(self.labels).get_indexer(self.frame[column]), dtype=np.int64)
+            self._codes[column] = np.where(codes < 0, len(self.labels), codes)
         return self._codes[column]
+
+    @cached_property
+    def unlabelled(self) -> bool:
+        """Whether some answer is no label."""
+        return not self.multilabel and bool((self.codes("prediction") == len(self.labels)).any())
+
+    @cached_property
+    def loss(self) -> Floats:
+        """(n,) log-loss of each row."""
+        return np.asarray(self.frame["loss"], dtype=np.float64)
+
+    def answers_as(self, other: ScoredRows) -> bool:
+        """Return whether both give every row the same probabilities; the same answer where one has none."""
+        if self.has_probabilities and other.has_probabilities:
+            return np.array_equal(self.loss, other.loss)
+        return bool((self.frame["prediction"].to_numpy() == other.frame["prediction"].to_numpy()).all())
 
     @cached_property
     def probabilities(self) -> Floats:
@@ -82,7 +125,9 @@ class ScoredRows:
             return np.asarray(self.correct, dtype=np.float64)
         if metric == "loss":
             return self.loss
-        return row_brier(self.codes("label"), self.probabilities)
+        function = METRICS[metric].function
+        assert function is not None
+        return function(self.codes("label"), self.probabilities)
 
     def ranking(self, settings: Settings) -> Ranking | None:
         """Return the AUC and the influence of each row; computed once."""
@@ -147,7 +192,10 @@ def _check_same_rows(first: ScoredRows, other: ScoredRows) -> None:
             row = int(differ[0])
             order = ""
             if column != "label" and sorted(map(str, a)) == sorted(map(str, b)):
-                order = " The rows are the same, their order is not: sort both alike."
+                order = (
+                    " The rows are the same, their order is not: sort both alike, or give every row of both "
+                    "an id of its own."
+                )
             raise ValueError(
                 f"{where} row {row} has {column} {str(a[row])!r} in {first.name} and {str(b[row])!r} in "
                 f"{other.name}.{order or ' ' + then}"
@@ -162,17 +210,18 @@ def _check_same_rows(first: ScoredRows, other: ScoredRows) -> None:
 
 
 def check_same_rows(evaluations: Sequence[Evaluation], names: Sequence[str]) -> list[ScoredRows]:
-    """Raise ValueError unless all evaluations are of the same rows in the same order.
+    """Raise ValueError unless all evaluations are of the same rows, in the same order or with the same ids.
 
     Args:
         evaluations: At least one.
         names: What to call each in the error.
 
     Returns:
-        The rows of each.
+        The rows of each, all in the order of the first.
     """
     rows = [ScoredRows(evaluation, name) for evaluation, name in zip(evaluations, names, strict=True)]
     for other in rows[1:]:
+        other.in_order_of(rows[0])
         _check_same_rows(rows[0], other)
         _check_same_folds(rows[0], other)
     return rows

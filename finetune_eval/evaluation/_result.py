@@ -20,6 +20,7 @@ from finetune_eval.evaluation.records import (
     Estimate,
     LeakScores,
     Looks,
+    NoLabel,
     Slice,
     SliceSearch,
 )
@@ -29,6 +30,11 @@ if TYPE_CHECKING:
 
 _RECORD, _ROWS = "evaluation.json", "predictions.parquet"
 _FORMAT = 2  # of evaluation.json; the first with checksums
+NEED_PROBABILITIES = ("loss", "brier", "roc_auc", "pr_auc")
+NO_PROBABILITIES = (
+    "The model gave answers and no probabilities, so the log-loss, the Brier score, the AUCs, calibration, "
+    "thresholds and possible label errors, which are made of probabilities, are absent."
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -46,13 +52,15 @@ class Evaluation(Shown):
         threshold_origin: What the threshold was chosen for and on how many rows, where that is known.
         estimates: Metric name to value and interval; also `evaluation["f1"]`.
         confusion_matrix: (K, K) rows true, columns predicted: counts, or sums of weights. Multilabel:
-            (K, 2, 2), one two-class matrix for each label.
+            (K, 2, 2), one two-class matrix for each label. Answers that are no label are in `no_label`.
         per_class: A `ClassScore` for each class.
         majority: The class that most rows have, and how many have it.
         predictions: A row for each row scored: id, label, prediction, p_<class>..., loss, and text_hash and
-            text where texts were given.
+            text where texts were given. Answers without probabilities: neither p_<class> nor loss, and
+            `prediction` is the answer itself where that is no label ("" where there is none).
         rows_hash: Hash of the rows and their labels; two evaluations of the same rows share it.
-        calibration: How far the probabilities can be taken at their word; None for multilabel rows.
+        calibration: How far the probabilities can be taken at their word; None for multilabel rows and for
+            answers without probabilities.
         baselines: Simple models on the same rows, each compared with this one.
         leaks: Possible leaks from the training rows, and the scores without them, where those were given.
         looks: How often these rows were looked at, where that is counted.
@@ -61,6 +69,7 @@ class Evaluation(Shown):
             metadata.
         identified: Whether the rows are known by texts, ids or contents, and not by their labels alone.
         warnings: What to know before believing the numbers, in sentences.
+        no_label: Answers that are no label, which count as wrong; None where there are none.
     """
 
     labels: tuple[str, ...]
@@ -84,11 +93,22 @@ class Evaluation(Shown):
     identified: bool
     predictions: pd.DataFrame = field(repr=False)
     slice_search: SliceSearch | None = None
+    no_label: NoLabel | None = None
+
+    @property
+    def has_probabilities(self) -> bool:
+        """Whether the model gave probabilities, and not answers only."""
+        return "loss" in self.predictions
+
+    @property
+    def total(self) -> float:
+        """How many answers the confusion matrix counts, by weight, those that are no label included."""
+        return float(with_no_label(self).sum())
 
     @property
     def loss(self) -> float:
-        """Mean log-loss of the rows, in nats."""
-        return self.estimates["loss"].value
+        """Mean log-loss of the rows, in nats; a KeyError where the model gave answers only."""
+        return self["loss"].value
 
     @property
     def accuracy(self) -> float:
@@ -117,12 +137,14 @@ class Evaluation(Shown):
 
     @property
     def worst_rows(self) -> pd.DataFrame:
-        """The twenty rows with the highest loss, worst first."""
+        """The twenty rows with the highest loss, worst first; of answers only the first twenty wrong ones."""
         return rows_of_highest_loss(self.predictions, 20)
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""
         if not isinstance(metric, str) or metric not in self.estimates:
+            if not self.has_probabilities and metric in NEED_PROBABILITIES:
+                raise KeyError(f"no metric {metric!r}. {NO_PROBABILITIES}")
             listed = ", ".join(repr(name) for name in self.estimates)
             raise KeyError(
                 f"no metric {metric!r}; there are {listed}.{_checks.nearest(metric, self.estimates)}"
@@ -142,7 +164,8 @@ class Evaluation(Shown):
         return _summary.text(self)
 
     def __repr__(self) -> str:
-        scores = ", ".join(f"{name} {self.estimates[name]}" for name in ("accuracy", "f1", "loss"))
+        names = ("accuracy", "f1", "loss")
+        scores = ", ".join(f"{name} {self.estimates[name]}" for name in names if name in self.estimates)
         kind = "labels" if self.task == "multilabel" else "classes"
         return f"<Evaluation of {counted(self.n, 'row')}, {len(self.labels):,} {kind}: {scores}>"
 
@@ -242,8 +265,19 @@ class Evaluation(Shown):
             ) from None
 
 
+def with_no_label(evaluation: Evaluation) -> NDArray[Any]:
+    """Return the confusion matrix, and where answers are no label their column as the last one."""
+    matrix = evaluation.confusion_matrix
+    if evaluation.no_label is None:
+        return matrix
+    return np.column_stack([matrix, np.asarray(evaluation.no_label.counts, dtype=matrix.dtype)])
+
+
 def rows_of_highest_loss(predictions: pd.DataFrame, n: int) -> pd.DataFrame:
-    """Return the `n` rows of `Evaluation.predictions` of the highest loss, worst first."""
+    """Return the `n` rows of `Evaluation.predictions` of the highest loss; without losses the wrong rows."""
+    if "loss" not in predictions:
+        wrong = (predictions["label"] != predictions["prediction"]).to_numpy()
+        return predictions[wrong].head(n).reset_index(drop=True)
     losses = predictions["loss"].to_numpy()
     n = min(n, len(losses))
     candidates = np.sort(np.argpartition(-losses, n - 1)[:n])

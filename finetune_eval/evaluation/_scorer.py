@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, quoted
 from finetune_eval.data.ledger import rows_hash, text_hash
+from finetune_eval.evaluation._answers import Answers, read_answers
 from finetune_eval.evaluation._inputs import names_of, read_probabilities
 from finetune_eval.evaluation._options import TASKS, Asked, Options, checked_options
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
@@ -17,7 +18,7 @@ from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation._trust import nearly_only_answer, repeats
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.metrics import METRICS, SMALLEST_PROBABILITY, confusion_matrix, row_loss
-from finetune_eval.evaluation.records import ClassScore, Estimate, Slice, SliceSearch
+from finetune_eval.evaluation.records import ClassScore, Estimate, NoLabel, Slice, SliceSearch
 from finetune_eval.evaluation.sample import Sample, Sampling
 from finetune_eval.evaluation.scores import of_class
 from finetune_eval.evaluation.slices import search_slices
@@ -31,15 +32,28 @@ SMALL_CLASS = 5
 
 
 class Scorer:
-    """Checked rows on their way to an `Evaluation`."""
+    """Checked rows on their way to an `Evaluation`.
+
+    Attributes:
+        y: (n,) true class indices, or (n, K) zeros and ones.
+        p: (n, K) probabilities; None where the model gave `answers` only.
+        labels: The K class names.
+        options: The checked keywords.
+        answers: The answers of a model that gave no probabilities; of multilabel rows (n, K) zeros and ones.
+    """
 
     def __init__(
-        self, y: NDArray[np.int64], p: NDArray[Any], labels: tuple[str, ...], options: Options
+        self,
+        y: NDArray[np.int64],
+        p: NDArray[Any] | None,
+        labels: tuple[str, ...],
+        options: Options,
+        answers: Answers | NDArray[np.int64] | None = None,
     ) -> None:
-        self.y, self.p, self.labels, self.options = y, p, labels, options
+        self.y, self.p, self.labels, self.options, self.answers = y, p, labels, options, answers
         self.multilabel = options.task == "multilabel"
         self.predicted = self._decide()
-        self.losses = row_loss(y, p)
+        self.losses = None if p is None else row_loss(y, p)
         same = y == self.predicted
         self.correct = same.all(axis=1) if self.multilabel else same
         self.sampling = Sampling(options.confidence, options.n_resamples, options.seed)
@@ -48,11 +62,15 @@ class Scorer:
             p,
             self.predicted,
             average=options.average,
+            classes=len(labels),
             weights=options.weights,
             groups=options.groups,
         )
 
     def _decide(self) -> NDArray[np.int64]:
+        if self.p is None:
+            assert self.answers is not None
+            return self.answers.places if isinstance(self.answers, Answers) else self.answers
         threshold = self.options.threshold
         if self.multilabel:
             return (self.p >= (0.5 if threshold is None else threshold)).astype(np.int64)
@@ -61,10 +79,15 @@ class Scorer:
         return np.asarray(self.p.argmax(axis=1))
 
     def _table(self) -> NDArray[Any]:
-        """Return the confusion matrix, or that of each label: counts, or sums of the weights as given."""
+        """Return the confusion matrix, or that of each label: counts, or sums of the weights as given.
+
+        Where answers are no label it is (K, K + 1), and these are its last column.
+        """
         weights = self.options.weights
         if not self.multilabel:
-            return confusion_matrix(self.y, self.predicted, len(self.labels), sample_weight=weights)
+            classes = len(self.labels)
+            answers = classes + self.sample.unlabelled
+            return confusion_matrix(self.y, self.predicted, answers, sample_weight=weights)[:classes]
         pairs = zip(self.y.T, self.predicted.T, strict=True)
         return np.stack([confusion_matrix(y, said, 2, sample_weight=weights) for y, said in pairs])
 
@@ -72,7 +95,8 @@ class Scorer:
         """Return every metric that the rows have with its interval; `main`: only those."""
         out = {}
         for name, metric in METRICS.items():
-            if (metric.main or not main) and (metric.multilabel or not self.multilabel):
+            wanted = name in self.options.metrics or not metric.asked
+            if wanted and (metric.main or not main) and (metric.multilabel or not self.multilabel):
                 estimate = metric.interval(self.sample, self.sampling)
                 if estimate is not None:
                     out[name] = estimate
@@ -95,14 +119,30 @@ class Scorer:
         )
 
     def _predicted_rows(self) -> NDArray[Any]:
-        weights = np.ones(len(self.p)) if self.options.weights is None else self.options.weights
+        weights = np.ones(len(self.y)) if self.options.weights is None else self.options.weights
         if self.multilabel:
             return np.asarray(weights @ self.predicted)
-        return np.bincount(self.predicted, weights, len(self.labels))
+        return np.bincount(self.predicted, weights, len(self.labels))[: len(self.labels)]
+
+    def _no_label(self, counts: NDArray[Any]) -> NoLabel | None:
+        """Return the answers that are no label; `counts` is their column of the confusion matrix."""
+        if not self.sample.unlabelled:
+            return None
+        assert isinstance(self.answers, Answers)
+        classes = len(self.labels)
+        return NoLabel(
+            counts=tuple(float(value) for value in counts),
+            examples=self.answers.examples(classes),
+            n=int((self.predicted == classes).sum()),
+        )
 
     def of(self, rows: NDArray[np.int64]) -> Scorer:
         """Return the scorer of some of the rows."""
-        return Scorer(self.y[rows], self.p[rows], self.labels, self.options.of(rows))
+        p = None if self.p is None else self.p[rows]
+        answers = self.answers
+        if answers is not None:
+            answers = answers.of(rows) if isinstance(answers, Answers) else answers[rows]
+        return Scorer(self.y[rows], p, self.labels, self.options.of(rows), answers)
 
     def evaluation(self, *, full: bool = True) -> Evaluation:
         """Put the evaluation together; where it is not `full`, the main metrics only, and no classes."""
@@ -116,11 +156,11 @@ class Scorer:
             task=self.options.task,
             average=self.options.average,
             confidence=self.options.confidence,
-            n=len(self.p),
+            n=len(self.y),
             threshold=self.options.threshold,
             threshold_origin=None if chosen is None else chosen.origin,
             estimates=self.estimates(main=not full),
-            confusion_matrix=table,
+            confusion_matrix=table if self.multilabel else table[:, : len(self.labels)],
             per_class=self._classes(support) if full else (),
             majority=(self.labels[most], float(support[most])),
             rows_hash=self._rows_hash(),
@@ -132,11 +172,12 @@ class Scorer:
             slices=(),
             identified=hashes is not None or self.options.ids is not None,
             predictions=self._predictions(hashes),
+            no_label=None if self.multilabel else self._no_label(table[:, -1]),
         )
 
     def calibration(self) -> Calibration | None:
-        """Hold the probabilities against what happened; None for multilabel rows."""
-        if self.multilabel:
+        """Hold the probabilities against what happened; None of multilabel rows and of answers only."""
+        if self.multilabel or self.p is None:
             return None
         return calibrate(
             self.y,
@@ -165,7 +206,7 @@ class Scorer:
 
     def _unlike(self) -> list[str]:
         """Say what takes grouped rows for independent ones."""
-        parts = [] if self.multilabel else ["calibration"]
+        parts = [] if self.multilabel or self.p is None else ["calibration"]
         if self._sliced():
             parts.append("weak parts of the rows")
         if self.options.groups is not None and parts:
@@ -181,7 +222,7 @@ class Scorer:
         return [text_hash(text) for text in self.options.texts]
 
     def _ids(self) -> Any:
-        return np.arange(len(self.p)) if self.options.ids is None else np.asarray(self.options.ids)
+        return np.arange(len(self.y)) if self.options.ids is None else np.asarray(self.options.ids)
 
     def _rows_hash(self) -> str:
         rows = self._ids() if self.options.texts is None else self.options.texts
@@ -189,6 +230,12 @@ class Scorer:
 
     def _warnings(self) -> list[str]:
         out = []
+        if isinstance(self.answers, Answers):
+            out += self.answers.notes(self.labels)
+        ordered = [name for name in self.options.metrics if METRICS[name].source == "order"]
+        if ordered and self.sample.unlabelled:
+            titles = " and ".join(METRICS[name].title for name in ordered)
+            out.append(f"{titles} cannot be computed: an answer that is no label has no place in the order.")
         if not self.multilabel:
             counts = np.bincount(self.y, minlength=len(self.labels))
             absent = [self.labels[k] for k in np.flatnonzero(counts == 0)]
@@ -204,39 +251,43 @@ class Scorer:
                     "of macro averages, are unreliable."
                 )
             out += nearly_only_answer(self.y, self.predicted, self.labels)
-            if self.options.threshold is None:
-                equal = (self.p == self.p.max(axis=1, keepdims=True)).sum(axis=1)
-                ties = int((equal > 1).sum())
-                if ties:
-                    out.append(
-                        f"{ties:,} of {counted(len(self.p), 'row')} {'has' if ties == 1 else 'have'} two "
-                        "equally probable classes; "
-                        "the first was taken."
-                    )
-        chosen = self.options.chosen
-        if chosen is not None and chosen.rows_hash == decided_rows_hash(self.y, self.p):
-            out.append(
-                "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
-                "validation rows."
-            )
-        capped = int(self._too_small().sum())
-        if capped:
-            gives, their = ("gives", "its") if capped == 1 else ("give", "their")
-            out.append(
-                f"{capped:,} of {counted(len(self.p), 'row')} {gives} {their} true class a probability "
-                "too small "
-                f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
-            )
+        if self.p is not None:
+            out += self._about_probabilities(self.p)
         if self.options.texts is not None:
             out += repeats(self.options.texts, self.y)
         return out + self._unlike()
 
-    def _too_small(self) -> NDArray[np.bool_]:
+    def _about_probabilities(self, p: NDArray[Any]) -> list[str]:
+        out = []
+        if not self.multilabel and self.options.threshold is None:
+            equal = (p == p.max(axis=1, keepdims=True)).sum(axis=1)
+            ties = int((equal > 1).sum())
+            if ties:
+                out.append(
+                    f"{ties:,} of {counted(len(p), 'row')} {'has' if ties == 1 else 'have'} two equally "
+                    "probable classes; the first was taken."
+                )
+        chosen = self.options.chosen
+        if chosen is not None and chosen.rows_hash == decided_rows_hash(self.y, p):
+            out.append(
+                "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
+                "validation rows."
+            )
+        capped = int(self._too_small(p).sum())
+        if capped:
+            gives, their = ("gives", "its") if capped == 1 else ("give", "their")
+            out.append(
+                f"{capped:,} of {counted(len(p), 'row')} {gives} {their} true class a probability too small "
+                f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
+            )
+        return out
+
+    def _too_small(self, p: NDArray[Any]) -> NDArray[np.bool_]:
         """Mark the rows whose loss is known from below only."""
         if self.multilabel:
-            right = np.where(self.y > 0, self.p, 1.0 - self.p).min(axis=1)
+            right = np.where(self.y > 0, p, 1.0 - p).min(axis=1)
         else:
-            right = self.p[np.arange(len(self.y)), self.y]
+            right = p[np.arange(len(self.y)), self.y]
         return np.asarray((right < SMALLEST_PROBABILITY) | (right == SIGMOID_RESOLUTION))
 
     def _predictions(self, hashes: list[str] | None) -> pd.DataFrame:
@@ -252,10 +303,17 @@ class Scorer:
                 words = [" + ".join(self.labels[k] for k in np.flatnonzero(row)) for row in values]
                 columns[name] = pd.array(words, dtype="str")
             else:
-                columns[name] = names.take(values)
-        for k, label in enumerate(self.labels):
-            columns[f"p_{label}"] = self.p[:, k]
-        columns["loss"] = self.losses
+                columns[name] = names.take(np.minimum(values, len(names) - 1))
+        if self.sample.unlabelled:
+            assert isinstance(self.answers, Answers)
+            words = columns["prediction"].to_numpy(dtype=object)
+            for row in np.flatnonzero(self.predicted == len(self.labels)).tolist():
+                words[row] = self.answers.words[row]
+            columns["prediction"] = pd.array(words, dtype="str")
+        if self.p is not None:
+            for k, label in enumerate(self.labels):
+                columns[f"p_{label}"] = self.p[:, k]
+            columns["loss"] = self.losses
         if self.options.weights is not None:
             columns["weight"] = self.options.weights
         if self.options.groups is not None:
@@ -271,9 +329,16 @@ def scorer_of(
 ) -> tuple[Scorer, tuple[str, ...]]:
     """Read and check rows, probabilities and keywords; return what scores them, and notes on rounding."""
     _checks.one_of("task", asked.task, TASKS)
+    if (probabilities is None) == (asked.predicted is None):
+        got = "neither" if probabilities is None else "both"
+        raise ValueError(
+            "Exactly one of `probabilities` (of each class) and `predicted` (answers only) is needed; got "
+            f"{got}."
+        )
     _rows.same_order(
         y_true=y_true,
         probabilities=probabilities,
+        predicted=asked.predicted,
         ids=asked.ids,
         texts=asked.texts,
         groups=asked.groups,
@@ -281,6 +346,8 @@ def scorer_of(
         sample_weight=asked.sample_weight,
     )
     given = None if asked.labels is None else _labels.class_names(asked.labels)
+    if probabilities is None:
+        return _scorer_of_answers(y_true, given, asked, contents), ()
     p, named, rounded = read_probabilities(probabilities, asked.task, given)
     names = names_of(given, named, y_true, p.shape[1])
     read = _labels.read_many if asked.task == "multilabel" else _labels.read
@@ -288,6 +355,35 @@ def scorer_of(
     _checks.not_empty("y_true", y)
     _checks.same_length("y_true", y, "probabilities", p)
     return Scorer(y, p, names, checked_options(len(p), names, asked, contents=contents)), rounded
+
+
+def _scorer_of_answers(y_true: Any, given: tuple[str, ...] | None, asked: Asked, contents: Any) -> Scorer:
+    """Read and check rows and the answers of a model without probabilities."""
+    if asked.threshold is not None:
+        raise ValueError("`threshold` needs probabilities; leave it out, since there are answers only.")
+    if asked.task == "multilabel":
+        names = given or _column_names(asked.predicted)
+        y = _labels.read_many("y_true", y_true, names)
+        answers: Answers | NDArray[np.int64] = _labels.read_many("predicted", asked.predicted, names)
+    else:
+        if given is None:
+            given = getattr(y_true, "labels", None) if isinstance(y_true, _labels.ClassIndices) else None
+        if given is None:
+            y, names = _labels.find("y_true", y_true)
+        else:
+            y, names = _labels.read("y_true", y_true, given), given
+        answers = read_answers("predicted", asked.predicted, names, y_true, found=given is None)
+    _checks.not_empty("y_true", y)
+    _checks.same_length("y_true", y, "predicted", answers)
+    options = checked_options(len(y), names, asked, contents=contents)
+    return Scorer(y, None, names, options, answers)
+
+
+def _column_names(predicted: Any) -> tuple[str, ...]:
+    """Return the labels of multilabel answers: the names of their columns, or "0", "1", ..."""
+    if hasattr(predicted, "columns"):
+        return _labels.class_names([str(name) for name in predicted.columns])
+    return _labels.default_names(np.shape(predicted)[1] if np.ndim(predicted) == 2 else 1)
 
 
 def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:

@@ -9,6 +9,7 @@ from rich.cells import cell_len
 
 from finetune_eval._text import counted, fill, pad, quoted, share, shorten, visible, width, wrap
 from finetune_eval.evaluation import thresholds
+from finetune_eval.evaluation._result import NO_PROBABILITIES, with_no_label
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
@@ -33,6 +34,7 @@ def text(result: Evaluation) -> str:
         _classes(result) if len(result.labels) > 2 or result.task == "multilabel" else "",
         _baselines(result),
         _detectable(result),
+        "" if result.has_probabilities else fill(NO_PROBABILITIES),
         _calibration(result),
         fill(thresholds.sentence(result)),
         _slices(result),
@@ -75,7 +77,7 @@ def _scope(result: Evaluation) -> str:
     lines = []
     if result.task == "classification":
         label, most = result.majority
-        total = float(result.confusion_matrix.sum())
+        total = result.total
         counts = [f"{_count(score.support)} {quoted(score.label)}" for score in result.per_class]
         if len(counts) <= 6:
             lines.append(f"Rows: {', '.join(counts)}.")
@@ -147,12 +149,13 @@ def _cut(word: str, most: int) -> str:
 
 
 def _confusion(result: Evaluation) -> str:
-    matrix, labels = result.confusion_matrix, [_cut(label, _LABEL_WIDTH) for label in result.labels]
+    labels = [_cut(label, _LABEL_WIDTH) for label in result.labels]
     if len(labels) > _MOST_COLUMNS:
         return _pairs(result)
-    cells = [[_count(value) for value in row] for row in matrix]
-    room = (width() - _LABEL_WIDTH - 2) // len(labels) - 2
-    heads = [_cut(label, max(room, 4)) for label in labels]
+    answers = [*labels, *(["(no label)"] if result.no_label else [])]
+    cells = [[_count(value) for value in row] for row in with_no_label(result)]
+    room = (width() - _LABEL_WIDTH - 2) // len(answers) - 2
+    heads = [_cut(label, max(room, 4)) for label in answers]
     widths = [max(cell_len(head), *(len(row[k]) for row in cells)) for k, head in enumerate(heads)]
     if _LABEL_WIDTH + sum(w + 2 for w in widths) > width():
         return _pairs(result)
@@ -168,14 +171,14 @@ def _confusion(result: Evaluation) -> str:
 
 def _pairs(result: Evaluation) -> str:
     """Return the largest errors, where the matrix is too wide to print."""
-    matrix = result.confusion_matrix
+    matrix = with_no_label(result)
+    answers = [*(quoted(label, 20) for label in result.labels), "no label"]
     true, predicted = np.nonzero(matrix)
     pairs = [(float(matrix[i, j]), int(i), int(j)) for i, j in zip(true, predicted, strict=True) if i != j]
     lines = [fill(f"Most frequent errors ({len(matrix)} classes; the whole matrix is in .confusion_matrix)")]
     for rows, i, j in sorted(pairs, key=lambda pair: (-pair[0], pair[1], pair[2]))[:10]:
         lines += wrap(
-            f"{'row is' if rows == 1 else 'rows are'} {quoted(result.labels[i], 20)}, predicted "
-            f"{quoted(result.labels[j], 20)}",
+            f"{'row is' if rows == 1 else 'rows are'} {answers[i]}, predicted {answers[j]}",
             indent=f"{_count(rows):>9} ",
         )
     return "\n".join(lines)
@@ -228,7 +231,7 @@ def _slices(result: Evaluation) -> str:
 
 def _label_errors(result: Evaluation) -> str:
     """Name the rows whose labels are most worth a second look."""
-    if result.task != "classification":
+    if result.task != "classification" or not result.has_probabilities:
         return ""
     found = possible_label_errors(result, n=3)
     if not len(found):

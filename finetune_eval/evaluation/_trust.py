@@ -23,6 +23,8 @@ def only_answer(evaluation: Evaluation) -> str:
     answer = answers.iloc[0]
     if len(answers) == 1 or (answers != answer).any() or (truth == answer).all():
         return ""
+    if evaluation.task == "classification" and not answer:
+        return "The model gives no row an answer"
     if evaluation.task == "classification":
         return f"The model answers {quoted(answer)} to every row"
     return (
@@ -36,7 +38,7 @@ def nearly_only_answer(
     y: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
 ) -> list[str]:
     """Say that the model answers nearly every row alike, though more rows are of another class."""
-    answers = np.bincount(predicted, minlength=len(labels))
+    answers = np.bincount(predicted, minlength=len(labels))[: len(labels)]
     most = int(answers.argmax())
     others, answered_otherwise = int((y != most).sum()), len(y) - int(answers[most])
     if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * len(y) or others <= 2 * answered_otherwise:

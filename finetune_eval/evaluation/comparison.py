@@ -97,7 +97,9 @@ def compare(
     Two cross-evaluations on the same folds compare recipes: by the corrected resampled t of their folds.
 
     Args:
-        *evaluations: At least two evaluations (or cross-evaluations) of the same rows in the same order.
+        *evaluations: At least two evaluations (or cross-evaluations) of the same rows: in the same order, or
+            in any order where both were given the same `ids`, each once. Answers without probabilities can be
+            compared by accuracy, F1, MCC and the other metrics of the confusion matrix.
         metric: The metric that decides, declared beforehand.
         alpha: Level of all tests together, in (0, 1).
         names: What to call the models; None: A, B, C...
@@ -145,7 +147,7 @@ def compare(
         seed,
         None if crossed else _independent_groups(groups, rows),
     )
-    _check_supported(rows[0], settings)
+    _check_supported(rows, settings)
     values = tuple(_value(row, settings) for row in rows)
     if matters is None:
         matters = smallest_that_matters(metric, values)
@@ -275,8 +277,23 @@ def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     return called
 
 
-def _check_supported(rows: ScoredRows, settings: Settings) -> None:
-    if settings.metric not in ("accuracy", "loss") and rows.multilabel:
+def _check_supported(rows: Sequence[ScoredRows], settings: Settings) -> None:
+    metric = METRICS[settings.metric]
+    if metric.source in ("order", "labels"):
+        raise ValueError(f"`metric` {settings.metric!r} has no paired test here; compare by another one.")
+    fewest, most = metric.classes
+    if not fewest <= len(rows[0].labels) <= most:
+        needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
+        raise ValueError(
+            f"`metric` {settings.metric!r} needs {needs} classes; there are {len(rows[0].labels)}."
+        )
+    answers_only = next((row.name for row in rows if not row.has_probabilities), None)
+    if answers_only is not None and metric.probabilities:
+        raise ValueError(
+            f"`metric` {settings.metric!r} needs probabilities, and {answers_only} gave answers only. "
+            "Compare by 'accuracy', 'f1', 'mcc' or another metric of the answers."
+        )
+    if settings.metric not in ("accuracy", "loss") and rows[0].multilabel:
         raise ValueError(
             f"`metric` of multilabel evaluations must be 'accuracy' (all labels right) or 'loss'; "
             f"got {settings.metric!r}."
@@ -293,5 +310,6 @@ def _value(rows: ScoredRows, settings: Settings) -> float:
         found = rows.ranking(settings)
         return math.nan if found is None else min(max(found.value, metric.low), metric.high)
     y = rows.codes("label")
-    table = confusion_matrix(y, rows.codes("prediction"), len(rows.labels), sample_weight=rows.weights)
-    return float(from_confusion(settings.metric, table, settings.average))
+    classes = len(rows.labels) + rows.unlabelled
+    table = confusion_matrix(y, rows.codes("prediction"), classes, sample_weight=rows.weights)
+    return float(from_confusion(settings.metric, table, settings.average, no_label=rows.unlabelled))

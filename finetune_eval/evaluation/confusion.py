@@ -117,6 +117,17 @@ def class_counts(confusion: ArrayLike | ClassCounts) -> ClassCounts:
     return ClassCounts(hits, table.sum(axis=-2), table.sum(axis=-1))
 
 
+def labels_only(counts: ClassCounts) -> ClassCounts:
+    """Return the counts without the rows predicted as the last class, which stands for "no label".
+
+    Means over the classes then leave it out: it has neither true nor predicted rows. True rows and hits of
+    the labels stay, so that an answer that is no label still counts against the recall of its class.
+    """
+    predicted = counts.predicted.copy()
+    predicted[..., -1] = 0
+    return counts._replace(predicted=predicted)
+
+
 # A matrix with so few entries is faster dense than sparse, and needs no import of scipy.sparse.
 _FEW_SUMS = 5_000
 
@@ -163,10 +174,10 @@ def _averaged(values: Floats, predicted: Floats, true: Floats, average: str) -> 
 
 
 def scores_from_counts(name: str, hits: Floats, predicted: Floats, true: Floats, average: str) -> Floats:
-    """Compute precision, recall or F1 from per-class counts.
+    """Compute precision, recall or F-beta from per-class counts.
 
     Args:
-        name: "precision", "recall" or "f1".
+        name: "precision", "recall", "f1", "f2" or "f0.5".
         hits: (..., K) rows of the class predicted as it.
         predicted: (..., K) rows predicted as the class.
         true: (..., K) rows of the class.
@@ -182,12 +193,17 @@ def scores_from_counts(name: str, hits: Floats, predicted: Floats, true: Floats,
 
 
 def class_scores(name: str, hits: Floats, predicted: Floats, true: Floats) -> Floats:
-    """Return the (..., K) precision, recall or F1 of each class; 0 where that is 0 / 0."""
+    """Return the (..., K) precision, recall or F-beta of each class; 0 where that is 0 / 0.
+
+    F-beta ("f1", "f2", "f0.5") is the weighted harmonic mean in which recall counts beta squared times as
+    much as precision (van Rijsbergen 1979).
+    """
     if name == "precision":
         return ratio(hits, predicted)
     if name == "recall":
         return ratio(hits, true)
-    return ratio(2 * hits, predicted + true)
+    square = float(name.removeprefix("f")) ** 2
+    return ratio((1 + square) * hits, predicted + square * true)
 
 
 def precision_recall_f1(confusion: ArrayLike, average: str = "auto") -> tuple[float, float, float]:
@@ -272,6 +288,34 @@ def averaged_score(name: str) -> Callable[[ClassCounts, str], Floats]:
         return scores_from_counts(name, *counts, average)
 
     return score
+
+
+def of_first_class(name: str) -> Callable[[ClassCounts, str], Floats]:
+    """Return the function that computes precision or recall of the first of two classes, the negative one."""
+
+    def score(counts: ClassCounts, average: str) -> Floats:
+        return class_scores(name, *counts)[..., 0]
+
+    return score
+
+
+def weighted_kappa(tables: Floats, distances: Floats) -> Floats:
+    """Compute the kappa of ordered classes: 1 - disagreement / disagreement by chance; 0 where that is 0 / 0.
+
+    Args:
+        tables: (..., K, K) confusion matrices.
+        distances: (K, K) distance of every two classes.
+
+    Returns:
+        (...) values, at most 1.
+
+    Reference:
+        Cohen 1968, Psychol. Bull. 70:213-220.
+    """
+    true, predicted = tables.sum(axis=-1), tables.sum(axis=-2)
+    chance = np.einsum("...i,ij,...j->...", true, distances, predicted)
+    seen = (tables * distances).sum(axis=(-2, -1)) * true.sum(axis=-1)
+    return ratio(chance - seen, chance)
 
 
 def mcc(counts: ClassCounts, average: str) -> Floats:

@@ -50,6 +50,8 @@ def loss_parts(rows: ScoredRows) -> LossParts:
 
 def disagreement_note(a: ScoredRows, b: ScoredRows, settings: Settings, alpha: float) -> list[str]:
     """Return a note where one model has the better accuracy and the other the better log-loss."""
+    if not (a.has_probabilities and b.has_probabilities):
+        return []
     accuracy = [float(np.average(rows.correct, weights=rows.weights)) for rows in (a, b)]
     loss = [float(np.average(rows.loss, weights=rows.weights)) for rows in (a, b)]
     if (accuracy[0] - accuracy[1]) * (loss[0] - loss[1]) <= 0:

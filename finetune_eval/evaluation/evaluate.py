@@ -53,6 +53,7 @@ def evaluate(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str | None = None,
@@ -84,6 +85,7 @@ def evaluate(
         metadata: As for `evaluate_predictions`.
         sample_weight: As for `evaluate_predictions`.
         average: As for `evaluate_predictions`.
+        metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`; None: the model's own.
         task: "classification" or "multilabel"; None: the model's own.
@@ -140,6 +142,7 @@ def evaluate(
         metadata=metadata,
         sample_weight=sample_weight,
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=getattr(model, "threshold", None) if threshold is None else threshold,
         task=task,
@@ -246,8 +249,9 @@ def _keras_input(x: Any) -> Any:
 
 def evaluate_predictions(
     y_true: Any,
-    probabilities: Any,
+    probabilities: Any = None,
     *,
+    predicted: Any = None,
     labels: Sequence[str] | None = None,
     ids: Any = None,
     texts: Any = None,
@@ -255,6 +259,7 @@ def evaluate_predictions(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str = "classification",
@@ -265,15 +270,23 @@ def evaluate_predictions(
     n_resamples: int = 2000,
     seed: int = 0,
 ) -> Evaluation:
-    """Score predicted probabilities against the truth, from any model of any framework.
+    """Score predicted probabilities, or answers without any, against the truth: from any model.
+
+    Exactly one of `probabilities` and `predicted` is given. Answers without probabilities, such as the words
+    of a language model, have no log-loss, Brier score, AUC, calibration, threshold or possible label errors.
+    An answer must match a label exactly once the white space around it is removed. Every other answer (a
+    sentence, another case, a missing value) counts as wrong and is kept in `no_label`.
 
     Args:
         y_true: (n,) class indices in [0, K) or class names, or (n, K) one-hot. Multilabel: (n, K) zeros and
             ones.
         probabilities: (n, K) in [0, 1], rows summing to 1; or (n,) or (n, 1) probabilities of the second of
             two classes. A DataFrame's column names are the labels. Multilabel: rows need not sum to 1.
+        predicted: (n,) the answers of a model that gives no probabilities: class names or class indices.
+            Multilabel: (n, K) zeros and ones.
         labels: The K class names, in the order of the columns; the default is "0", "1", .... Needed where
             `y_true` holds names. A DataFrame with the same names in another order is put into this one.
+            With `predicted` the default is the classes that occur in `y_true`.
         ids: (n,) names of the rows; the default is 0 to n - 1.
         texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
         groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
@@ -283,6 +296,9 @@ def evaluate_predictions(
             the sum of the weights).
         average: Of precision, recall and F1: "auto" (two classes: the second one; more: macro), "binary",
             "macro", "micro" or "weighted".
+        metrics: Further metrics: "f0.5", "f2"; of two classes "specificity" and "npv" (recall and precision
+            of the first class); "top_2_accuracy" (or 3, 5, 10); of classes that `labels` gives in their order
+            "linear_kappa" and "quadratic_kappa"; of multilabel rows "hamming" and "samples_f1".
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: Predict the second of two classes from this probability on, in (0, 1), or what
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
@@ -312,8 +328,13 @@ def evaluate_predictions(
         >>> result = evaluate_predictions([0, 1, 1, 0], [0.2, 0.9, 0.4, 0.3], labels=["ham", "spam"])
         >>> result.accuracy, round(result.loss, 4), result["recall"].value
         (0.75, 0.4004, 0.5)
+        >>> words = ["ham", "spam", "This looks like spam.", "ham"]
+        >>> result = evaluate_predictions([0, 1, 1, 0], predicted=words, labels=["ham", "spam"])
+        >>> result.accuracy, result.no_label.examples
+        (0.75, (('This looks like spam.', 1),))
     """
     asked = Asked(
+        predicted=predicted,
         labels=labels,
         ids=ids,
         texts=texts,
@@ -321,6 +342,7 @@ def evaluate_predictions(
         metadata=metadata,
         sample_weight=sample_weight,
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=threshold,
         task=task,

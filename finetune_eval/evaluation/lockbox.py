@@ -82,7 +82,7 @@ def look(evaluation: Evaluation, folder: str | Path | None = None) -> Looks:
         "model": model,
         "n": evaluation.n,
         "accuracy": accuracy,
-        "loss": evaluation.loss,
+        "loss": evaluation.loss if evaluation.has_probabilities else None,
         "wrong": _wrong_by_part(evaluation),
     }
     path = (home() if folder is None else Path(folder)) / _FILE
@@ -166,12 +166,15 @@ def _rows_key(evaluation: Evaluation) -> str:
 
 def _model_key(evaluation: Evaluation) -> str:
     frame = evaluation.predictions
-    columns = [f"p_{label}" for label in evaluation.labels]
     order = (
         np.argsort(frame["text_hash"].to_numpy(dtype=str), kind="stable")
         if "text_hash" in frame
         else slice(None)
     )
+    if not evaluation.has_probabilities:
+        answers = frame["prediction"].to_numpy(dtype=object)[order].tolist()
+        return hashlib.sha256(json.dumps(answers).encode()).hexdigest()[:16]
+    columns = [f"p_{label}" for label in evaluation.labels]
     p = np.round(frame[columns].to_numpy(dtype=np.float64)[order], _DIGITS) + 0.0
     return hashlib.sha256(np.ascontiguousarray(p).tobytes()).hexdigest()[:16]
 

@@ -39,6 +39,36 @@ def row_loss(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
     return np.asarray(-np.log(np.clip(right, SMALLEST_PROBABILITY, 1.0)) + 0.0)
 
 
+def top_k_hits(k: int) -> Callable[[ArrayLike, ArrayLike], Floats]:
+    """Return the function that marks the rows whose true class is among the `k` most probable ones.
+
+    Of equally probable classes the first is taken, as for the answer itself (`k` = 1).
+    """
+
+    def hits(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
+        y, p = np.asarray(y_true), np.asarray(probabilities)
+        own = p[np.arange(len(y)), y][:, None]
+        before = (p > own) | ((p == own) & (np.arange(p.shape[1]) < y[:, None]))
+        return np.asarray(before.sum(axis=1) < k, dtype=np.float64)
+
+    return hits
+
+
+def row_f1(y_true: ArrayLike, predicted: ArrayLike) -> Floats:
+    """Compute F1 of the labels of each row: 2 x right labels / (true labels + predicted labels).
+
+    Args:
+        y_true: (n, K) zeros and ones.
+        predicted: (n, K) zeros and ones.
+
+    Returns:
+        (n,) values in [0, 1]; 1 for a row that has no label and was given none.
+    """
+    y, said = np.asarray(y_true), np.asarray(predicted)
+    both, either = 2.0 * (y & said).sum(axis=1), (y.sum(axis=1) + said.sum(axis=1)).astype(np.float64)
+    return np.asarray(np.divide(both, either, out=np.ones(len(y)), where=either > 0))
+
+
 def row_brier(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
     """Compute the Brier score of each row.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -17,12 +18,13 @@ from finetune_eval.evaluation.confusion import (
     ClassCounts,
     class_counts,
     confusion_matrix,
+    labels_only,
     per_class_scores,
     precision_recall_f1,
     resolve_average,
     scores_from_counts,
 )
-from finetune_eval.evaluation.losses import SMALLEST_PROBABILITY, row_brier, row_loss
+from finetune_eval.evaluation.losses import SMALLEST_PROBABILITY, row_brier, row_loss, top_k_hits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.sample import Sample, Sampling
 
@@ -55,31 +57,45 @@ class Metric:
         meaning: What it is, in words.
         unit: "share" (of rows, in [0, 1]), "correlation" (in [-1, 1]), "nats" or "squared error".
         direction: "higher" or "lower" is better.
-        source: "confusion" (a function of the confusion matrix), "rows" (a mean over rows) or "ranking"
-            (a function of the order of the scores).
+        source: "confusion" (a function of the class counts), "rows" (a mean over rows), "ranking" (a
+            function of the order of the scores), "order" (a function of the confusion matrix of ordered
+            classes) or "labels" (a mean over rows of what their several labels are worth).
         low: The smallest possible value.
         high: The largest possible value (of the log-loss: that of a true class given probability 0).
         function: (class counts (..., K), average) -> (...) for "confusion"; (y_true, probabilities) ->
-            (n,) for "rows"; None for "ranking", which `rankings` computes with its variance.
+            (n,) for "rows"; None for the others: "ranking" is computed by `rankings` with its variance.
         interval: The estimate of a sample, with the interval that was chosen by simulated coverage
             (docs/statistics.md); None where the rows do not have the metric.
         averaged: Whether `average` says what it is of: one class, or which mean over the classes.
         multilabel: Whether rows with any number of labels have it.
+        single: Whether rows of one label each have it.
         main: Whether it is among the few that are computed wherever rows are scored.
+        asked: Whether it is computed only where somebody asked for it.
+        probabilities: Whether it needs probabilities.
+        classes: Fewest and most classes that it can be of.
     """
 
     title: str
     meaning: str
     unit: Literal["share", "correlation", "nats", "squared error"] = "share"
     direction: Literal["higher", "lower"] = "higher"
-    source: Literal["confusion", "rows", "ranking"]
+    source: Literal["confusion", "rows", "ranking", "order", "labels"]
     low: float = 0.0
     high: float = 1.0
     function: Callable[..., Floats] | None
     interval: Callable[[Sample, Sampling], Estimate | None]
     averaged: bool = False
     multilabel: bool = True
+    single: bool = True
     main: bool = False
+    asked: bool = False
+    probabilities: bool = False
+    classes: tuple[int, float] = (2, math.inf)
+
+    @property
+    def is_loss(self) -> bool:
+        """Whether differences of it are told in its own unit, and not in points."""
+        return self.unit in ("nats", "squared error")
 
 
 # In the order in which reports show them.
@@ -128,6 +144,7 @@ METRICS: dict[str, Metric] = {
         high=-float(np.log(SMALLEST_PROBABILITY)),
         function=row_loss,
         interval=scores.log_loss,
+        probabilities=True,
         main=True,
     ),
     "balanced_accuracy": Metric(
@@ -164,6 +181,7 @@ METRICS: dict[str, Metric] = {
         source="ranking",
         function=None,
         interval=scores.roc_auc,
+        probabilities=True,
     ),
     "pr_auc": Metric(
         title="PR-AUC",
@@ -171,6 +189,7 @@ METRICS: dict[str, Metric] = {
         source="ranking",
         function=None,
         interval=scores.pr_auc,
+        probabilities=True,
     ),
     "brier": Metric(
         title="Brier",
@@ -181,18 +200,117 @@ METRICS: dict[str, Metric] = {
         high=2.0,
         function=row_brier,
         interval=scores.brier_score,
+        probabilities=True,
+    ),
+    "f0.5": Metric(
+        title="F0.5",
+        meaning="weighted harmonic mean of precision and recall; precision counts four times as much",
+        source="confusion",
+        function=formulas.averaged_score("f0.5"),
+        interval=scores.f_beta("f0.5"),
+        averaged=True,
+        asked=True,
+    ),
+    "f2": Metric(
+        title="F2",
+        meaning="weighted harmonic mean of precision and recall; recall counts four times as much",
+        source="confusion",
+        function=formulas.averaged_score("f2"),
+        interval=scores.f_beta("f2"),
+        averaged=True,
+        asked=True,
+    ),
+    "specificity": Metric(
+        title="specificity",
+        meaning="share of the rows of the first of two classes that are predicted as it",
+        source="confusion",
+        function=formulas.of_first_class("recall"),
+        interval=scores.specificity,
+        multilabel=False,
+        asked=True,
+        classes=(2, 2),
+    ),
+    "npv": Metric(
+        title="NPV",
+        meaning="negative predictive value: share of rows predicted as the first of two classes that are it",
+        source="confusion",
+        function=formulas.of_first_class("precision"),
+        interval=scores.npv,
+        multilabel=False,
+        asked=True,
+        classes=(2, 2),
+    ),
+    **{
+        f"top_{k}_accuracy": Metric(
+            title=f"top-{k} accuracy",
+            meaning=f"share of rows whose class is among the {k} most probable ones",
+            source="rows",
+            function=top_k_hits(k),
+            interval=scores.top_k_accuracy(k),
+            multilabel=False,
+            asked=True,
+            probabilities=True,
+            classes=(k + 1, math.inf),
+        )
+        for k in (2, 3, 5, 10)
+    },
+    "linear_kappa": Metric(
+        title="linear kappa",
+        meaning="kappa of classes in order: an error counts by how many places it is off",
+        unit="correlation",
+        source="order",
+        low=-1.0,
+        function=None,
+        interval=scores.weighted_kappa(1),
+        multilabel=False,
+        asked=True,
+    ),
+    "quadratic_kappa": Metric(
+        title="quadratic kappa",
+        meaning="kappa of classes in order: an error counts by the square of how many places it is off",
+        unit="correlation",
+        source="order",
+        low=-1.0,
+        function=None,
+        interval=scores.weighted_kappa(2),
+        multilabel=False,
+        asked=True,
+    ),
+    "hamming": Metric(
+        title="Hamming loss",
+        meaning="share of all pairs of a row and a label that are wrong; lower is better",
+        direction="lower",
+        source="labels",
+        function=None,
+        interval=scores.hamming,
+        single=False,
+        asked=True,
+    ),
+    "samples_f1": Metric(
+        title="F1 of rows",
+        meaning="mean over the rows of the F1 of their labels; a row without labels that gets none counts 1",
+        source="labels",
+        function=None,
+        interval=scores.samples_f1,
+        single=False,
+        asked=True,
     ),
 }
 
 
-def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str = "auto") -> Floats:
+def from_confusion(
+    name: str, confusion: ArrayLike | ClassCounts, average: str = "auto", *, no_label: bool = False
+) -> Floats:
     """Compute a metric of the confusion matrix, vectorised over leading axes.
 
     Args:
-        name: "accuracy", "balanced_accuracy", "precision", "recall", "f1", "mcc" or "kappa".
+        name: "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f0.5", "f2", "mcc" or "kappa";
+            of two classes "specificity" or "npv".
         confusion: (..., K, K) counts, rows true, columns predicted; or their `class_counts`.
         average: "auto", "binary" (the second class), "macro", "micro" or "weighted"; used by precision,
             recall and F1.
+        no_label: Whether the last class stands for answers that are no label: nothing is truly of it, and
+            averages over the classes leave it out.
 
     Returns:
         (...) float64; 0 where the metric is 0 / 0 (one class only in MCC and kappa).
@@ -211,5 +329,9 @@ def from_confusion(name: str, confusion: ArrayLike | ClassCounts, average: str =
     counts = class_counts(confusion)
     metric = METRICS[name]
     assert metric.function is not None
-    values = metric.function(counts, resolve_average(average, counts.true.shape[-1]))
+    classes = counts.true.shape[-1] - no_label
+    if not metric.classes[0] <= classes <= metric.classes[1]:
+        raise ValueError(f"`name` {name!r} is of two classes; `confusion` has {classes}.")
+    average = resolve_average(average, counts.true.shape[-1] - no_label)
+    values = metric.function(labels_only(counts) if no_label and metric.averaged else counts, average)
     return np.clip(values, metric.low, metric.high)  # sums of weights round: an MCC of -1.0000000000000002

@@ -27,7 +27,7 @@ MATTERS_OF_LOSS = 0.05
 
 def smallest_that_matters(metric: str, values: Sequence[float]) -> float:
     """Return the difference that is taken to matter where the user does not say which one does."""
-    return MATTERS_OF_LOSS * min(values) if METRICS[metric].source == "rows" else MATTERS
+    return MATTERS_OF_LOSS * min(values) if METRICS[metric].is_loss else MATTERS
 
 
 def outcome_of(metric: str, difference: Estimate, matters: float) -> str:
@@ -191,7 +191,7 @@ def power_sentence(metric: str, pair: Pair, n: int, level: float | None) -> str:
 
 def in_points(metric: str) -> bool:
     """Return whether differences of a metric are told in points, hundredths of its unit."""
-    return METRICS[metric].source != "rows"
+    return not METRICS[metric].is_loss
 
 
 def amount_text(metric: str, value: float) -> str:

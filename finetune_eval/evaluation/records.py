@@ -81,6 +81,22 @@ class ClassScore:
 
 
 @dataclass(frozen=True)
+class NoLabel:
+    """Answers that are no label, where a model answers with words. They count as wrong.
+
+    Attributes:
+        counts: Rows of each true class (their weight, where rows are weighted) with such an answer: the
+            column that stands beside the confusion matrix.
+        examples: The commonest of these answers, "" for a missing one, each with its number of rows.
+        n: How many rows have such an answer.
+    """
+
+    counts: tuple[float, ...]
+    examples: tuple[tuple[str, int], ...]
+    n: int
+
+
+@dataclass(frozen=True)
 class Slice:
     """Rows that have something in common.
 

@@ -15,8 +15,15 @@ from finetune_eval.evaluation.cells import (
     dirichlet_counts,
     dirichlet_tables,
     draw_cells,
+    resample_confusion,
 )
-from finetune_eval.evaluation.confusion import ClassCounts, class_counts, confusion_matrix, split_counts
+from finetune_eval.evaluation.confusion import (
+    ClassCounts,
+    class_counts,
+    confusion_matrix,
+    labels_only,
+    split_counts,
+)
 from finetune_eval.evaluation.resampling import resample_sums
 from finetune_eval.evaluation.shares import Shares, effective_shares
 from finetune_eval.evaluation.units import effective_units, units_of_classes
@@ -50,9 +57,11 @@ class Sample:
 
     Attributes:
         y: (n,) true class indices, or (n, K) zeros and ones.
-        p: (n, K) probabilities.
-        predicted: Predicted classes or labels, in the shape of `y`.
+        p: (n, K) probabilities; None where the model gave answers only.
+        predicted: Predicted classes or labels, in the shape of `y`; K where an answer is no label.
         classes: How many classes (or labels) K there are.
+        unlabelled: Whether some answer is no label. Class counts then have a class more, the last one, which
+            has predicted rows and no true ones.
         average: "binary", "macro", "micro" or "weighted".
         multilabel: Whether a row may have any number of labels.
         weights: (n,) row weights, the largest of them 1; None where all rows have the same weight.
@@ -62,15 +71,21 @@ class Sample:
     def __init__(
         self,
         y: NDArray[np.int64],
-        p: NDArray[Any],
+        p: NDArray[Any] | None,
         predicted: NDArray[np.int64],
         *,
         average: str,
+        classes: int | None = None,
         weights: Floats | None = None,
         groups: NDArray[np.int64] | None = None,
     ) -> None:
         self.y, self.p, self.predicted, self.average = y, p, predicted, average
-        self.classes, self.multilabel = p.shape[1], y.ndim == 2
+        self.multilabel = y.ndim == 2
+        if classes is None:
+            assert p is not None, "answers without probabilities need `classes`"
+            classes = p.shape[1]
+        self.classes = classes
+        self.unlabelled = not self.multilabel and bool((predicted == classes).any())
         # Metrics depend on ratios of weights only, and squares of tiny weights would round to 0.
         self.weights = None if weights is None else weights / weights.max()
         self.groups = groups
@@ -90,7 +105,7 @@ class Sample:
     @cached_property
     def rows(self) -> Floats:
         """(n,) weight of each row."""
-        return np.ones(len(self.p)) if self.weights is None else self.weights
+        return np.ones(len(self.y)) if self.weights is None else self.weights
 
     @cached_property
     def right(self) -> NDArray[np.bool_]:
@@ -103,17 +118,45 @@ class Sample:
         """True and predicted class of each row, and the number of classes.
 
         Where there are more classes than rows can have, the classes that do not occur are merged into one. No
-        metric depends on a class without rows.
+        metric depends on a class without rows. What is no label stays the last class.
         """
-        if self.classes <= 2 * len(self.p):
-            return self.y, self.predicted, self.classes
+        if self.classes <= 2 * len(self.y):
+            return self.y, self.predicted, self.classes + self.unlabelled
         occur, index = np.unique(np.concatenate([self.y, self.predicted]), return_inverse=True)
+        if self.unlabelled:
+            index = np.where(index == len(occur) - 1, len(occur), index)
         return index[: len(self.y)], index[len(self.y) :], len(occur) + 1
 
     @cached_property
     def cells(self) -> Cells:
         """The non-empty cells of the confusion matrix; not for multilabel rows."""
         return cells_of_rows(*self.classes_of_rows, self.weights)
+
+    @cached_property
+    def table(self) -> Floats:
+        """(K, K) confusion matrix, by weight; not of multilabel rows, nor where an answer is no label."""
+        return confusion_matrix(self.y, self.predicted, self.classes, sample_weight=self.rows)
+
+    def drawn_tables(self, sampling: Sampling) -> Floats:
+        """Draw the rows, or groups, with replacement: (B, K, K) confusion matrices."""
+        k = self.classes
+        many = min(sampling.n_resamples, max(_FEWEST_RESAMPLES, _MOST_CELLS // (10 * k**2)))
+        if self.equal:
+            return resample_confusion(self.table, many, sampling.seed).astype(np.float64)
+        from scipy.sparse import csr_matrix
+
+        units = np.arange(len(self.y)) if self.groups is None else self.groups
+        shape = (int(units.max()) + 1, k**2)
+        parts = csr_matrix((self.rows, (units, self.y * k + self.predicted)), shape=shape)
+        return resample_sums(parts, many, sampling.seed).reshape(-1, k, k)
+
+    def worth(self, sampling: Sampling) -> float:
+        """Return how many independent rows a row, or a unit of weight, is worth for the accuracy."""
+        if self.equal and not self.multilabel:
+            return 1.0
+        every = np.arange(len(self.y))
+        worth = self.shares(self.right, every, np.zeros_like(every), sampling.confidence).trials[0]
+        return float(worth) / float(self.rows.sum())
 
     @cached_property
     def tables(self) -> Floats:
@@ -128,7 +171,8 @@ class Sample:
             parts = self.y & self.predicted, self.predicted, self.y
             return split_counts(np.concatenate([self.rows @ part for part in parts]))
         columns = (self.y, self.rows * self.right), (self.predicted, self.rows), (self.y, self.rows)
-        return split_counts(np.concatenate([np.bincount(side, row, self.classes) for side, row in columns]))
+        many = self.classes
+        return ClassCounts(*(np.bincount(side, row, many)[:many].astype(float) for side, row in columns))
 
     def units_of(self, rows: NDArray[np.int64], classes: NDArray[np.int64]) -> Floats:
         """Count the independent rows, or the groups, of each class among some rows.
@@ -147,7 +191,7 @@ class Sample:
 
     def outcomes(self) -> tuple[float, float]:
         """Count the independent rows, or groups, with a right answer, and those with a wrong one."""
-        same = (self.y == self.predicted).reshape(len(self.p), -1)
+        same = (self.y == self.predicted).reshape(len(self.y), -1)
         return (
             effective_units(self.rows * same.any(axis=1), self.groups),
             effective_units(self.rows * ~self.right, self.groups),
@@ -170,11 +214,7 @@ class Sample:
         """Return class counts in the shape of `draws`, from a Dirichlet posterior of the table."""
         if sampling not in self._posterior:
             rows = min(len(self.draws(sampling).true), _POSTERIOR_DRAWS), sampling.seed
-            scale = 1.0
-            if self.multilabel or not self.equal:
-                every = np.arange(len(self.p))
-                worth = self.shares(self.right, every, np.zeros_like(every), sampling.confidence).trials[0]
-                scale = float(worth) / float(self.rows.sum())
+            scale = self.worth(sampling)
             if self.multilabel:
                 tables = class_counts(dirichlet_tables(self.tables * scale, *rows))
                 self._posterior[sampling] = ClassCounts(*(part[..., 1] for part in tables))
@@ -200,7 +240,7 @@ class Sample:
         """
         some = self.rows[rows] > 0
         # The labels of a row are not independent of each other, so that each row is a group of labels.
-        groups = np.arange(len(self.p)) if self.groups is None and self.multilabel else self.groups
+        groups = np.arange(len(self.y)) if self.groups is None and self.multilabel else self.groups
         units = None if groups is None else np.unique(groups[rows[some]], return_inverse=True)[1]
         return effective_shares(right[some], classes[some], self.rows[rows[some]], units, confidence)
 
@@ -218,8 +258,27 @@ class Sample:
         rows = np.concatenate([row for row, _ in parts])
         columns = np.concatenate([column + i * k for i, (_, column) in enumerate(parts)])
         units = rows if self.groups is None else self.groups[rows]
-        many = len(self.p) if self.groups is None else int(self.groups.max()) + 1
+        many = len(self.y) if self.groups is None else int(self.groups.max()) + 1
         return csr_matrix((self.rows[rows], (units, columns)), shape=(many, 3 * k))
+
+    @cached_property
+    def pairs(self) -> Sample:
+        """The rows as multilabel rows of one label each: an answer that is no label has none."""
+        each = np.arange(self.classes)
+        y, predicted = ((side[:, None] == each).astype(np.int64) for side in (self.y, self.predicted))
+        return Sample(
+            y,
+            None,
+            predicted,
+            average=self.average,
+            classes=self.classes,
+            weights=self.weights,
+            groups=self.groups,
+        )
+
+    def of_labels(self, counts: ClassCounts) -> ClassCounts:
+        """Return class counts, drawn or not, without the answers that are no label."""
+        return labels_only(counts) if self.unlabelled else counts
 
     @cached_property
     def drawn_counts(self) -> ClassCounts:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, listed
 from finetune_eval.data.readers import as_numbers, read
+from finetune_eval.evaluation._answers import read_answers
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation._result import Evaluation, saved_rows
 from finetune_eval.evaluation.evaluate import evaluate_predictions
@@ -41,6 +42,7 @@ def load_predictions(
     metadata: Any = None,
     sample_weight: Any = None,
     average: str = "auto",
+    metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
     task: str | None = None,
@@ -63,6 +65,9 @@ def load_predictions(
     - `p_<class>` for each class: its probability. For two classes one column `probability` (or `score`, `p`)
     will do:
       that of the second; `labels` is then needed where the truth is class names.
+    - `predicted` (or `prediction`, `y_pred`, ...): the answers of a model that gives no probabilities, where
+      the file has none. They are read as `evaluate_predictions(predicted=...)` reads them. Columns such as
+      `p_value` or `score`, which do not fit the labels, are then not used, and a warning names them.
     - `id`, `text`, `group` and `weight` are used where they are there; ids, labels and groups are read as
     text.
 
@@ -83,6 +88,7 @@ def load_predictions(
         metadata: As for `evaluate_predictions`.
         sample_weight: Instead of the column `weight`.
         average: As for `evaluate_predictions`.
+        metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`.
         task: "classification" or "multilabel"; None: "multilabel" where the file has columns `y_<class>`.
@@ -111,7 +117,14 @@ def load_predictions(
     truth = _first(frame, _TRUTH)
     if task is None:
         task = "multilabel" if truth is None and _class_columns(frame, "y_") else "classification"
-    names, probabilities, note = _probabilities(path, frame, given, task)
+    answer = _first(frame, _ANSWER)
+    unused = (
+        None if answer is None or task != "classification" else _answers_only(frame, given, truth, answer)
+    )
+    if unused is None:
+        names, probabilities, note = _probabilities(path, frame, given, task)
+    else:
+        names, probabilities, note = None, None, unused
     y = _truth(path, frame, truth, given or names, names, task)
 
     def column(name: str, instead: Any) -> Any:
@@ -120,6 +133,7 @@ def load_predictions(
     result = evaluate_predictions(
         y,
         probabilities,
+        predicted=None if unused is None else _with_missing(frame[answer]),
         labels=given or names,
         ids=column("id", ids),
         texts=column("text", texts),
@@ -127,6 +141,7 @@ def load_predictions(
         metadata=metadata,
         sample_weight=column("weight", sample_weight),
         average=average,
+        metrics=metrics,
         confidence=confidence,
         threshold=threshold,
         task=task,
@@ -137,7 +152,8 @@ def load_predictions(
         n_resamples=n_resamples,
         seed=seed,
     )
-    notes = [*table.warnings, note, _other_answers(frame, result)]
+    other = "" if probabilities is None else _other_answers(frame, result)
+    notes = [*table.warnings, note, other]
     return dataclasses.replace(result, warnings=(*result.warnings, *(text for text in notes if text)))
 
 
@@ -167,7 +183,7 @@ def _probabilities(
     if not classes:
         raise ValueError(
             f"{str(path)!r} needs a column p_<class> for each class, or a column 'probability' of the second "
-            f"of two; it has {listed(frame.columns)}."
+            f"of two, or a column 'predicted' of answers; it has {listed(frame.columns)}."
         )
     names = tuple(name.removeprefix("p_") for name in classes)
     if len(names) < 2:
@@ -189,6 +205,56 @@ def _probabilities(
             f"{str(path)!r}: {error} The columns {listed(classes)} were taken for the probabilities of "
             "classes; pass `labels` to say which they are."
         ) from None
+
+
+def _answers_only(
+    frame: pd.DataFrame, given: tuple[str, ...] | None, truth: str | None, answer: str
+) -> str | None:
+    """Return None where a file has probabilities beside its answers; else what to say of unused columns.
+
+    Columns are probabilities where they fit the labels: `p_<class>` of the labels, or one column of the
+    second of two, in [0, 1]. A column named `probability` is always one.
+    """
+    if truth is None or "probability" in frame:
+        return None
+    names = given
+    if names is None:
+        values = frame[truth].dropna().astype(str)
+        names = tuple(dict.fromkeys(values.map(_labels.plain_number).tolist()))
+    columns = _class_columns(frame, "p_")
+    classes = {name.removeprefix("p_") for name in columns}
+    if classes & {*names, *(frame[truth].dropna().astype(str))}:
+        return None
+    if len(columns) > 1 and classes == set(_labels.default_names(len(columns))):
+        return None
+    one = next((name for name in ("score", "p") if name in frame), None)
+    if one is not None and len(names) == 2 and _may_be_of_second(frame, one, given, names, answer):
+        return None
+    unused = [*columns, *([one] if one is not None else [])]
+    if not unused:
+        return ""
+    them = "it is" if len(unused) == 1 else "they are"
+    return (
+        f"The answers in the column {answer!r} were scored. The file's {listed(unused)} "
+        f"{'was' if len(unused) == 1 else 'were'} not used: {them} not taken for probabilities of the labels "
+        f"{listed(names)}. Pass `labels`, or name probabilities p_<class>, if {them} some."
+    )
+
+
+def _may_be_of_second(
+    frame: pd.DataFrame, column: str, given: tuple[str, ...] | None, names: Sequence[str], answer: str
+) -> bool:
+    """Return whether a column may hold probabilities of the second of two labels, or of the answers."""
+    try:
+        values = _rows.numbers(column, frame[column]).astype(np.float64)
+    except (TypeError, ValueError):
+        return False
+    labels = given or _labels.default_names(2)
+    places = read_answers(answer, _with_missing(frame[answer]), labels).places
+    if set(names) != set(labels) or (places > 1).any() or not ((values >= 0) & (values <= 1)).all():
+        return False
+    # With `labels` given, an order of the values that contradicts the answers is an error.
+    return given is not None or bool(np.array_equal(places == 1, values >= 0.5))
 
 
 def _of_second(
@@ -220,7 +286,8 @@ def _of_second(
     raise ValueError(
         f"{str(path)!r}: {column!r} may be the probability of {given[1]!r} or of the class in {answer!r} "
         f"(row {row} has "
-        f"{values[row]:.4g} and {given[int(second[row])]!r}); give a column p_<class> for each class instead."
+        f"{values[row]:.4g} and {given[int(second[row])]!r}); give a column p_<class> for each class "
+        "instead, or leave it out to score the answers."
     )
 
 
@@ -248,8 +315,13 @@ def _truth(
             f"{str(path)!r} needs a column 'label' (or 'y_true', 'target') with the truth; it has "
             f"{listed(frame.columns)}."
         )
-    values = np.array(frame[truth], dtype=object)
-    values[frame[truth].isna().to_numpy()] = None
+    return _with_missing(frame[truth])
+
+
+def _with_missing(column: pd.Series[Any]) -> NDArray[Any]:
+    """Return a column of a file as an array, None where a value is missing."""
+    values = np.array(column, dtype=object)
+    values[column.isna().to_numpy()] = None
     return values
 
 

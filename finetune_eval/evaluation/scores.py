@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation import confusion as formulas
 from finetune_eval.evaluation._limits import quantile, times
+from finetune_eval.evaluation.cells import dirichlet_tables
 from finetune_eval.evaluation.confusion import ClassCounts, split_counts
 from finetune_eval.evaluation.losses import (
     SMALLEST_PROBABILITY,
@@ -17,8 +18,10 @@ from finetune_eval.evaluation.losses import (
     expected_loss,
     log_costs,
     row_brier,
+    row_f1,
     row_loss,
     ruled_out,
+    top_k_hits,
 )
 from finetune_eval.evaluation.means import loss_interval
 from finetune_eval.evaluation.proportions import modified_wilson_limits
@@ -36,8 +39,10 @@ Formula = Callable[[ClassCounts, str], Floats]
 _MOST_CLASSES = 100
 
 
-def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
-    """Estimate the mean log-loss."""
+def log_loss(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the mean log-loss; None of answers without probabilities."""
+    if sample.p is None:
+        return None
     made = loss_interval(
         row_loss(sample.y, sample.p),
         confidence=sampling.confidence,
@@ -50,8 +55,10 @@ def log_loss(sample: Sample, sampling: Sampling) -> Estimate:
     return _few_wrong_groups(made, sample)
 
 
-def brier_score(sample: Sample, sampling: Sampling) -> Estimate:
+def brier_score(sample: Sample, sampling: Sampling) -> Estimate | None:
     """Estimate the mean Brier score, which is a sum over the classes (at most 2) where there are over two."""
+    if sample.p is None:
+        return None
     made = loss_interval(
         row_brier(sample.y, sample.p),
         confidence=sampling.confidence,
@@ -82,6 +89,8 @@ def pr_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
 
 
 def _ranking(name: str, sample: Sample, sampling: Sampling) -> Estimate | None:
+    if sample.p is None:
+        return None
     binary = not sample.multilabel and sample.classes == 2
     return ranking_interval(
         name,
@@ -122,11 +131,99 @@ def _averaged(name: str, sample: Sample, sampling: Sampling) -> Estimate:
         return of_class(name, 1, sample, sampling)
     # The mean of recalls, weighted by the rows of the classes, is the share of hits among all rows.
     if average == "micro" or (average == "weighted" and name == "recall"):
-        return _of_pairs(name, sample, sampling) if sample.multilabel else accuracy(sample, sampling)
+        if sample.multilabel:
+            return _of_pairs(name, sample, sampling)
+        # A row that is answered by no label is predicted as nothing.
+        unlike = sample.unlabelled and name != "recall"
+        return _of_pairs(name, sample.pairs, sampling) if unlike else accuracy(sample, sampling)
     if average == "macro" and name != "f1":
         return mean_over_classes(name, sample, sampling)
     formula = formulas.averaged_labels(name) if sample.multilabel else formulas.averaged_score(name)
-    return of_table(formula, sample, sampling, mean=average == "macro")
+    return of_table(formula, sample, sampling, mean=average == "macro", labels=True)
+
+
+def f_beta(name: str) -> Callable[[Sample, Sampling], Estimate]:
+    """Return the function that estimates F-beta ("f2", "f0.5"), averaged as the sample says."""
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate:
+        if sample.average == "micro" and not (sample.multilabel or sample.unlabelled):
+            return accuracy(sample, sampling)
+        formula = formulas.averaged_labels(name) if sample.multilabel else formulas.averaged_score(name)
+        return of_table(formula, sample, sampling, mean=sample.average == "macro", labels=True)
+
+    return estimate
+
+
+def specificity(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the recall of the first of two classes."""
+    return of_class("recall", 0, sample, sampling) if sample.classes == 2 else None
+
+
+def npv(sample: Sample, sampling: Sampling) -> Estimate | None:
+    """Estimate the precision of the first of two classes."""
+    return of_class("precision", 0, sample, sampling) if sample.classes == 2 else None
+
+
+def top_k_accuracy(k: int) -> Callable[[Sample, Sampling], Estimate | None]:
+    """Return the function that estimates the share of rows whose class is among the `k` most probable."""
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate | None:
+        if sample.p is None:
+            return None
+        hits = top_k_hits(k)(sample.y, sample.p) > 0
+        if sample.equal:
+            return _of_counts(int(hits.sum()), len(hits), sampling)
+        return _share(sample, hits, np.arange(len(hits)), sampling)
+
+    return estimate
+
+
+def hamming(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the share of (row, label) pairs that are wrong."""
+    wrong = (sample.y != sample.predicted).ravel()
+    return _share(sample, wrong, np.repeat(np.arange(len(sample.y)), sample.classes), sampling)
+
+
+def samples_f1(sample: Sample, sampling: Sampling) -> Estimate:
+    """Estimate the mean over the rows of the F1 of their labels."""
+    made = loss_interval(
+        1 - row_f1(sample.y, sample.predicted),
+        confidence=sampling.confidence,
+        high=1.0,
+        weights=sample.weights,
+        groups=sample.groups,
+    )
+    missed = _few_wrong_groups(made, sample)
+    return replace(missed, value=1 - missed.value, low=1 - missed.high, high=1 - missed.low)
+
+
+def weighted_kappa(power: int) -> Callable[[Sample, Sampling], Estimate | None]:
+    """Return the function that estimates the kappa of ordered classes.
+
+    Args:
+        power: 1 for distances that grow linearly with the places of the classes, 2 for their squares.
+    """
+
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate | None:
+        if sample.unlabelled:  # an answer that is no label has no place among the classes
+            return None
+        place = np.arange(sample.classes)
+        distances = np.abs(place[:, None] - place).astype(np.float64) ** power
+
+        def kappa(tables: Floats) -> Floats:
+            return np.clip(formulas.weighted_kappa(tables, distances), -1.0, 1.0)
+
+        return resampled_interval(
+            float(kappa(sample.table)),
+            kappa(sample.drawn_tables(sampling)),
+            lambda: kappa(dirichlet_tables(sample.table * sample.worth(sampling), 1000, sampling.seed)),
+            support_of(sample.counts) if sample.equal else _support(None, sample),
+            confidence=sampling.confidence,
+            what="confusion matrix" if sample.equal else f"{sample.unit}s",
+            bounds=(-1.0, 1.0),
+        )
+
+    return estimate
 
 
 def balanced_accuracy(sample: Sample, sampling: Sampling) -> Estimate:
@@ -224,11 +321,15 @@ def mean_over_classes(name: str, sample: Sample, sampling: Sampling) -> Estimate
     counted = true > 0 if name == "balanced_accuracy" else predicted + true > 0
     counted = np.ones_like(counted) if sample.multilabel else counted
     some, total = np.flatnonzero(trials > 0), int(counted.sum())
-    rows, classes = np.nonzero(side) if sample.multilabel else (np.arange(len(sample.p)), side)
+    if sample.multilabel:
+        rows, classes = np.nonzero(side)
+    else:
+        rows = np.flatnonzero(side < sample.classes)  # not those whose answer is no label
+        classes = side[rows]
     values, worth = hits[some] / trials[some], trials[some]
     method = "score limits of the mean over classes"
     if len(some) and (sample.multilabel or not sample.equal):
-        right = (sample.y == sample.predicted)[rows, classes] if sample.multilabel else sample.right
+        right = (sample.y == sample.predicted)[rows, classes] if sample.multilabel else sample.right[rows]
         values, worth = sample.shares(right, rows, np.searchsorted(some, classes), sampling.confidence)
         method += f", on {times(float(worth.sum()), 'effective row')}"
     value, low, high = float(values.sum()) / total, 0.0, 0.0
@@ -255,7 +356,13 @@ def _absent(counted: NDArray[np.bool_]) -> str:
 
 
 def of_table(
-    formula: Formula, sample: Sample, sampling: Sampling, *, low: float = 0.0, mean: bool = False
+    formula: Formula,
+    sample: Sample,
+    sampling: Sampling,
+    *,
+    low: float = 0.0,
+    mean: bool = False,
+    labels: bool = False,
 ) -> Estimate:
     """Estimate a metric of the class counts by bootstrap, with a Dirichlet posterior where that fails.
 
@@ -265,6 +372,8 @@ def of_table(
         sampling: How intervals are made.
         low: The smallest value the metric can have; the largest is 1.
         mean: Whether it is an unweighted mean over the classes.
+        labels: Whether it is made of the scores of the labels, and not of the whole table: answers that are
+            no label are then predictions of nothing, and not of one class more.
 
     Returns:
         The estimate.
@@ -272,14 +381,14 @@ def of_table(
 
     def function(counts: ClassCounts) -> Floats:
         # Sums of weights are rounded, which can make an MCC of -1.0000000000000002.
-        return np.clip(formula(counts, sample.average), low, 1.0)
+        return np.clip(formula(sample.of_labels(counts) if labels else counts, sample.average), low, 1.0)
 
     by_table = sample.equal and not sample.multilabel
     found = resampled_interval(
         float(function(sample.drawn_counts)),
         function(sample.draws(sampling)),
         lambda: function(sample.posterior(sampling)),
-        support_of(sample.drawn_counts) if by_table else _support(function, sample),
+        support_of(sample.of_labels(sample.drawn_counts)) if by_table else _support(function, sample),
         confidence=sampling.confidence,
         what="confusion matrix" if by_table else f"{sample.unit}s",
         bounds=(low, 1.0),
@@ -290,21 +399,21 @@ def of_table(
     return replace(found, method=found.method + _absent(counted))
 
 
-def _support(function: Callable[[ClassCounts], Floats], sample: Sample) -> Support:
-    """Count the independent rows, or groups, that a metric of the class counts rests on."""
+def _support(function: Callable[[ClassCounts], Floats] | None, sample: Sample) -> Support:
+    """Count the independent rows, or groups, that a metric rests on; `function`: of the class counts."""
     if sample.multilabel:
         rows, classes = np.nonzero(sample.y)
         hit = sample.predicted[rows, classes] > 0
         counted = np.ones(sample.classes, dtype=bool)
     else:
-        rows, classes, hit = np.arange(len(sample.p)), sample.y, sample.right
+        rows, classes, hit = np.arange(len(sample.y)), sample.y, sample.right
         counted = sample.counts.predicted + sample.counts.true > 0
     units = effective_units(sample.rows, sample.groups)
     return Support(
         sample.units_of(rows, classes)[counted],
         sample.units_of(rows[hit], classes[hit])[sample.counts.true > 0],
         *sample.outcomes(),
-        max(min(_freedom(function, sample), units - 1), 1.0),
+        max(min(np.inf if function is None else _freedom(function, sample), units - 1), 1.0),
         sample.unit,
     )
 

@@ -135,7 +135,7 @@ def evaluate_seeds(
     one_of("metric", metric, tuple(evaluations[0].estimates))
     confidence = number("confidence", confidence, above=0, below=1)
     rows = check_same_rows(evaluations, [f"run {i}" for i in range(1, len(evaluations) + 1)])
-    if all(np.array_equal(run.loss, rows[0].loss) for run in rows[1:]):
+    if all(run.answers_as(rows[0]) for run in rows[1:]):
         raise ValueError("`evaluations` are all the same to the last digit; give each run its own seed.")
     values = np.array([evaluation.estimates[metric].value for evaluation in evaluations])
     runs, n = len(values), evaluations[0].n
@@ -268,7 +268,7 @@ def compare_seeds(
     rows = check_same_rows([*a, *b], names)
     for one in rows[: len(a)]:
         for other in rows[len(a) :]:
-            if np.array_equal(one.loss, other.loss):
+            if one.answers_as(other):
                 raise ValueError(
                     f"{one.name} and {other.name} are the same to the last digit; a run is of one recipe."
                 )

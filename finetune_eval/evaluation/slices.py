@@ -15,6 +15,7 @@ from finetune_eval import _checks
 from finetune_eval.evaluation import _parts
 from finetune_eval.evaluation._inputs import row_weights
 from finetune_eval.evaluation._result import Evaluation, rows_of_highest_loss
+from finetune_eval.evaluation.confusion import confusion_matrix
 from finetune_eval.evaluation.proportions import effective_wilson, wilson
 from finetune_eval.evaluation.records import FALSE_DISCOVERIES, Estimate, Slice, SliceSearch
 from finetune_eval.evaluation.significance import benjamini_hochberg
@@ -287,7 +288,7 @@ class ConfusedPair:
 
     Attributes:
         label: What they are.
-        prediction: What was predicted.
+        prediction: What was predicted; "no label" for all answers that are no label.
         n: How many rows.
         share: Of the rows of that class, with its Wilson interval.
     """
@@ -309,28 +310,32 @@ def confused_pairs(evaluation: Evaluation, *, n: int = 10) -> tuple[ConfusedPair
         The pairs; none where nothing is wrong.
     """
     _single_label(evaluation)
+    size, frame = len(evaluation.labels), evaluation.predictions
     codes = {label: k for k, label in enumerate(evaluation.labels)}
-    frame = evaluation.predictions
-    y, predicted = (frame[name].map(codes).to_numpy(dtype=np.int64) for name in ("label", "prediction"))
-    size = len(codes)
-    counts = np.bincount(y * size + predicted, minlength=size * size).reshape(size, size)
+    y, predicted = (
+        frame[name].map(codes).fillna(size).to_numpy(dtype=np.int64) for name in ("label", "prediction")
+    )
+    counts = confusion_matrix(y, predicted, size + 1)[:size]
     support = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
+    answers = (*evaluation.labels, "no label")
     order = np.argsort(-counts.ravel(), kind="stable")[: _checks.positive_int("n", n)]
     return tuple(
         ConfusedPair(
             evaluation.labels[i],
-            evaluation.labels[j],
+            answers[j],
             int(counts[i, j]),
             wilson(int(counts[i, j]), int(support[i]), confidence=evaluation.confidence),
         )
-        for i, j in (divmod(int(cell), size) for cell in order)
+        for i, j in (divmod(int(cell), size + 1) for cell in order)
         if counts[i, j]
     )
 
 
 def worst_rows(evaluation: Evaluation, *, n: int = 20) -> pd.DataFrame:
     """Return the rows with the highest loss, worst first: the columns of `evaluation.predictions`.
+
+    Of answers without probabilities, which have no loss, the first wrong rows are returned.
 
     Args:
         evaluation: Any evaluation.
@@ -356,10 +361,18 @@ def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFram
         id, label, suggested, p_label, p_suggested (and text), the most suspicious first; p_suggested is
         always above p_label.
 
+    Raises:
+        ValueError: The rows have several labels each, or the model gave answers without probabilities.
+
     Reference:
         Northcutt et al. 2021, JAIR 70:1373-1411; as in cleanlab, a label that is the model's answer stays.
     """
     _single_label(evaluation)
+    if not evaluation.has_probabilities:
+        raise ValueError(
+            "`evaluation` must have probabilities, by which possible label errors are found; this model gave "
+            "answers only."
+        )
     n = _checks.positive_int("n", n)
     frame = evaluation.predictions
     labels = evaluation.labels

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval.evaluation._inputs import class_probabilities, read_probabilities
+from finetune_eval.evaluation._inputs import class_probabilities, read_probabilities, row_weights
 from finetune_eval.evaluation._outputs import softmax
 from finetune_eval.evaluation.metrics import SMALLEST_PROBABILITY
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float64]
 TEMPERATURES = (0.05, 1000.0)
 
 
-def fit_temperature(y_true: Any, probabilities: Any) -> float:
+def fit_temperature(y_true: Any, probabilities: Any, *, sample_weight: Any = None) -> float:
     """Find the temperature that makes probabilities fit best; do it on validation rows, never on test rows.
 
     The log-probabilities are the logits z; the T with the smallest log-loss of softmax(z / T) is found. That
@@ -29,6 +29,7 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
     Args:
         y_true: (n,) class indices of validation rows.
         probabilities: (n,), (n, 1) or (n, K) probabilities of the same rows.
+        sample_weight: (n,) weights of the rows, or None: the loss is then the weighted mean.
 
     Returns:
         T; above 1 the model was over-confident. At least 0.05, which is returned where a smaller T would fit
@@ -48,6 +49,9 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
     from scipy.optimize import brentq
 
     y, p = class_probabilities(y_true, probabilities)
+    weights = None if sample_weight is None else row_weights(sample_weight)
+    if weights is not None:
+        _checks.same_length("y_true", y, "sample_weight", weights)
     logits = _log(p)
     if (logits == logits[:, :1]).all():
         return 1.0
@@ -56,7 +60,8 @@ def fit_temperature(y_true: Any, probabilities: Any) -> float:
     def slope(inverse: float) -> float:
         """Derivative of the mean log-loss by 1 / T: the expected logit less that of the true class."""
         powers = np.exp(inverse * (logits - logits.max(axis=1, keepdims=True)))
-        return float(((powers * logits).sum(axis=1) / powers.sum(axis=1) - right).mean())
+        rows = (powers * logits).sum(axis=1) / powers.sum(axis=1) - right
+        return float(np.average(rows, weights=weights))
 
     low, high = 1 / TEMPERATURES[1], 1 / TEMPERATURES[0]
     if slope(low) >= 0:

@@ -23,14 +23,14 @@ class WrongRow:
         text: The row, or its id where its text is not known; one line.
         label: What its label says.
         prediction: What was predicted.
-        loss: How wrong, in nats.
+        loss: How wrong, in nats; None of an answer without probabilities.
         suspect: Whether confident learning lists its label as a possible error.
     """
 
     text: str
     label: str
     prediction: str
-    loss: float
+    loss: float | None
     suspect: bool
 
 
@@ -54,6 +54,8 @@ def confused(evaluation: Evaluation) -> tuple[ConfusedPair, ...]:
 def wrong_rows(evaluation: Evaluation, *, n: int, width: int) -> tuple[list[WrongRow], int]:
     """Return the wrong rows of the largest loss, worst first, and how many labels may be errors in all.
 
+    Answers without probabilities have no loss: the first wrong rows are returned.
+
     Args:
         evaluation: Any evaluation.
         n: How many rows at most.
@@ -61,11 +63,12 @@ def wrong_rows(evaluation: Evaluation, *, n: int, width: int) -> tuple[list[Wron
     """
     table = evaluation.predictions
     suspects: set[tuple[str, str, float]] = set()
-    if evaluation.task == "classification":
+    if evaluation.task == "classification" and evaluation.has_probabilities:
         found = possible_label_errors(evaluation, n=evaluation.n)
         # Ids may repeat: a row is known by its id, its label and the probability of that.
         suspects = set(zip(found["id"].astype(str), found["label"], found["p_label"], strict=True))
-    wrong = table[table["label"] != table["prediction"]].nlargest(n, "loss")
+    wrong = table[table["label"] != table["prediction"]]
+    wrong = wrong.nlargest(n, "loss") if evaluation.has_probabilities else wrong.head(n)
     rows = []
     for row in wrong.to_dict("records"):
         label = row["label"]
@@ -73,8 +76,8 @@ def wrong_rows(evaluation: Evaluation, *, n: int, width: int) -> tuple[list[Wron
             WrongRow(
                 clip(printable(row["text"] if "text" in row else f"row {row['id']}"), width),
                 printable(label),
-                printable(row["prediction"]),
-                float(row["loss"]),
+                clip(printable(row["prediction"]), width) or "(no answer)",
+                row.get("loss"),
                 (str(row["id"]), label, row.get(f"p_{label}")) in suspects,
             )
         )

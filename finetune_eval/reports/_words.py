@@ -6,6 +6,7 @@ import math
 from typing import TYPE_CHECKING
 
 from finetune_eval.data.ledger import counted
+from finetune_eval.evaluation._result import NO_PROBABILITIES
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
 
@@ -41,7 +42,7 @@ def verdict(evaluation: Evaluation) -> str:
     if evaluation.task != "classification":
         return sentence
     label, rows = evaluation.majority
-    share = rows / float(evaluation.confusion_matrix.sum())
+    share = rows / evaluation.total
     if accuracy.low > share:
         where = "the whole interval is above that"
     elif accuracy.high < share:
@@ -74,13 +75,15 @@ def trust(evaluation: Evaluation) -> tuple[list[str], list[str]]:
         (against if looks.models > 1 else neutral).insert(0, looks.verdict)
     if leaks is not None:
         (against if leaks.rows else neutral).insert(0, leaks.verdict)
+    if not evaluation.has_probabilities:
+        neutral.append(NO_PROBABILITIES)
     return against, neutral
 
 
 def majority(evaluation: Evaluation) -> str:
     """Return on how many rows the commonest class would be right, always answered."""
     label, rows = evaluation.majority
-    total = float(evaluation.confusion_matrix.sum())
+    total = evaluation.total
     return (
         f"Always answering {label!r} would be right on {count(rows)} of {count(total)} ({rows / total:.3f})."
     )
@@ -105,7 +108,7 @@ def seeds(summary: SeedSummary) -> str:
 
 def difference(metric: str, estimate: Estimate) -> tuple[str, str]:
     """Return a difference and its interval: in points where the metric is a share, else as it is."""
-    if METRICS[metric].source == "rows":
+    if METRICS[metric].is_loss:
         return f"{estimate.value:+.4f}", f"{estimate.low:+.4f} to {estimate.high:+.4f}"
     return f"{100 * estimate.value:+.1f} points", f"{100 * estimate.low:+.1f} to {100 * estimate.high:+.1f}"
 
@@ -131,7 +134,7 @@ def metric_names(evaluation: Evaluation, declared: str = "accuracy") -> list[str
 def title(evaluation: Evaluation, name: str) -> str:
     """Return a metric's name for a table, with the class or the average that it is of."""
     shown = METRICS[name].title if name in METRICS else name
-    if name in ("precision", "recall", "f1"):
+    if name in METRICS and METRICS[name].averaged:
         of = f"of {evaluation.labels[1]!r}" if evaluation.average == "binary" else evaluation.average
         return f"{shown} ({of})"
     return shown
@@ -156,7 +159,7 @@ def meaning(evaluation: Evaluation, name: str) -> str:
         return f"mean of -log(probability given to the truth); lower is better{guessing}"
     if name == "accuracy" and evaluation.task != "classification":
         return "share of rows that are right in every label"
-    return _MEANINGS.get(name, "")
+    return _MEANINGS.get(name, METRICS[name].meaning if name in METRICS else "")
 
 
 def limits(evaluation: Evaluation) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import thresholds
+from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.evaluation.slices import about_slices
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.evaluation.outcomes import Comparison
+    from finetune_eval.evaluation.records import NoLabel
     from finetune_eval.evaluation.seeds import SeedSummary
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.traces.training import TrainingTrace
@@ -177,9 +179,19 @@ def _confusion(evaluation: Evaluation) -> list[str]:
         return []
     rows = [
         [label, *map(_words.count, row)]
-        for label, row in zip(labels, evaluation.confusion_matrix.tolist(), strict=True)
+        for label, row in zip(labels, with_no_label(evaluation).tolist(), strict=True)
     ]
-    return [_table(["True, down; predicted, across", *labels], rows)]
+    answers = [*labels, *(["no label"] if evaluation.no_label else [])]
+    return [
+        _table(["True, down; predicted, across", *answers], rows),
+        *([_no_label(evaluation.no_label)] if evaluation.no_label else []),
+    ]
+
+
+def _no_label(none: NoLabel) -> str:
+    """Return the commonest answers that are no label, as a table."""
+    rows = [[clip(printable(word), _TEXT) or "(no answer)", f"{n:,}"] for word, n in none.examples]
+    return _table(["Answers that are no label, the commonest", "Rows"], rows)
 
 
 def _classes(evaluation: Evaluation) -> list[str]:
@@ -257,16 +269,18 @@ def _weak(evaluation: Evaluation) -> list[str]:
         parts.append(_table(["What it is", "Predicted", "Rows", "Of that class"], rows))
     wrong, suspects = _findings.wrong_rows(evaluation, n=_WRONG, width=_TEXT)
     if wrong:
+        which = "The wrong rows that the model was surest about"
+        if not evaluation.has_probabilities:
+            which = "The first wrong rows (the model did not say how sure it was)"
         parts.append(
-            "The wrong rows that the model was surest about"
-            + (f"; {suspects:,} of all rows are possible label errors:" if suspects else ":")
+            f"{which}; {suspects:,} of all rows are possible label errors:" if suspects else f"{which}:"
         )
         rows = [
             [
                 row.text,
                 row.label,
                 row.prediction,
-                f"{row.loss:.2f}",
+                "" if row.loss is None else f"{row.loss:.2f}",
                 "possible label error" if row.suspect else "",
             ]
             for row in wrong

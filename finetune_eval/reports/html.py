@@ -15,6 +15,7 @@ from finetune_eval import _checks
 from finetune_eval._files import write_text
 from finetune_eval.data.ledger import counted
 from finetune_eval.evaluation import thresholds
+from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.evaluation.slices import about_slices
@@ -109,6 +110,9 @@ def _render(
         confusion_figure=_figure(plots.confusion(evaluation), "confusion")
         if single and len(evaluation.labels) > _MOST_CELLS
         else None,
+        no_label=None
+        if evaluation.no_label is None
+        else [(clip(printable(word), _TEXT) or "(no answer)", n) for word, n in evaluation.no_label.examples],
         comparison=None if comparison is None else _comparison(comparison),
         baselines=_baselines(evaluation),
         detectable=detectable_sentence(evaluation),
@@ -275,7 +279,7 @@ def _parts(evaluation: Evaluation) -> list[dict[str, Any]]:
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
     scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)[:_MOST_CLASSES]
     # Of rows, or their weights: several classes of one row add up to more than all of them.
-    total = float(evaluation.confusion_matrix.sum()) or 1.0
+    total = evaluation.total or 1.0
     if evaluation.task == "multilabel":
         total /= len(evaluation.labels)
     return [
@@ -291,7 +295,7 @@ def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _confusion(evaluation: Evaluation) -> list[dict[str, Any]]:
-    matrix = np.asarray(evaluation.confusion_matrix, dtype=np.float64)
+    matrix = np.asarray(with_no_label(evaluation), dtype=np.float64)
     totals = matrix.sum(axis=1)
     return [
         {

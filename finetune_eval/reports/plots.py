@@ -21,6 +21,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.proportions import wilson
 from finetune_eval.traces.prediction import clip, printable
 
@@ -110,7 +111,7 @@ def confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
             "`evaluation` must be of one label a row to have one confusion matrix; got task 'multilabel'. "
             "Draw `intervals(evaluation)` instead."
         )
-    matrix = np.asarray(evaluation.confusion_matrix, dtype=np.float64)
+    matrix = np.asarray(with_no_label(evaluation), dtype=np.float64)
     shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1e-300)
     classes = len(matrix)
     names = [clip(printable(label), 20) for label in evaluation.labels]
@@ -119,11 +120,12 @@ def confusion(evaluation: Evaluation, *, ax: Axes | None = None) -> Figure:
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
         if classes <= 12:
             for i in range(classes):
-                for j in range(classes):
+                for j in range(matrix.shape[1]):
                     color = "white" if shares[i, j] > 0.55 else INK
                     axes.text(j, i, f"{matrix[i, j]:,.5g}", ha="center", va="center", color=color)
         if classes <= 40:
-            axes.set_xticks(range(classes), names, rotation=0 if classes <= 3 else 90)
+            answers = [*names, *(["(no label)"] if evaluation.no_label else [])]
+            axes.set_xticks(range(len(answers)), answers, rotation=0 if len(answers) <= 3 else 90)
             axes.set_yticks(range(classes), names)
         axes.set_ylabel("true")
         axes.set_xlabel("predicted")

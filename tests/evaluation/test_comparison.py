@@ -21,6 +21,17 @@ from finetune_eval.evaluation.significance import cochran_q, holm_levels
 PLAIN = Settings("loss", "binary", 100, 0, None)
 
 
+def compared(classes):
+    """Metrics that `compare` takes of so many classes; top-k accuracy has a test of its own."""
+    return [
+        name
+        for name, metric in METRICS.items()
+        if metric.source not in ("order", "labels")
+        and not name.startswith("top_")
+        and metric.classes[0] <= classes <= metric.classes[1]
+    ]
+
+
 def scored(y, right, confidence=0.9, classes=2, **options):
     """An evaluation in which row i is right as `right` says, at the given confidence."""
     y, right = np.asarray(y), np.asarray(right, dtype=bool)
@@ -164,7 +175,7 @@ def test_a_small_p_and_the_interval_both_say_better():
     assert found.difference.low > 0 and found.outcome == "better"
 
 
-@pytest.mark.parametrize("metric", list(METRICS))
+@pytest.mark.parametrize("metric", compared(2))
 @pytest.mark.parametrize("kind", ["plain", "groups", "weights", "rare"])
 def test_p_never_contradicts_the_interval(metric, kind):
     random = np.random.default_rng(1)
@@ -262,13 +273,14 @@ def test_more_than_two_models():
     assert max(map(len, str(found).splitlines())) <= 80
 
 
-@pytest.mark.parametrize("metric", list(METRICS))
-@pytest.mark.parametrize("classes", [2, 3])
+@pytest.mark.parametrize(("metric", "classes"), [(name, k) for k in (2, 3) for name in compared(k)])
 def test_every_metric_has_a_verdict_that_fits_the_screen(metric, classes):
     random = np.random.default_rng(3)
     y = np.arange(150) % classes
+    further = [metric] if METRICS[metric].asked else []
     a, b = (
-        scored(y, random.random(150) < share, random.uniform(0.6, 0.99, 150), classes) for share in (0.9, 0.6)
+        scored(y, random.random(150) < share, random.uniform(0.6, 0.99, 150), classes, metrics=further)
+        for share in (0.9, 0.6)
     )
     found = compare(a, b, metric=metric)
     assert found.outcome == "better"
@@ -454,7 +466,7 @@ def test_a_model_that_always_answers_the_commonest_class_is_that_baseline():
     )
 
 
-@pytest.mark.parametrize("metric", list(METRICS))
+@pytest.mark.parametrize("metric", compared(3))
 @pytest.mark.parametrize(
     ("y", "right"),
     [([0, 1] * 10, [1] * 20), ([0, 1] * 10, [0] * 20), ([0, 1], [1, 0]), ([0, 1, 2] * 5, [1] * 15)],
@@ -561,12 +573,9 @@ def test_rows_that_are_each_a_group_are_plain_rows():
 def test_different_rows_are_refused():
     y = np.arange(50) % 2
     a = scored(y, y == y, ids=[f"r{i}" for i in range(50)])
+    # the same ids in another order are paired by them; here rows r0 and r1 then have each other's label
     other = scored(y, y == y, ids=[f"r{i}" for i in [1, 0, *range(2, 50)]])
-    with pytest.raises(
-        ValueError,
-        match=r"^A and B were not scored on the same rows in the same order: row 0 has id 'r0' in A and "
-        r"'r1' in B\. The rows are the same, their order is not: sort both alike\.$",
-    ):
+    with pytest.raises(ValueError, match=r"row 0 has label 'c0' in A and 'c1' in B\."):
         compare(a, other)
     with pytest.raises(
         ValueError, match=r"row 0 has id 'r0' in A and 's0' in B\. Evaluate both on the same test rows\.$"

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from sklearn import metrics as sk
 
 from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+from finetune_eval.evaluation.prevalence import at_prevalence
 from finetune_eval.evaluation.rankings import delong
 from finetune_eval.evaluation.saved import load_predictions
 
@@ -162,9 +163,13 @@ def documented_methods():
 
 def test_every_interval_is_made_as_the_table_in_the_docs_says():
     y, p = rows(400, 3)
-    two = evaluate_predictions(*rows(400, 2))
-    macro, micro, weighted = (evaluate_predictions(y, p, average=a) for a in ("macro", "micro", "weighted"))
-    labels = evaluate_predictions(np.eye(3, dtype=int)[y], p, task="multilabel")
+    further = ["f0.5", "f2", "linear_kappa", "quadratic_kappa"]
+    two = evaluate_predictions(*rows(400, 2), metrics=[*further, "specificity", "npv"])
+    macro, micro, weighted = (
+        evaluate_predictions(y, p, average=a, metrics=[*further, "top_2_accuracy"])
+        for a in ("macro", "micro", "weighted")
+    )
+    labels = evaluate_predictions(np.eye(3, dtype=int)[y], p, task="multilabel", metrics=["samples_f1"])
     classes = [*two.per_class, *macro.per_class, *labels.per_class]
     printed = {
         "accuracy": [
@@ -180,6 +185,10 @@ def test_every_interval_is_made_as_the_table_in_the_docs_says():
             *(macro[name] for name in ("f1", "mcc", "kappa")),
             *(weighted[name] for name in ("f1", "precision")),
         ],
+        "F0.5": [result[name] for result in (two, macro, weighted) for name in further],
+        "specificity": [two["specificity"], two["npv"], macro["top_2_accuracy"]],
+        "mean F1 of multilabel rows": [labels["samples_f1"]],
+        "precision": [*at_prevalence(two, 0.02).values()],
         "ROC-AUC": [two["roc_auc"], macro["roc_auc"]],
         "PR-AUC": [two["pr_auc"], macro["pr_auc"], labels["pr_auc"]],
         "log-loss": [two["loss"], macro["loss"], two["brier"], labels["brier"]],

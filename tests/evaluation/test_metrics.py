@@ -20,7 +20,9 @@ from finetune_eval.evaluation.metrics import (
     row_loss,
 )
 
-CONFUSION_METRICS = [name for name, metric in METRICS.items() if metric.source == "confusion"]
+CONFUSION_METRICS = [
+    name for name, metric in METRICS.items() if metric.source == "confusion" and metric.classes[1] > 2
+]
 
 
 @st.composite
@@ -166,8 +168,10 @@ def test_bad_names_and_shapes_are_one_sentence():
         resolve_average("binary", 3)
     with pytest.raises(ValueError, match=r"^`confusion` must be square .* got shape \(2, 3\)\.$"):
         precision_recall_f1(np.ones((2, 3)))
-    with pytest.raises(ValueError, match=r"^`name` must be one of 'accuracy', .* got 'f2'\."):
-        from_confusion("f2", [[1, 0], [0, 1]])
+    with pytest.raises(ValueError, match=r"^`name` must be one of 'accuracy', .* got 'f3'\."):
+        from_confusion("f3", [[1, 0], [0, 1]])
+    with pytest.raises(ValueError, match=r"^`name` 'npv' is of two classes; `confusion` has 3\.$"):
+        from_confusion("npv", np.eye(3))
 
 
 @settings(max_examples=200)

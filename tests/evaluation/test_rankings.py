@@ -10,9 +10,9 @@ import sklearn.metrics
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_eval.evaluation.precision_bias import average_precision_bias
 from finetune_eval.evaluation.rankings import (
     auc_influence,
-    average_precision_bias,
     average_precision_influence,
     delong,
     delong_variance,
