@@ -9,7 +9,7 @@ import difflib
 import errno
 import math
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +126,17 @@ def number(
     return float(value)
 
 
+def class_weight(value: object) -> None:
+    """Raise unless `value` is a dictionary of class weights or "balanced"."""
+    if isinstance(value, str):
+        one_of("class_weight", value, ("balanced",))
+    elif not isinstance(value, Mapping):
+        raise TypeError(
+            "`class_weight` must be a dictionary from class to weight, or 'balanced'; got "
+            f"{type(value).__name__}. Write {{class: weight, ...}}."
+        )
+
+
 def same_length(name_a: str, a: Any, name_b: str, b: Any) -> None:
     """Raise ValueError unless `a` and `b` have as many rows as each other."""
     if len(a) != len(b):
@@ -138,94 +149,3 @@ def not_empty(name: str, value: Any) -> None:
     """Raise ValueError if `value` has no rows."""
     if len(value) == 0:
         raise ValueError(f"`{name}` has no rows; at least one is needed.")
-
-
-def row_array(values: Any) -> np.ndarray:
-    """Return `np.asarray(values)`, but keep what is not a text in a list of texts as it is.
-
-    NumPy makes the text "nan" of a missing value, which nobody could tell from a real one any more.
-
-    Example:
-        >>> row_array(["a", float("nan"), 3]).tolist()
-        ['a', nan, 3]
-    """
-    array = np.asarray(values)
-    mixed = array.ndim == 1 and array.dtype.kind in "US" and isinstance(values, (list, tuple))
-    if mixed and not all(isinstance(value, (str, bytes)) for value in values):
-        array = np.empty(len(values), dtype=object)
-        array[:] = values
-    return array
-
-
-def label_indices(name: str, y: Any, labels: Sequence[str]) -> np.ndarray:
-    """Turn labels into class indices.
-
-    Args:
-        name: What the caller's argument is called, for the error.
-        y: (n,) or (n, 1) class indices or class names, or (n, K) one-hot rows. A list, array or Series.
-        labels: The K class names, in index order.
-
-    Returns:
-        (n,) int64, each in [0, K).
-
-    Raises:
-        ValueError: A label is missing, fractional, out of range, or not one of `labels`; the sentence
-            gives the first offending row.
-    """
-    if y is None:
-        raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
-    classes = len(labels)
-    array = row_array(y)
-    if array.ndim == 2 and array.shape[1] == 1:
-        array = array[:, 0]
-    if array.ndim == 2 and array.shape[1] == classes and array.dtype.kind in "biuf":
-        bad = np.flatnonzero((np.sort(array, axis=1)[:, -1] != 1) | (array.sum(axis=1) != 1))
-        if bad.size:
-            raise ValueError(
-                f"`{name}` looks one-hot with {classes} columns, but row {bad[0]} is "
-                f"{array[bad[0]].tolist()}: exactly one 1 is needed, the rest 0."
-            )
-        indices: np.ndarray = array.argmax(axis=1).astype(np.int64)
-        return indices
-    if array.ndim != 1:
-        raise ValueError(
-            f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {classes}); got {array.shape}."
-        )
-    if array.dtype.kind in "OUST":
-        return _indices_of_names(name, array, labels)
-    if array.dtype.kind not in "biuf":
-        raise TypeError(f"`{name}` must hold class indices or class names; got dtype {array.dtype}.")
-    with np.errstate(invalid="ignore"):
-        bad = np.flatnonzero(~((array >= 0) & (array < classes) & (array == np.floor(array))))
-    if bad.size:
-        value = array[bad[0]].item()
-        if isinstance(value, float) and math.isnan(value):
-            raise ValueError(f"`{name}` has no label in row {bad[0]} (NaN); drop the row or give it a label.")
-        raise ValueError(
-            f"`{name}` must be class indices from 0 to {classes - 1} ({', '.join(map(str, labels))}); "
-            f"row {bad[0]} is {value!r}."
-        )
-    return array.astype(np.int64)
-
-
-def _indices_of_names(name: str, array: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    index = {str(label): i for i, label in enumerate(labels)}
-    out = np.empty(len(array), dtype=np.int64)
-    for row, value in enumerate(array.tolist()):
-        if isinstance(value, bytes):
-            value = value.decode("utf-8", "replace")
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            raise ValueError(f"`{name}` has no label in row {row}; drop the row or give it a label.")
-        if isinstance(value, (int, float, np.number)) and value == int(value) and 0 <= value < len(labels):
-            if str(value) not in index:
-                out[row] = int(value)
-                continue
-        found = index.get(str(value))
-        if found is None:
-            listed = ", ".join(repr(str(label)) for label in labels)
-            raise ValueError(
-                f"`{name}` has an unknown label {value!r} in row {row}; the labels are {listed}."
-                f"{nearest(value, index)}"
-            )
-        out[row] = found
-    return out

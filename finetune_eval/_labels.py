@@ -1,10 +1,8 @@
 """The one reading of labels: which class a row is of, whatever the label looks like.
 
 A class has a name (a text) and a place (0, 1, ...). A text is a name. A number may be either: it is read as
-the only one
-of the two that fits, and refused where both fit and say different things. The dtype decides nothing: 1, 1.0,
-"1" and
-True as `int64`, `float32` or `object` are read alike wherever they come from.
+the only one of the two that fits, and refused where both fit and say different things. The dtype decides
+nothing: 1, 1.0, "1" and True as `int64`, `float32` or `object` are read alike wherever they come from.
 """
 
 from __future__ import annotations
@@ -26,9 +24,8 @@ _NO_LABEL = (list, tuple, dict, set, np.ndarray, complex)
 class ClassIndices(np.ndarray):
     """Places of classes that know of which names: (n,) int64, with `labels`.
 
-    `Rows.y` is one, so that labels of a data set with the classes "1", "2", "3", or with its classes in
-    another
-    order than the model's, cannot be misread. Slices keep the names; results of arithmetic are plain arrays.
+    `Rows.y` is one, so that classes named "1", "2", "3", or in another order than a model's, cannot be
+    misread. Slices keep the names; results of arithmetic are plain arrays.
     """
 
     labels: tuple[str, ...] | None
@@ -64,8 +61,7 @@ def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
 
     Args:
         labels: A list, tuple, array or Series of names (texts, whole numbers or booleans); or a dictionary
-        from place to
-            name (`id2label`) or from name to place (`label2id`).
+            from place to name (`id2label`) or from name to place (`label2id`).
         name: What the caller's argument is called, for the error.
 
     Raises:
@@ -84,18 +80,12 @@ def class_names(labels: Any, name: str = "labels") -> tuple[str, ...]:
         labels = _in_order(name, labels)
     elif not isinstance(labels, Iterable) or getattr(labels, "ndim", 1) != 1:
         raise TypeError(f"`{name}` must be a list of class names; got {labels!r}.")
-    names = tuple(
-        _name(name, place, value)
-        for place, value in enumerate(labels.tolist() if isinstance(labels, np.ndarray) else labels)
-    )
+    values = labels.tolist() if isinstance(labels, np.ndarray) else labels
+    names = tuple(_name(name, place, value) for place, value in enumerate(values))
     if len(names) < 2:
         raise ValueError(f"`{name}` must name at least two classes; got {list(names)}.")
-    twice = (
-        next((each for each in names if names.count(each) > 1), None)
-        if len(set(names)) < len(names)
-        else None
-    )
-    if twice is not None:
+    if len(set(names)) < len(names):
+        twice = next(each for each in names if names.count(each) > 1)
         raise ValueError(f"`{name}` must differ from each other; {twice!r} is there twice.")
     return names
 
@@ -160,6 +150,16 @@ def number_of(value: Any) -> float | int | bool | None:
     return number if math.isfinite(number) else None
 
 
+def numbers_are_places(labels: Sequence[str]) -> bool:
+    """Return whether a number can only be a place: each name is no number, or the number of its own place.
+
+    Example:
+        >>> [numbers_are_places(labels) for labels in (["bad", "good"], ["0", "1"], ["1", "2"])]
+        [True, True, False]
+    """
+    return all(number_of(each) in (None, place) for place, each in enumerate(labels))
+
+
 def are_numbers(y: Any) -> bool:
     """Return whether every label is or spells a number or a truth value, so that it needs no list of names.
 
@@ -197,8 +197,7 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     Args:
         name: What the caller's argument is called, for the error.
         y: (n,) or (n, 1) class names or places; or (n, K) one-hot rows. A DataFrame whose K columns are the
-        class
-            names may have them in any order.
+            class names may have them in any order.
         labels: The K class names in the order of their places.
 
     Returns:
@@ -207,8 +206,7 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     Raises:
         TypeError: It is no column of labels: a single text, a set, dates, complex numbers.
         ValueError: A label is missing, unknown, fractional or out of range, or numbers may be read as names
-        and as
-            places. The sentence gives the first such row.
+            and as places. The sentence gives the first such row.
 
     Example:
         >>> read("y", [1, 5, 5], ["1", "2", "3", "4", "5"]).tolist()
@@ -231,12 +229,8 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
         raise ValueError(
             f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {len(names)}); got {array.shape}."
         )
-    certain = (
-        known == names or names == default_names(len(names)) or all(number_of(each) is None for each in names)
-    )
-    if (
-        certain and array.dtype.kind in "iu"
-    ):  # no name can be meant, and nothing is missing: millions of rows are quick
+    if array.dtype.kind in "iu" and (known == names or numbers_are_places(names)):
+        # No name can be meant, and nothing is missing: millions of rows are quick.
         if array.size and not (0 <= array.min() and array.max() < len(names)):
             row = int(((array < 0) | (array >= len(names))).argmax())
             _refuse(name, row, array[row].item(), names)
@@ -266,12 +260,11 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return places and names of classes that nobody listed: the distinct labels, sorted (numbers by value).
 
     Texts are named as they are written; but where "1" is a label, "1.0" is it too (a column of whole numbers
-    in which
-    some were missing comes back as "1.0" here and "1" there).
+    in which some were missing comes back as "1.0" here and "1" there).
 
     Raises:
         ValueError: A label is missing, a measurement (0.25) rather than a class, or there are fewer than two
-        classes.
+            classes.
 
     Example:
         >>> find("y", [7, 10, 7])
@@ -291,15 +284,10 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     values, first, codes = _distinct(name, array)
     for value, row in zip(values, first, strict=True):
         if isinstance(value, float) and not (value.is_integer() and abs(value) < _EXACT):
-            what = (
-                "classes, not measurements"
-                if not value.is_integer()
-                else "numbers that a float holds exactly"
-            )
+            what = "numbers that a float holds exactly" if value.is_integer() else "classes, not measurements"
             raise ValueError(
                 f"`{name}` must hold {what}; row {row} is {value!r}. Sort the values into named bins, or "
-                "read the "
-                "column as text."
+                "read the column as text."
             )
     words = [value if isinstance(value, str) else written(value) for value in values]
     words = [plain_number(word) if plain_number(word) in words else word for word in words]
@@ -360,8 +348,8 @@ def _columns_in_order(name: str, y: Any, names: tuple[str, ...]) -> Any:
         return y
     if set(words) != set(names):
         raise ValueError(
-            f"`{name}` must have one column for each class, named {_listed(names)}; its columns are "
-            f"{_listed(words)}."
+            f"`{name}` must have one column for each class, named {listed(names)}; its columns are "
+            f"{listed(words)}."
         )
     return y[[columns[words.index(each)] for each in names]]
 
@@ -427,8 +415,7 @@ def _places(name: str, values: list[Any], first: list[int], names: tuple[str, ..
         at = places.index(None)
         raise ValueError(
             f"`{name}` holds texts and numbers, which are then all read as class names; {values[at]!r} in "
-            "row "
-            f"{first[at]} is none of {_listed(names)}."
+            f"row {first[at]} is none of {listed(names)}."
         )
     return [place for place in places if place is not None]
 
@@ -437,7 +424,7 @@ def _places_of_texts(name: str, words: list[str], first: list[int], names: tuple
     """Read texts as names; or as places, where they are numbers or truth values and no name is."""
     numbers = [number_of(word) for word in words]
     if None not in numbers and not any(place is not None for place in named(words, names)):
-        if names == default_names(len(names)) or all(number_of(each) is None for each in names):
+        if numbers_are_places(names):
             return places_of_numbers(name, numbers, first, names)
     places = named(words, names)
     if None in places:
@@ -460,7 +447,7 @@ def places_of_numbers(name: str, values: list[Any], first: list[int], names: tup
     classes = len(names)
     as_places = [int(value) if value in range(classes) else None for value in values]
     numbers = [number_of(each) for each in names]
-    if names == default_names(classes) or all(number is None for number in numbers):
+    if numbers_are_places(names):
         as_names: list[int | None] = as_places
     else:
         as_names = named(values, names)
@@ -472,11 +459,9 @@ def places_of_numbers(name: str, values: list[Any], first: list[int], names: tup
     clash = _first(place != named for place, named in zip(as_places, as_names, strict=True))
     if None not in as_places and None not in as_names and clash is not None:
         raise ValueError(
-            f"`{name}` holds numbers that may be names or places of the classes {_listed(names)}: "
-            f"{values[clash]!r} "
-            f"in row {first[clash]} is the name of one class and the place of another. Pass the names as "
-            "text, or "
-            "arrange the classes so that names and places agree."
+            f"`{name}` holds numbers that may be names or places of the classes {listed(names)}: "
+            f"{values[clash]!r} in row {first[clash]} is the name of one class and the place of another. "
+            "Pass the names as text, or arrange the classes so that names and places agree."
         )
     places = as_names if None in as_places else as_places
     unread = _first(place is None for place in places)
@@ -486,10 +471,8 @@ def places_of_numbers(name: str, values: list[Any], first: list[int], names: tup
     if as_places[unread] is not None:  # a place, but another number is a name
         raise ValueError(
             f"`{name}` holds numbers that are neither all names nor all places of the classes "
-            f"{_listed(names)}: "
-            f"{values[unread]!r} in row {first[unread]} is no name, {values[no_place]!r} in row "
-            f"{first[no_place]} "
-            f"is no place (0 to {classes - 1})."
+            f"{listed(names)}: {values[unread]!r} in row {first[unread]} is no name, {values[no_place]!r} in "
+            f"row {first[no_place]} is no place (0 to {classes - 1})."
         )
     _refuse(name, first[unread], values[unread], names)
 
@@ -499,17 +482,17 @@ def _first(flags: Iterable[bool]) -> int | None:
 
 
 def _refuse(name: str, row: int, value: Any, names: tuple[str, ...]) -> NoReturn:
-    """Raise for a label that no class has."""
+    """Raise for a label of no class."""
     if isinstance(value, str):
         raise ValueError(
-            f"`{name}` has an unknown label {value!r} in row {row}; the labels are {_listed(names)}."
+            f"`{name}` has an unknown label {value!r} in row {row}; the labels are {listed(names)}."
             f"{_checks.nearest(value, names)}"
         )
     raise ValueError(
-        f"`{name}` must be class indices from 0 to {len(names) - 1} or class names ({_listed(names)}); "
+        f"`{name}` must be class indices from 0 to {len(names) - 1} or class names ({listed(names)}); "
         f"row {row} is {value!r}."
     )
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
     return ", ".join(repr(each) for each in names[:8]) + (", ..." if len(names) > 8 else "")

@@ -269,8 +269,8 @@ def float32(name: str, values: Any) -> NDArray[np.float32]:
     return out
 
 
-def weights(name: str, values: Any, rows: int) -> NDArray[np.float64]:
-    """Return (rows,) weights of rows: finite, not negative, not all 0."""
+def weights(name: str, values: Any, rows: int, *, zeros: bool = False) -> NDArray[np.float64]:
+    """Return (rows,) weights of rows: finite, not negative and, unless `zeros`, not all 0."""
     array = one_a_row(name, values, rows)
     absent = np.flatnonzero(missing(array))
     if absent.size:
@@ -286,6 +286,8 @@ def weights(name: str, values: Any, rows: int) -> NDArray[np.float64]:
         raise ValueError(f"`{name}` must be finite and not negative; row {bad[0]} is {out[bad[0]].item()!r}.")
     with np.errstate(over="ignore"):
         total = out.sum()
+    if total == 0 and zeros:
+        return out
     if total == 0:
         raise ValueError(f"`{name}` is 0 in every row; at least one row must count.")
     if not np.isfinite(total) or total < np.finfo(np.float64).tiny:

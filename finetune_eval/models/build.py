@@ -39,7 +39,8 @@ def build_model(
             one that a fine-tuned model's `save_to_preset` wrote); a KerasHub preset name; `hf://owner/name`;
             `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one input to (rows, width)
             features.
-        labels: The class names, or how many classes there are. With two, the second is the positive one.
+        labels: The class names in order (a list, or a dictionary such as `id2label`), or how many classes
+            there are. With two, the second is the positive one.
         pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
             declares, else mean.
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
@@ -61,7 +62,10 @@ def build_model(
         >>> model = build_model("all_minilm_l6_v2", ["negative", "positive"])  # doctest: +SKIP
         >>> model.predict(["A warm, funny, honest film."])  # doctest: +SKIP
     """
-    names = _label_names(labels)
+    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
+        count = _checks.positive_int("labels", labels, minimum=2, maximum=1_000_000)
+        labels = _labels.default_names(count)
+    names = _labels.class_names(labels)
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
@@ -290,12 +294,6 @@ def _check_ending(backbone: keras.Model) -> None:
 
 def _reason(error: Exception) -> str:
     return _text.shorten(" ".join(str(error).split()), 200)
-
-
-def _label_names(labels: Any) -> list[str]:
-    if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
-        return [str(i) for i in range(_checks.positive_int("labels", labels, minimum=2, maximum=1_000_000))]
-    return list(_labels.class_names(labels))
 
 
 def _functional(backbone: keras.Model) -> keras.Model:

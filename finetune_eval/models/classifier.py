@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +11,20 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune_eval import _checks
-from finetune_eval._rows import column, numbers
+from finetune_eval import _checks, _labels
+from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
+from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
 from finetune_eval.models.network import Network
 from finetune_eval.models.pipelines import (
     Feed,
     is_pipeline,
-    only_column,
     plainly,
     refuse_beside_pipeline,
-    row_count,
-    split_off,
-    token_rows,
     trimmed_tokens,
-    validation_parts,
 )
 from finetune_eval.models.steps import structure
 from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing
@@ -64,14 +60,16 @@ class Classifier(Network):
             ValueError, TypeError: A row is missing, not a string, or not finite; the sentence names the
             first.
         """
-        if isinstance(x, Mapping):
-            if self.takes_text and set(x) >= set(self.input):
-                return trimmed(token_rows(name, {key: x[key] for key in self.input}))
-            x = x[only_column(name, x)]
+        return self._encoded(read_rows(self, name, x))
+
+    def _encoded(self, rows: Any) -> Encoded:
+        """Turn checked rows into the backbone's inputs."""
+        if isinstance(rows, dict):
+            return trimmed(rows)
         if not self.takes_text:
-            return Encoded({"x": _numeric_rows(name, x, self.input_shape)}, None)
-        read = self._graph("encode", self._encoder, self.preprocessor, *structure(self.preprocessor))
-        encoded: Encoded = read(_text_rows(name, x))
+            return Encoded({"x": rows}, None)
+        made_of = (self.preprocessor, *structure(self.preprocessor))
+        encoded: Encoded = self._graph("encode", self._encoder, *made_of)(rows)
         return encoded
 
     def _encoder(self) -> Any:
@@ -85,19 +83,16 @@ class Classifier(Network):
         )
         return found
 
-    def label_indices(self, y: Any, *, name: str = "y") -> np.ndarray:
-        """Return labels as (rows,) class indices, int32."""
-        return _checks.label_indices(name, y, self.labels).astype(np.int32)
-
-    def numbers(self, x: Any) -> np.ndarray:
-        """Return rows of numbers, checked, as the backbone takes them."""
-        return _numeric_rows("x", x, self.input_shape)
+    def label_indices(self, y: Any, *, name: str = "y") -> _labels.ClassIndices:
+        """Return labels, in any form, as (rows,) places of classes that know the model's class names."""
+        return _labels.ClassIndices(_labels.read(name, y, self.labels), self.labels)
 
     def batches(
         self,
         x: Any,
         y: Any = None,
         sample_weight: Any = None,
+        class_weight: Any = None,
         *,
         batch_size: int | None,
         seed: int | None = None,
@@ -108,19 +103,12 @@ class Classifier(Network):
 
         One-hot labels stay one-hot. Warns if texts are longer than the model reads.
         """
-        _rows(name, x)
-        n = row_count(x)
         if batch_size is not None:
             _checks.positive_int("batch_size", batch_size)
-        known = weights = None
-        if y is not None:
-            _checks.same_length(name, range(n), name.replace("x", "y"), y)
-            known = self.label_indices(y, name=name.replace("x", "y"))
-            if np.shape(y)[1:] == (len(self.labels),):
-                known = np.eye(len(self.labels), dtype=np.float32)[known]
-        if sample_weight is not None:
-            weights = _weights(sample_weight, n)
-        rows = self.encode(x, name=name)
+        x, labels, weights = read(self, x, y, sample_weight, class_weight, name=name)
+        n, rows = row_count(x), self._encoded(x)
+        if labels is not None and labels.ndim == 1:
+            labels = np.asarray(labels, dtype=np.int32)
         if rows.cut:
             are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
             last = getattr(self.preprocessor, "truncation_side", "right") == "left"
@@ -130,7 +118,7 @@ class Classifier(Network):
                 _checks.TextsCut,
                 stacklevel=3,
             )
-        return Batches(rows, known, batch_size, sample_weight=weights, seed=seed, sort=sort)
+        return Batches(rows, labels, batch_size, sample_weight=weights, seed=seed, sort=sort)
 
     def _fed(
         self,
@@ -146,6 +134,16 @@ class Classifier(Network):
             feed = Feed(self, data, labelled=True, name=name, steps=steps)
             return feed.dataset, feed
         return self.batches(data, y, weight, batch_size=batch_size, name=name).dataset(), None
+
+    def _weights_of_pipeline(self, class_weight: Any) -> dict[int, float] | None:
+        """Return class weights by place, as Keras takes them beside a pipeline."""
+        if class_weight is None:
+            return None
+        if isinstance(class_weight, str):
+            raise ValueError(
+                "`class_weight` 'balanced' needs labels that can be counted: pass arrays, or a dict."
+            )
+        return dict(enumerate(class_weights(class_weight, self.labels, np.zeros(0, int)).tolist()))
 
     def _check_compiled(self) -> None:
         optimizer: Any = getattr(self.optimizer, "inner_optimizer", self.optimizer)
@@ -184,7 +182,7 @@ class Classifier(Network):
             refuse_beside_pipeline(y, sample_weight, validation_split)
             steps = ("steps_per_epoch", steps_per_epoch)
             feed = Feed(self, x, labelled=True, steps=steps, shuffle=shuffle)
-            x, class_weight = feed.dataset, _class_weights_of_pipeline(class_weight, self.labels)
+            x, class_weight = feed.dataset, self._weights_of_pipeline(class_weight)
         else:
             if y is None:
                 raise ValueError(
@@ -195,19 +193,19 @@ class Classifier(Network):
                     raise ValueError(
                         "`validation_split` and `validation_data` are both given; pass one of them."
                     )
-                (x, y, sample_weight), validation_data = split_off(validation_split, x, y, sample_weight)
-            weights = _class_weights(class_weight, y, self.labels, sample_weight)
+                arrays = read(self, x, y, sample_weight)
+                (x, y, sample_weight), validation_data = split_off(validation_split, *arrays)
             # NumPy's global generator is what `keras.utils.set_random_seed` seeds.
             seed = int(np.random.randint(2**31)) if shuffle else None
-            x = self.batches(x, y, weights, batch_size=size, seed=seed, sort=False).dataset()
-            class_weight = None
+            batches = self.batches(x, y, sample_weight, class_weight, batch_size=size, seed=seed, sort=False)
+            x, class_weight = batches.dataset(), None
         validation_feed = None
         if validation_data is not None:
             data, *rest = (
                 (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
             )
             steps = ("validation_steps", validation_steps)
-            held_out = validation_batch_size or size
+            held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
         optimizer: Any = self.optimizer
         if optimizer is not None and not optimizer.built:
@@ -304,7 +302,7 @@ class Classifier(Network):
     ) -> Any:
         """Train one step on raw rows, as `keras.Model.train_on_batch` does."""
         self._check_compiled()
-        batch = self._one_batch(x, y, _class_weights(class_weight, y, self.labels, sample_weight))
+        batch = self._one_batch(x, y, sample_weight, class_weight)
         return keras.Model.train_on_batch(self, *batch, return_dict=return_dict)
 
     def test_on_batch(
@@ -320,16 +318,32 @@ class Classifier(Network):
     def _one_batch(self, x: Any, *labels_and_weights: Any) -> tuple[Any, ...]:
         if labels_and_weights and labels_and_weights[0] is None:
             raise ValueError("`y` is None; a label is needed for each row: class indices or class names.")
-        _rows("x", x)
-        return self.batches(x, *labels_and_weights, batch_size=row_count(x), sort=False).first()
+        rows = read(self, x, *labels_and_weights)
+        return self.batches(*rows, batch_size=row_count(rows[0]), sort=False).first()
 
     # --- deciding --------------------------------------------------------------
 
-    def decide(self, probabilities: np.ndarray) -> np.ndarray:
-        """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold."""
+    def decide(self, probabilities: Any) -> _labels.ClassIndices:
+        """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold.
+
+        Args:
+            probabilities: As `predict` gives them; the columns of a DataFrame, named by class, may have any
+                order.
+
+        Raises:
+            ValueError: They are no probabilities, or not of the model's classes.
+        """
+        p, named, _ = read_probabilities(probabilities, "classification", self.labels)
+        known = {self.labels, _labels.default_names(len(self.labels))}
+        if np.shape(probabilities) != (len(p), len(self.labels)) or not {named or self.labels} <= known:
+            raise ValueError(
+                "`probabilities` must have a column for each of the classes "
+                f"{_labels.listed(self.labels)}; got shape {np.shape(probabilities)}"
+                + (f", columns named {_labels.listed(named)}." if named else ".")
+            )
         if self.threshold is None:
-            return np.asarray(probabilities.argmax(axis=1))
-        return np.where(probabilities[:, 1] >= float(self.threshold), 1, 0)
+            return _labels.ClassIndices(p.argmax(axis=1), self.labels)
+        return _labels.ClassIndices(p[:, 1] >= float(self.threshold), self.labels)
 
     def save_to_preset(self, preset_dir: Any, *args: Any, **kwargs: Any) -> None:
         """Write a KerasHub preset, and the checksums of its files, by which `load_model` finds damage."""
@@ -349,10 +363,11 @@ class Classifier(Network):
         Reference:
             Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
-        indices, before = self.label_indices(y), (self.temperature, self.threshold)
+        x, y, _ = read(self, x, y)
+        before = self.temperature, self.threshold
         self.temperature, self.threshold = 1.0, None
         try:
-            self.temperature = fit_temperature(indices, self.predict(x, verbose=0))
+            self.temperature = fit_temperature(self.label_indices(y), self.predict(x, verbose=0))
         except BaseException:
             self.temperature, self.threshold = before
             raise
@@ -368,8 +383,9 @@ class Classifier(Network):
         """
         if len(self.labels) != 2:
             raise ValueError(f"A threshold needs two classes; the model has {len(self.labels)}.")
-        indices = self.label_indices(y)
-        self.threshold = choose_threshold(indices, self.predict(x, verbose=0), goal=goal)
+        x, y, _ = read(self, x, y)
+        y = self.label_indices(y)
+        self.threshold = choose_threshold(y, self.predict(x, verbose=0), goal=goal)
         return self.threshold
 
     # --- serving ------------------------------------------------------------------
@@ -402,137 +418,3 @@ class Classifier(Network):
         signature = [tf.TensorSpec([None], tf.string, name="texts")]
         archive.add_endpoint("serve", lambda rows: self._whole(self.tokens(rows), training=False), signature)
         archive.write_out(str(filepath), verbose=verbose is not False)
-
-
-def _rows(name: str, x: Any) -> None:
-    if x is None:
-        raise ValueError(f"`{name}` is None; rows are needed.")
-    if isinstance(x, (str, bytes)):
-        raise TypeError(f"`{name}` is one string; pass a list of strings, even for one row: [{name}].")
-    if not hasattr(x, "__len__") or (isinstance(x, np.ndarray) and x.ndim == 0):
-        raise TypeError(
-            f"`{name}` must be a list, array, Series or tf.data pipeline; got {type(x).__name__}."
-        )
-    _checks.not_empty(name, x)
-
-
-def _text_rows(name: str, x: Any) -> np.ndarray:
-    if isinstance(x, tf.Tensor):
-        x = x.numpy()
-    rows = np.asarray(x, dtype=object)
-    if rows.ndim == 2 and rows.shape[1] == 1:
-        rows = rows[:, 0]
-    if rows.ndim != 1:
-        raise ValueError(f"`{name}` must be one string a row, shape (rows,); got shape {rows.shape}.")
-    for row, value in enumerate(rows):
-        if isinstance(value, bytes):
-            rows = rows.copy() if rows is x else rows
-            rows[row] = value.decode("utf-8", "replace")
-        elif not isinstance(value, str):
-            raise TypeError(
-                f"`{name}` must hold strings; row {row} is {value!r} ({type(value).__name__}). "
-                "Drop the row, or write what is missing as ''."
-            )
-        elif not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(
-                f"`{name}` must hold valid Unicode; row {row} is {value[:40]!r}, with half a surrogate pair. "
-                "Write it as `text.encode('utf-8', 'replace').decode()`."
-            )
-    return rows
-
-
-def _numeric_rows(name: str, x: Any, input_shape: Any) -> np.ndarray:
-    try:
-        array = column(name, x)
-        words = array.dtype.kind == "O" and any(isinstance(value, (str, bytes)) for value in array.flat)
-        if words or array.dtype.kind in "cmMSU":  # NumPy would read words, drop a part, and count days
-            raise TypeError(f"{array.dtype} values")
-        rows = np.asarray(array, dtype="float32")
-    except (TypeError, ValueError) as error:
-        raise TypeError(
-            f"`{name}` must hold numbers, for this model takes {input_shape[1:]} numbers a row."
-        ) from error
-    if rows.ndim != len(input_shape) or any(
-        want is not None and want != got for want, got in zip(input_shape[1:], rows.shape[1:], strict=True)
-    ):
-        wanted = ("rows", *input_shape[1:])
-        raise ValueError(f"`{name}` must have shape ({', '.join(map(str, wanted))}); got {rows.shape}.")
-    bad = np.argwhere(~np.isfinite(rows))
-    if len(bad):
-        raise ValueError(
-            f"`{name}` has {'NaN' if np.isnan(rows[tuple(bad[0])]) else 'infinity'} in row {bad[0][0]}, "
-            f"column {bad[0][1]}; one such value would turn every weight into NaN. Fill or drop it."
-        )
-    return rows
-
-
-def _weights(sample_weight: Any, rows: int) -> np.ndarray:
-    weights = np.asarray(numbers("sample_weight", sample_weight), dtype="float32")
-    if weights.shape != (rows,):
-        raise ValueError(f"`sample_weight` must have shape ({rows},), one weight a row; got {weights.shape}.")
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
-    if bad.size:
-        raise ValueError(f"`sample_weight` must be finite and at least 0; row {bad[0]} is {weights[bad[0]]}.")
-    if not weights.any():
-        raise ValueError("`sample_weight` is 0 for every row: nothing would be learned or measured.")
-    return weights
-
-
-def _class_weights(class_weight: Any, y: Any, labels: Sequence[str], sample_weight: Any) -> Any:
-    """Multiply class weights into the rows' weights, as Keras refuses to."""
-    if class_weight is None:
-        return sample_weight
-    indices = _checks.label_indices("y", y, labels)
-    weights = class_weight_vector(class_weight, indices, labels)[indices]
-    return weights if sample_weight is None else weights * _weights(sample_weight, len(indices))
-
-
-def _class_weights_of_pipeline(class_weight: Any, labels: Sequence[str]) -> dict[int, float] | None:
-    if class_weight is None:
-        return None
-    if isinstance(class_weight, str):
-        raise ValueError(
-            "`class_weight` 'balanced' needs labels that can be counted: pass arrays, or a dict."
-        )
-    return dict(enumerate(class_weight_vector(class_weight, np.zeros(0), labels)))
-
-
-def class_weight_vector(class_weight: Any, indices: np.ndarray, labels: Sequence[str]) -> np.ndarray:
-    """Return (classes,) weights from a dict by index or name, or from "balanced".
-
-    Balanced is rows / (classes * rows of the class), as in scikit-learn.
-
-    Raises:
-        ValueError: A class has no weight, or (balanced) no row.
-    """
-    if isinstance(class_weight, str):
-        _checks.one_of("class_weight", class_weight, ("balanced",))
-        counts = np.bincount(indices, minlength=len(labels))
-        if (counts == 0).any():
-            raise ValueError(
-                "`class_weight` 'balanced' needs a row of every class; there is none of "
-                f"{labels[int(counts.argmin())]!r}."
-            )
-        return len(indices) / (len(labels) * counts)
-    if not isinstance(class_weight, Mapping):
-        raise TypeError(
-            "`class_weight` must be 'balanced' or a dict with a weight for each class; got "
-            f"{type(class_weight).__name__}."
-        )
-    by_name: dict[Any, int] = {str(label): i for i, label in enumerate(labels)}
-    by_name |= {i: i for i in range(len(labels))}
-    vector = np.full(len(labels), np.nan)
-    for key, weight in dict(class_weight).items():
-        if key not in by_name:
-            raise ValueError(
-                f"`class_weight` has the unknown class {key!r}; the classes are "
-                f"{', '.join(map(repr, labels))}."
-                f"{_checks.nearest(key, map(str, labels))}"
-            )
-        vector[by_name[key]] = _checks.number(f"class_weight[{key!r}]", weight, at_least=0)
-    if np.isnan(vector).any():
-        raise ValueError(
-            f"`class_weight` has no weight for {labels[int(np.isnan(vector).argmax())]!r}; give every "
-            "class one."
-        )
-    return vector

@@ -111,6 +111,12 @@ class TemperedSoftmax(keras.layers.Layer):
         return input_shape
 
 
+def takes_logits(target: Any) -> bool:
+    """Return whether a loss or metric of Keras was made with `from_logits=True`."""
+    settings = getattr(target, "_fn_kwargs", None) or getattr(target, "keywords", None) or {}
+    return bool(settings.get("from_logits", getattr(target, "_from_logits", False)))
+
+
 def reads_one_hot(target: Any) -> bool | None:
     """Return whether a loss or metric of Keras takes one-hot labels; None for others: labels as given."""
     function = getattr(target, "_fn", None) or getattr(target, "fn", None) or target

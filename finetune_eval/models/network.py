@@ -11,7 +11,7 @@ import keras
 import keras_hub
 from keras import ops
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.models import micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
@@ -24,6 +24,7 @@ from finetune_eval.models.layers import (
     metric_of_labels,
     plain,
     reads_one_hot,
+    takes_logits,
 )
 from finetune_eval.models.precision import matmul_precision
 from finetune_eval.models.steps import Plan, structure
@@ -61,6 +62,7 @@ class Network(keras_hub.models.Task):
         frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
+        labels = _labels.class_names(labels)
         self.backbone = backbone
         self.pooling = pooling
         layers = [backbone.get_layer(name) for name in frozen]
@@ -85,12 +87,13 @@ class Network(keras_hub.models.Task):
         )(x)
         probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
         self.preprocessor = preprocessor
-        self.labels = tuple(str(label) for label in labels)
+        self.labels = labels
         self.dropout = dropout
         self.seed = seed
         self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
         self.source: dict[str, Any] = {}
         self.moved: dict[str, float] = {}
+        self._of_logits: list[str] = []
         self._plan = Plan()
         self._optimizer_was_built = False
         self._graphs: dict[str, tuple[Any, Any]] = {}
@@ -247,6 +250,11 @@ class Network(keras_hub.models.Task):
 
     def _is_new(self, name: str) -> bool:
         """Whether the graph that Keras keeps under a name was traced for another structure or plan."""
+        if self._of_logits and name != "predict":  # not in `compile`: a saved model should still load
+            raise ValueError(
+                f"The model is compiled with {self._of_logits[0]}(from_logits=True), which would take the "
+                "softmax of what are probabilities already; call `model.compile` with `from_logits` left out."
+            )
         now = (structure(self), self._plan, self.steps_per_execution)
         new = self._graphs.get(name, (None,))[0] != now
         self._graphs[name] = (now, None)
@@ -287,6 +295,8 @@ class Network(keras_hub.models.Task):
         if isinstance(metrics, str) and metrics == "auto":
             metrics = None
             weighted_metrics = weighted_metrics or ["accuracy"]
+        of_logits = filter(takes_logits, keras.tree.flatten([loss, metrics, weighted_metrics]))
+        self._of_logits = [type(target).__name__ for target in of_logits]
         only = keras.tree.flatten(loss)[0]
         by_shape = isinstance(only, str) and only.lower() in ("crossentropy", "ce")
         self._loss_reads = False if by_shape or only is None else reads_one_hot(keras.losses.get(only))

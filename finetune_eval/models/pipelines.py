@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import math
 import types
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval.models.batching import widths, without_autotune
+from finetune_eval.models.inputs import only_column, read
 from finetune_eval.models.steps import variables_kept
 
 
@@ -25,7 +25,7 @@ def is_pipeline(x: Any) -> bool:
 
 
 class Feed:
-    """A pipeline of raw batches on its way to Keras.
+    """A pipeline of raw batches on its way to Keras: each batch is read as rows are (`inputs.read`).
 
     Args:
         model: The `Classifier` that will read it.
@@ -38,7 +38,7 @@ class Feed:
 
     Attributes:
         dataset: The tf.data pipeline for Keras.
-        refused: What a check said of a batch, or None.
+        refused: The error of the check of a batch, or None.
         batches: Number of batches read.
     """
 
@@ -52,31 +52,26 @@ class Feed:
         steps: tuple[str, int | None] = ("steps", None),
         shuffle: bool = False,
     ):
-        self.model, self.name = model, name
+        self.model, self.name, self.labelled = model, name, labelled
         self.refused: Exception | None = None
         self.batches = self.rows = self.full = 0
-        raw = data if isinstance(data, tf.data.Dataset) else _as_dataset(name, data, shuffle, self._refuse)
-        self._check_length(raw, *steps)
-        spec = raw.element_spec
-        parts = len(spec) if isinstance(spec, tuple) else 1
-        if labelled and parts == 1:
-            raise ValueError(f"`{name}` is a pipeline without labels; each element must be `(x, y)`.")
-        read = self._reader(spec[0] if isinstance(spec, tuple) else spec)
+        checked: Callable[..., Any] | None = None
+        if isinstance(data, tf.data.Dataset):
+            checked = self._reader(data.element_spec)
+        else:
+            data = self._as_dataset(data, shuffle)
+        self._check_length(data, *steps)
 
-        def ready(x: Any, y: Any = None, sample_weight: Any = None) -> Any:
-            x = read(x)
-            if not labelled:
-                return (x,)
-            return keras.utils.pack_x_y_sample_weight(x, self._labels(y), sample_weight)
+        @tf.autograph.experimental.do_not_convert
+        def ready(*batch: Any) -> Any:
+            x, *labels_and_weights = batch if checked is None else checked(*batch)
+            if isinstance(x, dict):
+                x = self._counted(x)
+            elif model.takes_text:
+                x = self._counted(model.tokens(x))
+            return x, *labels_and_weights
 
-        mapped: Any = ready if isinstance(spec, tuple) else lambda x: ready(x)  # the element may be a dict
-        plain = tf.autograph.experimental.do_not_convert(mapped)
-        self.dataset = without_autotune(raw.map(plain, num_parallel_calls=2).prefetch(2))
-
-    def _refuse(self, error: Exception) -> Exception:
-        """Keep an error, to be raised by `plainly` instead of what TensorFlow makes of it."""
-        self.refused = error
-        return error
+        self.dataset = without_autotune(data.map(ready, num_parallel_calls=2).prefetch(2))
 
     def _check_length(self, data: Any, keyword: str, steps: int | None) -> None:
         batches = int(data.cardinality())
@@ -85,14 +80,90 @@ class Feed:
         if batches == tf.data.INFINITE_CARDINALITY and steps is None:
             raise ValueError(f"`{self.name}` is a pipeline that never ends; pass `{keyword}`.")
 
-    def _reader(self, spec: Any) -> Callable[[Any], Any]:
-        """Return what turns the `x` of an element into the backbone's inputs."""
-        model, key = self.model, None
+    def _read(self, x: Any, y: Any = None, sample_weight: Any = None) -> tuple[Any, ...]:
+        """Return a batch as arrays: the rows and, where labels are asked for, labels and weights if any."""
+        self.batches += 1
+        try:
+            if not self.labelled:
+                return (self._int32(read(self.model, x, name=self.name)[0]),)
+            if y is None:
+                raise ValueError(f"`{self.name}` is a pipeline without labels; give `(x, y)` each time.")
+            self._check_names(y)
+            rows, labels, weights = read(self.model, x, y, sample_weight, name=self.name, batch=True)
+        except (ValueError, TypeError) as error:
+            self.refused = type(error)(f"{error} (Rows are counted within the batch.)")
+            raise self.refused from None
+        if labels is not None and labels.ndim == 1:
+            labels = np.asarray(labels, dtype=np.int32)
+        return self._int32(rows), labels, *([] if weights is None else [weights])
+
+    @staticmethod
+    def _int32(rows: Any) -> Any:
+        return {key: a.astype(np.int32) for key, a in rows.items()} if isinstance(rows, dict) else rows
+
+    def _check_names(self, y: Any) -> None:
+        """Refuse numbers that may be names or places: it takes all labels, not one batch, to tell which."""
+        labels = self.model.labels
+        if isinstance(y, _labels.ClassIndices) or _rows.are_texts(y) or _labels.numbers_are_places(labels):
+            return
+        if np.shape(y)[1:] != (len(labels),):
+            raise ValueError(
+                f"`{self.name}` is a pipeline with numbers as labels, which may be names or places of the "
+                f"classes {_labels.listed(labels)}; batch by batch it cannot be told. Give the names as "
+                "text: `tf.strings.as_string(y)`, or `y.astype(str)` of an array."
+            )
+
+    def _specs(self, tokens: bool, one_hot: bool, parts: int) -> tuple[Any, ...]:
+        """Return what TensorFlow needs to know of the arrays of `_read`."""
+        model = self.model
+        rows: Any = tf.TensorSpec(model.input_shape, tf.float32) if not model.takes_text else None
+        if tokens:
+            rows = {key: tf.TensorSpec([None, None], tf.int32) for key in model.input}
+        elif model.takes_text:
+            rows = tf.TensorSpec([None], tf.string)
+        classes = len(model.labels)
+        labels = tf.TensorSpec([None, classes], tf.float32) if one_hot else tf.TensorSpec([None], tf.int32)
+        return (rows, labels, tf.TensorSpec([None], tf.float32))[:parts]
+
+    def _reader(self, element: Any) -> Callable[..., Any]:
+        """Return `_read` as an operation of TensorFlow, for elements of this kind."""
+        spec = element if isinstance(element, tuple) else (element,)
+        tokens = self._check_rows(spec[0])
+        if self.labelled and len(spec) == 1:
+            raise ValueError(f"`{self.name}` is a pipeline without labels; each element must be `(x, y)`.")
+        spec = spec[: 3 if self.labelled else 1]
+        for part, what in zip(spec[1:], ("labels", "weights"), strict=False):
+            if not isinstance(part, tf.TensorSpec):
+                raise TypeError(
+                    f"`{self.name}` must give one tensor of {what} a batch; got {type(part).__name__}."
+                )
+        one_hot = len(spec) > 1 and spec[1].shape.rank == 2 and spec[1].shape[1] == len(self.model.labels)
+        made = self._specs(tokens, one_hot, len(spec))
+
+        def run(*arrays: np.ndarray) -> list[np.ndarray]:
+            rows, *rest = self._read(*tf.nest.pack_sequence_as(spec, arrays))
+            if rest and rest[0].ndim == 2 and not one_hot:  # its shape was not known
+                rest[0] = rest[0].argmax(axis=1).astype(np.int32)
+            found: list[np.ndarray] = tf.nest.flatten((rows, *rest))
+            return found
+
+        def checked(*batch: Any) -> Any:
+            flat = tf.nest.flatten(made)
+            kinds = [part.dtype for part in flat]
+            tensors = tf.numpy_function(run, tf.nest.flatten(batch[: len(spec)]), kinds, stateful=False)
+            for tensor, part in zip(tensors, flat, strict=True):
+                tensor.set_shape(part.shape)
+            return tf.nest.pack_sequence_as(made, tensors)
+
+        return checked
+
+    def _check_rows(self, spec: Any) -> bool:
+        """Raise for rows that no batch could make good; return whether they are tokens."""
+        model = self.model
         if isinstance(spec, dict):
             if model.takes_text and set(spec) >= set(model.input):
-                return lambda x: self._counted({name: x[name] for name in model.input})
-            key = only_column(self.name, spec)
-            spec = spec[key]
+                return True
+            spec = spec[only_column(self.name, spec)]
         if not isinstance(spec, tf.TensorSpec):
             raise TypeError(
                 f"`{self.name}` must give one tensor of rows a batch, or a dict of columns; "
@@ -108,14 +179,7 @@ class Feed:
             )
         if rank not in (None, wanted) and not (model.takes_text and spec.shape[1:] in ([1], [None])):
             raise ValueError(f"`{self.name}` must give batches of one text a row; got shape {spec.shape}.")
-
-        def read(x: Any) -> Any:
-            x = x if key is None else x[key]
-            if not model.takes_text:
-                return self._checked(x, model.numbers, tf.float32, model.input_shape)
-            return self._counted(model.tokens(x if rank == 1 else tf.reshape(x, [-1])))
-
-        return read
+        return False
 
     def _counted(self, tokens: dict[str, Any]) -> dict[str, Any]:
         """Count a batch of tokens, its rows, and those that fill the sequence length."""
@@ -123,37 +187,79 @@ class Feed:
         limit = getattr(self.model.preprocessor, "sequence_length", None)
 
         def count(rows: np.ndarray, longest: np.ndarray) -> np.ndarray:
-            self.batches, self.rows = self.batches + 1, self.rows + int(rows)
-            self.full += int(longest)
+            self.rows, self.full = self.rows + int(rows), self.full + int(longest)
             return rows
 
         full = tf.reduce_sum(tf.cast(tf.reduce_sum(mask, axis=1) == (limit or -1), tf.int32))
         tf.numpy_function(count, [tf.shape(mask)[0], full], tf.int32)
         return tokens
 
-    def _labels(self, y: Any) -> Any:
-        """Check labels; what is one-hot stays so, as a loss or metric of the user's own may want it."""
-        if not isinstance(y, tf.Tensor):
-            raise TypeError(f"`{self.name}` must give one tensor of labels a batch; got {type(y).__name__}.")
-        indices = self._checked(y, self.model.label_indices, tf.int32, [None])
-        classes = len(self.model.labels)
-        one_hot = y.shape.rank == 2 and y.shape[1] == classes
-        return tf.one_hot(indices, classes) if one_hot else indices
+    def _as_dataset(self, data: Any, shuffle: bool) -> Any:
+        """Return a PyDataset or a generator of batches as a tf.data pipeline of what `_read` gives for them.
 
-    def _checked(self, values: Any, check: Any, dtype: Any, shape: Any) -> Any:
-        """Pass a batch through a check that may refuse it; `plainly` raises what it says."""
+        They are read before TensorFlow has them, which would make the text "nan" of a missing one and drop
+        the mask of a masked array.
+        """
+        if isinstance(data, keras.utils.PyDataset):
+            count = data.num_batches
+            first = self._read(*self._parts(data[0])) if count != 0 else None
 
-        def run(array: np.ndarray) -> np.ndarray:
-            try:
-                self.batches += 1
-                return np.asarray(check(array), dtype=dtype.as_numpy_dtype)
-            except (ValueError, TypeError) as error:
-                self.refused = error
-                raise
+            def one_pass() -> Iterator[Any]:
+                data.on_epoch_begin()
+                order: Any = itertools.count() if count is None else range(count)
+                if shuffle and count is not None:
+                    order = np.random.permutation(count)
+                for place, index in enumerate(order):
+                    batch = self._read(*self._parts(data[int(index)]))
+                    if place + 1 == count:  # not after the last batch: Keras may never ask for the end
+                        data.on_epoch_end()
+                    yield self._like(first, batch)
+        else:
+            count, first = tf.data.UNKNOWN_CARDINALITY, next(data, None)
+            first = None if first is None else self._read(*self._parts(first))
+            rest: Iterator[Any] = itertools.chain(
+                [first], (self._read(*self._parts(batch)) for batch in data)
+            )
 
-        checked = tf.numpy_function(run, [values], dtype, stateful=False)
-        checked.set_shape(shape)
-        return checked
+            def one_pass() -> Iterator[Any]:
+                batch = next(rest, None)
+                if batch is None:  # Keras would go on, with a loss of 0
+                    raise self._refuse(
+                        f"`{self.name}` is a generator that has ended; pass a PyDataset to read it again."
+                    )
+                return (self._like(first, each) for each in itertools.chain([batch], rest))
+
+        if first is None:
+            raise ValueError(f"`{self.name}` is an empty pipeline: it has no batch.")
+        one_hot = len(first) > 1 and first[1].ndim == 2
+        signature = self._specs(isinstance(first[0], dict), one_hot, len(first))
+        pipeline = tf.data.Dataset.from_generator(one_pass, output_signature=signature)
+        length = tf.data.INFINITE_CARDINALITY if count is None else count
+        return pipeline.apply(tf.data.experimental.assert_cardinality(length)) if length != -2 else pipeline
+
+    def _parts(self, batch: Any) -> tuple[Any, ...]:
+        """Return a batch as `x`, `(x, y)` or `(x, y, sample_weight)`."""
+        parts = batch if isinstance(batch, tuple) else (batch,)
+        if not 1 <= len(parts) <= 3:
+            raise self._refuse(
+                f"`{self.name}` must give `x`, `(x, y)` or `(x, y, sample_weight)`; got a tuple of "
+                f"{len(parts)}."
+            )
+        return parts
+
+    def _like(self, first: tuple[Any, ...] | None, batch: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Return a batch, or raise where it is of another form than the first."""
+        form, other = _form(first or batch), _form(batch)
+        if form != other:
+            raise self._refuse(
+                f"`{self.name}` must give all batches in one form; the first is {form}, another {other}."
+            )
+        return batch
+
+    def _refuse(self, sentence: str) -> Exception:
+        """Return an error, kept for `plainly` to raise instead of what TensorFlow makes of it."""
+        self.refused = ValueError(sentence)
+        return self.refused
 
     def warn(self) -> None:
         """Warn if texts filled the sequence length: whether they were longer is not known here."""
@@ -176,7 +282,7 @@ def plainly(model: Any, *feeds: Feed | None) -> Iterator[None]:
     except (tf.errors.OpError, UnboundLocalError) as error:  # the latter: Keras predicts an empty pipeline
         refused = next((feed.refused for feed in known if feed.refused is not None), None)
         if refused is not None:
-            raise type(refused)(f"{refused} (Rows are counted within the batch.)") from None
+            raise refused from None
         if isinstance(error, tf.errors.OpError) or not known:
             raise
     for feed in known:
@@ -197,67 +303,6 @@ def refuse_beside_pipeline(y: Any, sample_weight: Any, validation_split: float =
             "`validation_split` needs rows that can be counted: pass arrays, or `validation_data` beside a "
             "pipeline."
         )
-
-
-def row_count(x: Any) -> int:
-    """Return the number of rows: of a dict, of its first column."""
-    return len(next(iter(x.values()), ())) if isinstance(x, Mapping) else len(x)
-
-
-def split_off(share: float, x: Any, y: Any, sample_weight: Any) -> tuple[Any, Any]:
-    """Return the rows that train and the rows that validate, as Keras splits them.
-
-    The first floor(n * (1 - share)) rows train, in the order they come.
-    """
-    rows = row_count(x)
-    first = math.floor(rows * (1.0 - _checks.number("validation_split", share, above=0, below=1)))
-    if first == 0:
-        raise ValueError(f"`validation_split` {share} leaves none of {rows} rows to train on.")
-    given = {"x": x, "y": y, **({} if sample_weight is None else {"sample_weight": sample_weight})}
-    for name, values in given.items():
-        _checks.same_length("x", range(rows), name, range(row_count(values)))
-    train = tuple(_rows_of(values, slice(None, first)) for values in (x, y, sample_weight))
-    return train, tuple(_rows_of(values, slice(first, None)) for values in given.values())
-
-
-def _rows_of(values: Any, rows: slice) -> Any:
-    if values is None:
-        return None
-    if isinstance(values, Mapping):
-        return {name: _rows_of(column, rows) for name, column in values.items()}
-    return values.iloc[rows] if hasattr(values, "iloc") else values[rows]
-
-
-def validation_parts(data: Any) -> tuple[Any, ...]:
-    """Return `(x, y)` or `(x, y, sample_weight)`."""
-    if not isinstance(data, (tuple, list)) or len(data) not in (2, 3):
-        raise TypeError(
-            "`validation_data` must be `(x, y)`, `(x, y, sample_weight)` or a pipeline; "
-            f"got {type(data).__name__}."
-        )
-    return tuple(data)
-
-
-def only_column(name: str, columns: Any) -> Any:
-    """Return the key of the one column there is."""
-    if len(columns) != 1:
-        raise ValueError(
-            f"`{name}` has the columns {', '.join(map(repr, columns))}; this model reads one: pass that one."
-        )
-    return next(iter(columns))
-
-
-def token_rows(name: str, columns: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return a backbone's own inputs as (rows, tokens) arrays of whole numbers, all of one shape."""
-    arrays = {key: np.asarray(values) for key, values in columns.items()}
-    shape = arrays["padding_mask"].shape
-    for key, array in arrays.items():
-        if array.ndim != 2 or array.shape != shape or array.dtype.kind not in "biu":
-            raise ValueError(
-                f"`{name}` must hold (rows, tokens) whole numbers, all of the shape of 'padding_mask', "
-                f"{shape}; {key!r} has shape {array.shape} and dtype {array.dtype}."
-            )
-    return arrays
 
 
 def trimmed_tokens(preprocessor: Any) -> Any:
@@ -281,58 +326,8 @@ def trimmed_tokens(preprocessor: Any) -> Any:
     return tf.function(tokens, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
 
 
-def _as_dataset(name: str, data: Any, shuffle: bool, refuse: Callable[[Exception], Exception]) -> Any:
-    """Return a PyDataset or a generator of batches as a tf.data pipeline of them."""
-    if isinstance(data, keras.utils.PyDataset):
-        count = data.num_batches
-        first = _batch(name, data[0]) if count != 0 else None
-
-        def one_pass() -> Iterator[Any]:
-            data.on_epoch_begin()
-            order: Any = itertools.count() if count is None else range(count)
-            if shuffle and count is not None:
-                order = np.random.permutation(count)
-            for place, index in enumerate(order):
-                batch = _batch(name, data[int(index)])
-                if place + 1 == count:  # not after the last batch: Keras may never ask for the end
-                    data.on_epoch_end()
-                yield batch
-    else:
-        count, first = tf.data.UNKNOWN_CARDINALITY, next(data, None)
-        first = None if first is None else _batch(name, first)
-        rest = itertools.chain([first], (_batch(name, batch) for batch in data))
-
-        def one_pass() -> Iterator[Any]:
-            batch = next(rest, None)
-            if batch is None:  # Keras would go on, with a loss of 0
-                sentence = f"`{name}` is a generator that has ended; pass a PyDataset to read it again."
-                raise refuse(ValueError(sentence))
-            return itertools.chain([batch], rest)
-
-    if first is None:
-        raise ValueError(f"`{name}` is an empty pipeline: it has no batch.")
-    signature = keras.tree.map_structure(_spec_of, first)
-    pipeline = tf.data.Dataset.from_generator(one_pass, output_signature=signature)
-    length = tf.data.INFINITE_CARDINALITY if count is None else count
-    return pipeline.apply(tf.data.experimental.assert_cardinality(length)) if length != -2 else pipeline
-
-
-def _batch(name: str, batch: Any) -> Any:
-    """Return a batch as a tuple of arrays: a list of texts is one array, and a missing part is left out."""
-    parts = batch if isinstance(batch, tuple) else (batch,)
-    if not 1 <= len(parts) <= 3:
-        raise ValueError(
-            f"`{name}` must give `x`, `(x, y)` or `(x, y, sample_weight)`; got a tuple of {len(parts)}."
-        )
-    parts = tuple(part for part in parts if part is not None)
-    return tuple(
-        {key: np.asarray(values) for key, values in part.items()}
-        if isinstance(part, dict)
-        else np.asarray(part)
-        for part in parts
-    )
-
-
-def _spec_of(array: np.ndarray) -> tf.TensorSpec:
-    dtype = tf.string if array.dtype.kind in "OUS" else array.dtype
-    return tf.TensorSpec([None] * array.ndim, dtype)
+def _form(batch: tuple[Any, ...]) -> str:
+    """Return what a batch is made of, such as "(rows, one-hot labels)"."""
+    rows = "tokens" if isinstance(batch[0], dict) else "rows"
+    labels = ["one-hot labels" if part.ndim == 2 else "labels" for part in batch[1:2]]
+    return f"({', '.join([rows, *labels, *(['weights'] if len(batch) == 3 else [])])})"

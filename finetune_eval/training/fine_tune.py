@@ -14,30 +14,26 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval import _text
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.splits import Rows
 from finetune_eval.models import frozen
 from finetune_eval.models import precision as precisions
 from finetune_eval.models.batching import Batches
-from finetune_eval.models.classifier import (
-    Classifier,
-    _class_weights,
-    class_weight_vector,
-)
+from finetune_eval.models.classifier import Classifier
+from finetune_eval.models.inputs import class_weights, read
 from finetune_eval.models.layers import CrossEntropy
 from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training.callbacks import (
-    BestEpoch,
-    Checkpoint,
     ClassificationMetrics,
     EpochTrace,
     StopOnDivergence,
     usable,
 )
+from finetune_eval.training.checkpoints import BestEpoch, Checkpoint
 from finetune_eval.training.environment import environment
 from finetune_eval.training.optimizers import fine_tuning_optimizer
 from finetune_eval.training.recipe import Recipe
@@ -220,21 +216,17 @@ def _read(
     model: Classifier, x: Any, y: Any, validation_data: Any, sample_weight: Any, recipe: Recipe
 ) -> _Data:
     """Check rows and labels, and tokenise the rows."""
-    x, y = _pair(model, x, y, x_name="x", y_name="y", sample_weight=sample_weight)
+    x, y, weights = _rows_of(model, x, y, sample_weight, recipe.class_weight)
     weighting = recipe.class_weight
-    if sample_weight is not None:
-        sample_weight = _rows.weights("sample_weight", sample_weight, len(y))
-    weights = _class_weights(weighting, y, model.labels, sample_weight)
     if weighting is not None and not isinstance(weighting, str):
-        by_class = class_weight_vector(weighting, y, model.labels).tolist()
-        weighting = dict(zip(model.labels, by_class, strict=True))
+        weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
     train = model.batches(x, y, weights, batch_size=recipe.batch_size, seed=recipe.seed)
     if validation_data is None:
         return _Data(train, x, y, weighting, None, None, None)
     parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
     if len(parts) != 2:
         raise TypeError("`validation_data` must be a pair `(x, y)`, such as `dataset.validation`.")
-    val_x, val_y = _pair(model, *parts, x_name="validation x", y_name="validation y")
+    val_x, val_y, _ = _rows_of(model, *parts, name="validation x")
     if recipe.threshold_for is not None and len(np.unique(val_y)) < 2:
         raise ValueError(
             "`threshold_for` needs validation rows of both classes; all "
@@ -244,16 +236,21 @@ def _read(
     return _Data(train, x, y, weighting, validation, val_x, val_y)
 
 
-def _pair(
-    model: Classifier, x: Any, y: Any, *, x_name: str, y_name: str, **also: Any
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return rows, texts as an array of str, and the places of their classes."""
-    _rows.same_order(**{x_name: x, y_name: y}, **also)
-    rows = _rows.texts(x_name, x) if model.takes_text else _rows.column(x_name, x)
-    places = _labels.read(y_name, y, model.labels)
-    _checks.not_empty(x_name, rows)
-    _checks.same_length(x_name, rows, y_name, places)
-    return rows, places
+def _rows_of(
+    model: Classifier, x: Any, y: Any, *weights: Any, name: str = "x"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return rows, the places of their classes, and their weights."""
+    if y is None:
+        raise ValueError(
+            f"`{name.replace('x', 'y')}` is None; labels are needed: one class index or class name for each "
+            "row."
+        )
+    rows, labels, by_row = read(model, x, y, *weights, name=name)
+    if isinstance(rows, dict):
+        raise TypeError(
+            f"`{name}` must be texts, not tokens; train on a dictionary of tokens with `model.fit`."
+        )
+    return rows, model.label_indices(labels), by_row
 
 
 # --- the training -----------------------------------------------------------------------------------------

@@ -49,13 +49,8 @@ class Recipe:
             plain["early_stopping"] = _checks.positive_int("early_stopping", self.early_stopping)
         if self.monitor is not None:
             _checks.one_of("monitor", self.monitor, MONITORS)
-        if isinstance(self.class_weight, str):
-            _checks.one_of("class_weight", self.class_weight, ("balanced",))
-        elif self.class_weight is not None and not isinstance(self.class_weight, Mapping):
-            raise TypeError(
-                "`class_weight` must be a dictionary from class to weight, or 'balanced'; got "
-                f"{type(self.class_weight).__name__}. Write {{class: weight, ...}}."
-            )
+        if self.class_weight is not None:
+            _checks.class_weight(self.class_weight)
         if self.threshold_for is not None:
             _check_goal(self.threshold_for)
         for name, value in plain.items():

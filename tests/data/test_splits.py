@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
-from finetune_eval._checks import label_indices
+from finetune_eval._labels import read
 from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import normalise
 from finetune_eval.data.splits import label_warnings, split
@@ -370,7 +370,7 @@ def test_a_missing_value_in_a_list_never_becomes_the_text_nan(missing):
     with pytest.raises(ValueError, match="`test` must hold a text in every row; row 1 is "):
         find_leaks(["nan"], ["a text", missing])
     with pytest.raises(ValueError, match="row 1"):
-        label_indices("y", ["a", missing], ["a", "nan"])
+        read("y", ["a", missing], ["a", "nan"])
 
 
 TEXTS, WORDS = [f"text {i}" for i in range(20)], ["bad", "good"] * 10

@@ -414,50 +414,54 @@ TWO = ["a good film", "bad"]
         (lambda m: m.evaluate([], []), ValueError, "`x` has no rows; at least one is needed."),
         (lambda m: m.fit([], []), ValueError, "`x` has no rows; at least one is needed."),
         (lambda m: m.predict([]), ValueError, "`x` has no rows; at least one is needed."),
-        (lambda m: m.predict(None), ValueError, "`x` is None; rows are needed."),
+        (lambda m: m.predict(None), ValueError, "`x` is None; one value for each row is needed."),
         (lambda m: m.predict("a film"), TypeError,
-         "`x` is one string; pass a list of strings, even for one row: [x]."),
+         "`x` is a single text; pass a list with one value for each row, even for one row: [x]."),
         (lambda m: m.predict(3), TypeError,
-         "`x` must be a list, array, Series or tf.data pipeline; got int."),
-        (lambda m: m.predict(["a", None]), TypeError,
-         "`x` must hold strings; row 1 is None (NoneType). Drop the row, or write what is missing as ''."),
-        (lambda m: m.predict(["a", float("nan")]), TypeError,
-         "`x` must hold strings; row 1 is nan (float). Drop the row, or write what is missing as ''."),
+         "`x` must be a list, array or Series with one value for each row; got int."),
+        (lambda m: m.predict(["a", None]), ValueError,
+         "`x` has no text in row 1 (None); drop the row, or write '' where a text is empty."),
+        (lambda m: m.predict(["a", float("nan")]), ValueError,
+         "`x` has no text in row 1 (nan); drop the row, or write '' where a text is empty."),
+        (lambda m: m.predict(["a", 1]), TypeError, "`x` must hold texts; row 1 is 1 (int)."),
+        (lambda m: m.predict([b"\xff"]), ValueError,
+         "`x` has bytes in row 0 that are not UTF-8; decode them first."),
         (lambda m: m.predict([["a", "b"]]), ValueError,
-         "`x` must be one string a row, shape (rows,); got shape (1, 2)."),
+         "`x` must have one value a row, shape (rows,); got (1, 2)."),
         (lambda m: m.predict(["fine", "half \ud83d pair"]), ValueError,
          "`x` must hold valid Unicode; row 1 is 'half \\ud83d pair', with half a surrogate pair. "
          "Write it as `text.encode('utf-8', 'replace').decode()`."),
         (lambda m: m.evaluate(TWO, [0, 2]), ValueError,
-         "`y` must be class indices from 0 to 1 (negative, positive); row 1 is 2."),
+         "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 1 is 2."),
         (lambda m: m.evaluate(TWO, [0, -1]), ValueError,
-         "`y` must be class indices from 0 to 1 (negative, positive); row 1 is -1."),
+         "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 1 is -1."),
         (lambda m: m.evaluate(TWO, [0, 0.7]), ValueError,
-         "`y` must be class indices from 0 to 1 (negative, positive); row 1 is 0.7."),
+         "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 1 is 0.7."),
         (lambda m: m.evaluate(TWO, [0, np.nan]), ValueError,
-         "`y` has no label in row 1 (NaN); drop the row or give it a label."),
+         "`y` has no label in row 1; drop the row or give it a label."),
         (lambda m: m.evaluate(TWO, ["positive", "negativ"]), ValueError,
          "`y` has an unknown label 'negativ' in row 1; the labels are 'negative', 'positive'. "
          "Did you mean 'negative'?"),
         (lambda m: m.evaluate(TWO, [[0.5, 0.5], [0, 1]]), ValueError,
          "`y` looks one-hot with 2 columns, but row 0 is [0.5, 0.5]: exactly one 1 is needed, the rest 0."),
         (lambda m: m.evaluate(TWO, [0, 1], sample_weight=[0, 0]), ValueError,
-         "`sample_weight` is 0 for every row: nothing would be learned or measured."),
+         "`sample_weight` is 0 in every row; at least one row must count."),
         (lambda m: m.evaluate(TWO, [0, 1], sample_weight=[1, -1]), ValueError,
-         "`sample_weight` must be finite and at least 0; row 1 is -1.0."),
+         "`sample_weight` must be finite and not negative; row 1 is -1.0."),
         (lambda m: m.evaluate(TWO, [0, 1], sample_weight=[1]), ValueError,
-         "`sample_weight` must have shape (2,), one weight a row; got (1,)."),
+         "`sample_weight` must have one value for each of the 2 rows; got 1."),
         (lambda m: m.fit(TWO, [0, 1], class_weight={0: 1.0}), ValueError,
          "`class_weight` has no weight for 'positive'; give every class one."),
         (lambda m: m.fit(TWO, [0, 1], class_weight={"positiv": 1.0}), ValueError,
-         "`class_weight` has the unknown class 'positiv'; the classes are 'negative', 'positive'. "
-         "Did you mean 'positive'?"),
+         "`class_weight.keys()` has an unknown label 'positiv' in row 0; the labels are 'negative', "
+         "'positive'. Did you mean 'positive'?"),
         (lambda m: m.fit(TWO, [0, 0], class_weight="balanced"), ValueError,
          "`class_weight` 'balanced' needs a row of every class; there is none of 'positive'."),
         (lambda m: m.fit(TWO, [0, 1], validation_split=0.5, validation_data=(TWO, [0, 1])), ValueError,
          "`validation_split` and `validation_data` are both given; pass one of them."),
         (lambda m: m.fit(TWO, [0, 1], validation_data=(TWO, [0, 5])), ValueError,
-         "`validation y` must be class indices from 0 to 1 (negative, positive); row 1 is 5."),
+         "`validation y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 1 is "
+         "5."),
         (lambda m: m.predict(TWO, batch_size=0), ValueError, "`batch_size` must be at least 1; got 0."),
     ],
 )  # fmt: skip
@@ -493,7 +497,8 @@ def test_a_label_out_of_range_in_a_pipeline_gets_one_sentence(numeric_scorer, ve
     # TensorFlow on its own counts -1 as the last class and cuts 0.5 to 0.
     weights = numeric_scorer.get_weights()
     data = pipeline(np.zeros((2, 10)), [0, label])
-    sentence = f"`y` must be class indices from 0 to 1 (negative, positive); row 1 is {label}.{WITHIN}"
+    sentence = "`y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 1 is "
+    sentence += f"{label}.{WITHIN}"
     with pytest.raises(ValueError, match=exactly(sentence)):
         getattr(numeric_scorer, verb)(data, verbose=0)
     for was, now in zip(weights, numeric_scorer.get_weights(), strict=True):
@@ -517,19 +522,18 @@ def test_class_weights_of_a_pipeline(tiny):
 @pytest.mark.parametrize(
     "x, error, sentence",
     [
-        *(
-            (wrong, TypeError, "`x` must hold numbers, for this model takes (10,) numbers a row.")
-            for wrong in (
-                [["a"] * 10], [["1"] * 10], np.ones((1, 10)) * 1j, np.zeros((1, 10), dtype="datetime64[D]"),
-            )
-        ),
+        ([["a"] * 10], TypeError, "`x` must hold real numbers; got 'a' (dtype object)."),
+        ([["1"] * 10], TypeError, "`x` must hold real numbers; got '1' (dtype object)."),
+        (np.ones((1, 10)) * 1j, TypeError,
+         "`x` must hold real numbers; got np.complex128(1j) (dtype complex128)."),
+        (np.zeros((1, 10), dtype="datetime64[D]"), TypeError,
+         "`x` must hold real numbers; got np.datetime64('1970-01-01') (dtype datetime64[D])."),
         (np.zeros((3, 9)), ValueError, "`x` must have shape (rows, 10); got (3, 9)."),
         (np.zeros(10), ValueError, "`x` must have shape (rows, 10); got (10,)."),
         (np.where(np.arange(30) == 14, np.nan, 0).reshape(3, 10), ValueError,
-         "`x` has NaN in row 1, column 4; one such value would turn every weight into NaN. Fill or drop it."),
+         "`x` has NaN in row 1, column 4; drop the row or fill it."),
         (np.where(np.arange(30) == 29, -np.inf, 0).reshape(3, 10), ValueError,
-         "`x` has infinity in row 2, column 9; one such value would turn every weight into NaN. "
-         "Fill or drop it."),
+         "`x` has infinity in row 2, column 9; drop the row or fill it."),
     ],
 )  # fmt: skip
 def test_bad_numbers_get_one_sentence(numeric_scorer, x, error, sentence):

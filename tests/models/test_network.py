@@ -376,3 +376,27 @@ def test_an_exported_classifier_of_texts_takes_texts(tiny, tmp_path):
     for texts in (X, X[:1], ["", "not good"]):
         found = served.serve(tf.constant(texts)).numpy()
         np.testing.assert_allclose(found, model.predict(texts, verbose=0), atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True)},
+        {"loss": [keras.losses.CategoricalCrossentropy(from_logits=True)]},
+        {"metrics": [keras.metrics.SparseCategoricalCrossentropy(from_logits=True)]},
+        {"weighted_metrics": [keras.metrics.AUC(from_logits=True)]},
+    ],
+)
+def test_a_loss_of_logits_is_refused_for_the_model_gives_probabilities(tiny, tmp_path, settings):
+    # Keras takes the softmax of the softmax: of (0.9, 0.1) that is (0.69, 0.31), a loss of 0.37, not 0.11.
+    model = tiny.numeric_classifier()
+    x, y = tiny.numeric_rows(8)
+    model.compile("sgd", **settings)
+    for call in (model.fit, model.evaluate):
+        with pytest.raises(
+            ValueError, match=r"\(from_logits=True\), which would take the softmax of what are"
+        ):
+            call(x, y, verbose=0)
+    model.save(tmp_path / "m.keras")  # what was saved can be loaded and predicts
+    np.testing.assert_array_equal(fe.load_model(tmp_path / "m.keras").predict(x), model.predict(x))
+    fe.fine_tune(model, x, y, epochs=1, verbose=False)

@@ -767,7 +767,7 @@ TRAPS = {
     "unknown name": (dict(y=["positive", "negative", "neutral", "positive"]), ValueError,
         "`y` has an unknown label 'neutral' in row 2; the labels are 'negative', 'positive'."),
     "NaN in x": (dict(x=ONE_COLUMN_OFF), ValueError,
-        "`x` has NaN in row 2, column 5; one such value would turn every weight into NaN. Fill or drop it."),
+        "`x` has NaN in row 2, column 5; drop the row or fill it."),
     "empty x": (dict(x=np.zeros((0, 10)), y=[]), ValueError, "`x` has no rows; at least one is needed."),
     "all-zero sample_weight": (dict(sample_weight=[0, 0, 0, 0]), ValueError,
         "`sample_weight` is 0 in every row; at least one row must count."),
@@ -779,7 +779,7 @@ TRAPS = {
         "`x` must be rows (list, array or Series), with their labels in `y`; got _TensorDataset. "
         "Train on a tf.data pipeline with `model.fit`."),
     "texts for numbers": (dict(x=["a", "b", "c", "d"]), TypeError,
-        "`x` must hold numbers, for this model takes (10,) numbers a row."),
+        "`x` must hold real numbers; got 'a' (dtype object)."),
     "too few columns": (dict(x=np.zeros((4, 9))), ValueError, "`x` must have shape (rows, 10); got (4, 9)."),
     "validation labels": (dict(validation_data=(X, [0, 1, 0, 3])), ValueError,
         "`validation y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 3 is "
