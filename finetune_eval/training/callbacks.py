@@ -331,19 +331,19 @@ class EpochTrace(keras.callbacks.Callback):
 
 
 # Keras callbacks that cannot do their work in `fine_tune`, and why.
+_SETS_RATE = keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau
 _REFUSED = {
-    keras.callbacks.LearningRateScheduler: "sets the learning rate",
-    keras.callbacks.ReduceLROnPlateau: "sets the learning rate",
     keras.callbacks.BackupAndRestore: "would go on with other batches, and without the best epoch so far",
     keras.callbacks.SwapEMAWeights: "needs an optimizer with `use_ema=True`",
 }
 
 
-def usable(callbacks: Any) -> list[keras.callbacks.Callback]:
+def usable(callbacks: Any, *, may_set_rate: bool = False) -> list[keras.callbacks.Callback]:
     """Return the callbacks for `fine_tune` as a list.
 
     Args:
         callbacks: A list, one callback, or None.
+        may_set_rate: Whether the learning rate is one that a callback can set.
 
     Raises:
         TypeError: One of them is no callback.
@@ -368,6 +368,11 @@ def usable(callbacks: Any) -> list[keras.callbacks.Callback]:
             raise ValueError(
                 f"`callbacks` has a {name}, which {why}; `fine_tune` has its own warm-up, decay and best "
                 "epoch. Leave it out, or train with `model.compile` and `model.fit`."
+            )
+        if isinstance(callback, _SETS_RATE) and not may_set_rate:
+            raise ValueError(
+                f"`callbacks` has a {name}, which sets the learning rate; `fine_tune` has its own warm-up "
+                "and decay. Pass `schedule='constant', warmup=0` with it, or leave it out."
             )
         whole = isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only
         if whole and not str(callback.filepath).endswith(".keras"):

@@ -134,7 +134,8 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
-        "calibrate": False, "threshold_for": None,
+        "calibrate": False, "threshold_for": None, "schedule": "cosine", "warmup": 0.1, "strategy": "full",
+        "lora_rank": None, "layer_decay": 1.0, "gradient_accumulation": 1, "average_last": 0.0, "ema": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
     }  # fmt: skip
     from finetune_eval.data.ledger import rows_hash
