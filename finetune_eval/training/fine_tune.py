@@ -22,7 +22,7 @@ from finetune_eval.models import precision as precisions
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.inputs import class_weights, read
-from finetune_eval.models.layers import CrossEntropy
+from finetune_eval.models.layers import CrossEntropy, FocalLoss
 from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
@@ -37,7 +37,8 @@ from finetune_eval.training.callbacks import (
 )
 from finetune_eval.training.checkpoints import BestEpoch, Checkpoint
 from finetune_eval.training.environment import environment
-from finetune_eval.training.optimizers import fine_tuning_optimizer
+from finetune_eval.training.learning import LearningCheck
+from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.recipe import Recipe
 
 
@@ -79,6 +80,7 @@ def fine_tune(
     class_weight: dict[Any, float] | str | None = None,
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
+    loss: str = "cross_entropy",
     early_stopping: int | None = None,
     monitor: str | None = None,
     calibrate: bool = False,
@@ -100,7 +102,8 @@ def fine_tune(
         model: From `build_model` or `load_model`.
         x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers.
         y: (n,) class indices or class names, or (n, K) one-hot rows.
-        validation_data: `(x, y)` that chooses the best epoch. Not the test set: what has chosen cannot judge.
+        validation_data: `(x, y)` that chooses the best epoch, or `(x, y, weights)` where its rows count by
+            their weights. Not the test set: what has chosen cannot judge.
         epochs: How often to go through the rows.
         batch_size: Rows a step. Long texts are computed in parts, so that memory grows little with it.
         learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
@@ -119,11 +122,12 @@ def fine_tune(
             of all their rows, in less memory; rates and averages count such steps.
         average_last: The share of the steps, the last ones, whose mean weights are what is validated and
             kept; 0 for the weights of the last step.
-        ema: Keep the exponential mean of the weights instead, with this factor for each later step, such as
-            0.99; None for none.
+        ema: The factor of the exponential mean of the weights to keep instead, such as 0.99; None for none.
         class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class).
         sample_weight: (n,) weights; multiplied with the class weights where both are given.
         label_smoothing: Share of each label spread over all classes, in [0, 1).
+        loss: "cross_entropy", or "focal", in which rows that are well known count less. The losses of the
+            trace are of this kind; `evaluate` tells the cross-entropy.
         early_stopping: Stop after so many epochs without a better one; needs validation data.
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
@@ -171,7 +175,8 @@ def fine_tune(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
-        class_weight=class_weight, label_smoothing=label_smoothing, early_stopping=early_stopping,
+        class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
+        early_stopping=early_stopping,
         monitor=monitor, calibrate=calibrate, threshold_for=threshold_for, precision=precision, seed=seed,
     )  # fmt: skip
     recipe.check_fit(len(model.labels), validated=validation_data is not None)
@@ -214,6 +219,7 @@ class _Data:
     validation: Batches | None
     val_x: np.ndarray | None
     val_y: np.ndarray | None
+    val_weighted: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return counts and hashes for the manifest."""
@@ -239,16 +245,27 @@ def _read(
     if validation_data is None:
         return _Data(train, x, y, weighting, None, None, None)
     parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
-    if len(parts) != 2:
-        raise TypeError("`validation_data` must be a pair `(x, y)`, such as `dataset.validation`.")
-    val_x, val_y, _ = _rows_of(model, *parts, name="validation x")
+    if len(parts) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."
+        )
+    val_x, val_y, val_weight = _rows_of(model, *parts, name="validation x")
+    if val_weight is not None:
+        if recipe.calibrate or recipe.threshold_for is not None:
+            raise ValueError(
+                "`calibrate` and `threshold_for` do not take weights; pass `validation_data=(x, y)`, or leave "
+                "them out."
+            )
+        # Their mean is 1, for Keras divides a weighted loss by the number of rows.
+        val_weight = val_weight / val_weight.mean(dtype=np.float64)
     if recipe.threshold_for is not None and len(np.unique(val_y)) < 2:
         raise ValueError(
             "`threshold_for` needs validation rows of both classes; all "
             f"{len(val_y):,} are {model.labels[val_y[0]]!r}."
         )
-    validation = model.batches(val_x, val_y, batch_size=2 * recipe.batch_size, name="validation x")
-    return _Data(train, x, y, weighting, validation, val_x, val_y)
+    size = 2 * recipe.batch_size
+    validation = model.batches(val_x, val_y, val_weight, batch_size=size, name="validation x")
+    return _Data(train, x, y, weighting, validation, val_x, val_y, val_weight is not None)
 
 
 def _rows_of(
@@ -328,19 +345,22 @@ class _Training:
             path=None if self.run is None else self.run.trace, show=self.show,
             monitor=recipe.monitor if data.validation is not None else None, mode=recipe.mode,
         )  # fmt: skip
-        guard, counts, best, kept = StopOnDivergence(), ClassificationMetrics(), None, None
+        guard, counts = StopOnDivergence(), ClassificationMetrics(weighted=data.val_weighted)
+        best, kept = None, None
         if data.validation is not None:
             best = BestEpoch(recipe.monitor or "val_loss", mode=recipe.mode, patience=recipe.early_stopping)
         if self.run is not None:
             kept = Checkpoint(self.run.save_best, best)
         if recipe.strategy == "lora":
             lora.enable(model, recipe.adapter_rank, recipe.seed)
+        assert recipe.learning_rate is not None
+        learned = LearningCheck(counts, model.labels, data.validation, recipe.learning_rate, self.show)
         averages = Averages() if recipe.averaged_from(1) is not None else None
         before = model.get_weights()
         began = time.perf_counter()
         status = "interrupted"
         try:
-            own = filter(None, (averages, counts, guard, tracer, best, kept))
+            own = filter(None, (averages, counts, guard, tracer, learned, best, kept))
             with strategies.only_its_weights(model, recipe):
                 self._fit([*own, *more], alone=not more)
             if best is not None:
@@ -365,6 +385,8 @@ class _Training:
                 "seconds": round(time.perf_counter() - began, 3),
                 "best_epoch": self.trace.best_epoch, "moved": dict(model.moved),
             }  # fmt: skip
+            if learned.sentence is not None:
+                self.manifest["did_not_learn"] = learned.sentence
             if kept is not None:
                 kept.close()
             if status == "complete":
@@ -387,11 +409,12 @@ class _Training:
             strategies.start_head(model, train, recipe.seed)
         optimizer: Any = fine_tuning_optimizer(
             recipe.learning_rate, recipe.weight_decay, steps, schedule=recipe.schedule, warmup=recipe.warmup,
-            used_rows=_used_rows(model, train), rate_scales=strategies.rate_scales(model, recipe.layer_decay),
+            used_rows=used_rows(model, train), rate_scales=strategies.rate_scales(model, recipe.layer_decay),
             first_steps=strategies.first_steps(model, recipe, len(train)),
             average_from=recipe.averaged_from(steps), ema=recipe.ema,
         )  # fmt: skip
-        model.compile(optimizer=optimizer, loss=CrossEntropy(recipe.label_smoothing))
+        loss = FocalLoss if recipe.loss == "focal" else CrossEntropy
+        model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)
         _seed_dropout(model, recipe.seed)
@@ -454,16 +477,6 @@ def _source(model: Classifier) -> dict[str, Any]:
     if os.path.isabs(name := str(source.get("backbone"))):
         source["backbone"] = os.path.basename(name)
     return source
-
-
-def _used_rows(model: Classifier, train: Batches) -> dict[str, np.ndarray]:
-    """Return, for `AdamW`, the tokens in the training rows; nothing where that would spare little."""
-    table = getattr(getattr(model.backbone, "token_embedding", None), "embeddings", None)
-    tokens = train.rows.features.get("token_ids")
-    if tokens is None or not isinstance(table, keras.Variable) or not table.trainable or table.regularizer:
-        return {}
-    used = np.union1d(tokens, [0])  # batches are padded with 0
-    return {table.path: used} if len(used) < table.shape[0] / 2 else {}
 
 
 def _seed_dropout(model: Classifier, seed: int) -> None:

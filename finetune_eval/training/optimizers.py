@@ -4,7 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
+import numpy as np
+
 from finetune_eval.models.adamw import AdamW
+from finetune_eval.models.batching import Batches
 from finetune_eval.training.schedules import rate_over_steps
 
 # What weight decay leaves alone: biases and the scales and shifts of normalisations (Loshchilov & Hutter 2019
@@ -34,3 +38,13 @@ def fine_tuning_optimizer(
     """
     rate = rate_over_steps(learning_rate, steps, schedule=schedule, warmup=warmup)
     return AdamW(rate, weight_decay=weight_decay, no_decay=_NO_DECAY, **settings)
+
+
+def used_rows(model: Any, train: Batches) -> dict[str, np.ndarray]:
+    """Return, for `AdamW`, the tokens in the training rows; nothing where that would spare little."""
+    table = getattr(getattr(model.backbone, "token_embedding", None), "embeddings", None)
+    tokens = train.rows.features.get("token_ids")
+    if tokens is None or not isinstance(table, keras.Variable) or not table.trainable or table.regularizer:
+        return {}
+    used = np.union1d(tokens, [0])  # batches are padded with 0
+    return {table.path: used} if len(used) < table.shape[0] / 2 else {}

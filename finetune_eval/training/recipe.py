@@ -11,6 +11,7 @@ from finetune_eval.evaluation.goals import parse_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 SCHEDULES = ("cosine", "linear", "constant")
+LOSSES = ("cross_entropy", "focal")
 STRATEGIES = ("full", "head", "head_then_full", "gradual", "lora")
 _LORA_RANK = 8  # Hu et al. 2021: ranks from 4 to 8 do as well as larger ones on queries and values
 _LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 bits
@@ -38,6 +39,7 @@ class Recipe:
     ema: float | None = None
     class_weight: Mapping[Any, float] | str | None = None
     label_smoothing: float = 0.0
+    loss: str = "cross_entropy"
     early_stopping: int | None = None
     monitor: str | None = None
     calibrate: bool = False
@@ -61,6 +63,7 @@ class Recipe:
             "average_last": _checks.number("average_last", self.average_last, at_least=0, at_most=1),
         }
         _checks.one_of("schedule", self.schedule, SCHEDULES)
+        _checks.one_of("loss", self.loss, LOSSES)
         _checks.one_of("strategy", self.strategy, STRATEGIES)
         if self.lora_rank is not None:
             plain["lora_rank"] = _checks.positive_int("lora_rank", self.lora_rank)

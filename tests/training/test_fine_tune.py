@@ -134,7 +134,8 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
-        "calibrate": False, "threshold_for": None, "schedule": "cosine", "warmup": 0.1, "strategy": "full",
+        "calibrate": False, "threshold_for": None, "loss": "cross_entropy",
+        "schedule": "cosine", "warmup": 0.1, "strategy": "full",
         "lora_rank": None, "layer_decay": 1.0, "gradient_accumulation": 1, "average_last": 0.0, "ema": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
     }  # fmt: skip
@@ -207,7 +208,7 @@ def test_tokens_no_training_row_holds_are_left_out_and_no_weight_is_another(tiny
         model = tiny.text_classifier()
         path = tmp_path / f"{spare}.keras"
         if not spare:
-            monkeypatch.setattr(module, "_used_rows", lambda model, train: {})
+            monkeypatch.setattr(module, "used_rows", lambda model, train: {})
         callback = keras.callbacks.ModelCheckpoint(path)  # the optimizer with it
         quick(model, x, y, batch_size=4, learning_rate=0.02, callbacks=[callback])
         weights.append(model.get_weights())
