@@ -787,7 +787,7 @@ TRAPS = {
         "`validation y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 3 is "
         "3."),
     "validation without labels": (dict(validation_data=X), TypeError,
-        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."),
     "unknown monitor": (dict(validation_data=(X, Y), monitor="val_f2"), ValueError,
         "`monitor` must be one of 'val_loss', 'val_accuracy', 'val_precision', 'val_recall', 'val_f1'; "
         "got 'val_f2'. Did you mean 'val_f1'?"),
@@ -809,7 +809,7 @@ TRAPS = {
     "one class to choose on": (dict(validation_data=(X, [1, 1, 1, 1]), threshold_for="f1"), ValueError,
         "`threshold_for` needs validation rows of both classes; all 4 are 'positive'."),
     "two arrays in one": (dict(validation_data=np.zeros((2, 10))), TypeError,
-        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."),
     "weights in a list": (dict(class_weight=[1.0, 2.0]), TypeError,
         "`class_weight` must be a dictionary from class to weight, or 'balanced'; got list. Write "
         "{class: weight, ...}."),
