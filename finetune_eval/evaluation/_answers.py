@@ -119,6 +119,14 @@ def read_answers(
         )
     absent = _rows.missing(array)
     raw = [None if gone else _plain(value) for gone, value in zip(absent, array.tolist(), strict=True)]
+    strange = next(
+        (row for row, value in enumerate(raw) if isinstance(value, (dict, list, set, tuple))), None
+    )
+    if strange is not None:
+        raise TypeError(
+            f"`{name}` must hold one answer a row, a text or a number; row {strange} is a "
+            f"{type(raw[strange]).__name__}. Pass the answer that it holds."
+        )
     keys = [(type(value) is bool, value) for value in raw]  # True and 1 are one key to Python
     number = {key: code for code, key in enumerate(dict.fromkeys(keys))}
     codes = np.fromiter((number[key] for key in keys), np.int64, len(keys))
