@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,13 +119,10 @@ def read_answers(
         )
     absent = _rows.missing(array)
     raw = [None if gone else _plain(value) for gone, value in zip(absent, array.tolist(), strict=True)]
-    strange = next(
-        (row for row, value in enumerate(raw) if isinstance(value, (dict, list, set, tuple))), None
-    )
-    if strange is not None:
+    odd = next((row for row, value in enumerate(raw) if not isinstance(value, Hashable)), None)
+    if odd is not None:
         raise TypeError(
-            f"`{name}` must hold one answer a row, a text or a number; row {strange} is a "
-            f"{type(raw[strange]).__name__}. Pass the answer that it holds."
+            f"`{name}` must hold a text or a number in every row; row {odd} is a {type(raw[odd]).__name__}."
         )
     keys = [(type(value) is bool, value) for value in raw]  # True and 1 are one key to Python
     number = {key: code for code, key in enumerate(dict.fromkeys(keys))}
