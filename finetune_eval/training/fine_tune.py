@@ -253,8 +253,8 @@ def _read(
     if val_weight is not None:
         if recipe.calibrate or recipe.threshold_for is not None:
             raise ValueError(
-                "`calibrate` and `threshold_for` do not take weights; pass `validation_data=(x, y)`, or leave "
-                "them out."
+                "`calibrate` and `threshold_for` do not take weights; pass `validation_data=(x, y)`, or "
+                "leave them out."
             )
         # Their mean is 1, for Keras divides a weighted loss by the number of rows.
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
