@@ -85,7 +85,10 @@ def test_a_run_holds_its_files_and_nothing_is_written_elsewhere(trained):
         "[3/5] training  2 epochs, batches of 16", "[4/5] evaluation  12 rows the model never saw",
         "[5/5] reports  runs/reviews",
     ]  # fmt: skip
-    assert "\nepoch  split" in out and out.endswith("open runs/reviews/report.html in a browser\n")
+    assert "\nepoch  split" in out and out.endswith(
+        "open runs/reviews/report.html in a browser\n"
+        'ask the model: finetune-eval predict runs/reviews "A text."\n'
+    )
 
 
 def test_ids_are_the_rows_of_the_file(trained):

@@ -357,6 +357,7 @@ class _Stages:
             return
         self.out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
         self.out(f"everything is in {self.run.path}; open {self.run.report} in a browser")
+        self.out(f'ask the model: finetune-eval predict {self.run.path} "A text."')
 
     def without_evaluation(self, trained: FineTuneResult) -> None:
         """End a run that has no test rows."""
