@@ -17,7 +17,7 @@ from dataclasses import replace
 
 import numpy as np
 from coverage_designs import SIZES, populations
-from interval_coverage import MARK, SAMPLING, TRUTH_ROWS, Cell, summary, worst
+from interval_coverage import MARK, TRUTH_ROWS, Cell, summary, worst
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
 from finetune_eval.evaluation.metrics import METRICS
@@ -28,6 +28,7 @@ from finetune_eval.evaluation.sample import Sample, Sampling
 OF_CLASSES = ("f0.5", "f2", "specificity", "npv", "linear_kappa", "quadratic_kappa", "top_2_accuracy")
 OF_LABELS = ("hamming", "samples_f1", "f2")
 PREVALENCE = 0.05
+SAMPLING = Sampling(confidence=0.95, n_resamples=400)
 
 
 def estimates(y, p, predicted, sampling: Sampling, *, value_only: bool = False) -> dict[str, Estimate | None]:

@@ -35,7 +35,7 @@ def without(lever):
     elif lever == "frozen_once":
         frozen._MOST = 0
     if lever in ("used_rows", "fused_adamw"):  # Keras' own update knows of no used rows
-        fine_tune._used_rows = lambda model, train: None
+        fine_tune.used_rows = lambda model, train: None
     # "onednn" and "halves" are environment variables, set by speed.py
 
 

@@ -150,6 +150,22 @@ def test_compare_puts_the_classes_of_files_into_one_order(capsys, predictions, t
     assert " ".join(out.replace("swapped", "b").split()) == " ".join(straight.split())
 
 
+def test_quotes_can_be_ordinary_characters(capsys, tmp_path):
+    rows = tmp_path / "rows.csv"
+    rows.write_text('text,label\n"a film,x\nb film,y\n', encoding="utf-8")
+    code, _, err = run(capsys, "leaks", str(rows), str(rows))
+    assert code == 1 and err.endswith("or pass --no-quoted if quotes are ordinary characters.\n")
+    code, out, _ = run(capsys, "leaks", str(rows), str(rows), "--no-quoted", "--json")
+    assert code == 0 and json.loads(out)["n_test"] == 2
+
+
+def test_every_command_says_in_a_line_what_it_does(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    _, out, _ = run(capsys, "--help")
+    lines = out.partition("\nCommands:\n")[2].splitlines()
+    assert len(lines) == 10 and all(line.endswith(".") and "..." not in line for line in lines)
+
+
 def test_without_a_command_the_help_is_printed_as_it_is(capsys):
     code, _, err = run(capsys)
     assert code == 2
@@ -239,6 +255,8 @@ def test_predictions_of_several_labels_a_row(capsys, tmp_path):
         (["compare", "a.csv", "b.csv", "--metric", "acc"], 1, "Did you mean 'accuracy'?"),
         (["compare", "a.csv", "a.csv"], 2, "the same run or file is there twice."),
         (["compare", "a.csv"], 2, "give at least two run folders or files of predictions."),
+        (["report", "a.csv", "--output", "."], 1, "'.' is a folder; pass the name of a file."),
+        (["evaluate", "a.csv", "--merge-labels"], 2, "needs --data: the labels are read already."),
     ],
 )
 def test_a_wrong_option_of_saved_predictions_is_one_line(capsys, predictions, arguments, code, line):

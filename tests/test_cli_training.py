@@ -193,7 +193,14 @@ def test_the_next_run_of_the_same_file_gets_the_next_folder(trained, monkeypatch
             ["--validation", "0", "--calibrate"],
             "--calibrate and --threshold-for need --validation to choose on.",
         ),
-        (["--validation", "1.5"], "--validation"),
+        (
+            ["--validation", "1.5"],
+            "--validation must be a whole number of rows, or a share of them from 0 to 1; got 1.5.",
+        ),
+        (
+            ["--test", "-1"],
+            "--test must be a whole number of rows, or a share of them from 0 to 1; got -1.0.",
+        ),
         (["--test-file", "nowhere.csv"], "nowhere.csv"),
         (["--text", "revew"], "--text must be a column of reviews.csv; there is no 'revew'."),
         ([], "1 has no text in column 'review'"),
@@ -247,6 +254,27 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert again["estimates"]["accuracy"]["value"] == result.accuracy
     assert command("predict", "r", "--file", files[1], "--text", "stars", *reading[4:8]) == 0
     assert len(capsys.readouterr().out.splitlines()) == 30
+
+
+def test_labels_that_differ_in_spaces_are_one_class_if_asked(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "rows.csv", names=("positive", "positive "))
+    rows = (tmp_path / "rows.csv").read_text() + "b1,a bad film,negative\nb2,a very bad film,negative\n"
+    (tmp_path / "rows.csv").write_text(rows)
+    options = [
+        "--text", "review", "--label", "stars", "--drop-missing", "--model", trained[0] / "checkpoint",
+        "--epochs", "1", "--test", "0", "--validation", "0",
+    ]  # fmt: skip
+    assert command("train", "rows.csv", *options, "--run-dir", "three") == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "differ only in case or spaces; if they are one class, pass --merge-labels." in said
+    assert command("train", "rows.csv", *options, "--run-dir", "two", "--merge-labels") == 0
+    assert "differ only" not in capsys.readouterr().err
+    assert len(load_model("three").labels) == 3 and load_model("two").labels == ("negative", "positive")
+    judge = ["evaluate", "two", "--data", "rows.csv", *options[:5]]
+    assert command(*judge) == 1 and "unknown label 'positive '" in capsys.readouterr().err
+    assert command(*judge, "--merge-labels", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 61
 
 
 def test_a_polite_kill_keeps_what_ctrl_c_keeps(trained, tmp_path):
@@ -337,6 +365,8 @@ def test_predict_reads_standard_input_and_refuses_what_is_no_text(trained, monke
     for texts in ([""], ["good", "  "]):
         assert command("predict", "runs/reviews", *texts) == 1
         assert f"text {len(texts)} of {len(texts)} is empty; leave it out." in capsys.readouterr().err
+    assert command("trace", "runs/reviews", " ") == 1
+    assert "'text' is empty; there is nothing to trace." in capsys.readouterr().err
 
 
 def test_weights_that_are_nan_are_no_prediction(trained, tmp_path, monkeypatch, capsys):

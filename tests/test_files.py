@@ -2,11 +2,13 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import textwrap
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -83,6 +85,24 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(OSError, match=r"f\.txt' could not be written \(No space left on device\)\.$"):
         _files.write(path, fails)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["f.txt"]
+
+
+def test_what_is_in_the_way_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    inside = tmp_path / "file" / "f.txt"
+    for path, sentence in (
+        (tmp_path / "folder", f"{str(tmp_path / 'folder')!r} is a folder; pass the name of a file."),
+        (
+            inside,
+            f"{str(inside)!r} could not be written: {str(tmp_path / 'file')!r} is no folder, but a file.",
+        ),
+    ):
+        with pytest.raises(OSError, match=f"^{re.escape(sentence)}$"):
+            _files.write_text(path, "text")
+    if sys.platform == "linux":
+        with pytest.raises(OSError, match=r"mem' could not be read \(Input/output error\)\.$"):
+            _files.read(Path("/proc/self/mem"))
 
 
 def test_the_longest_name_that_the_file_system_takes(tmp_path):

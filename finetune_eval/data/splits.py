@@ -205,7 +205,7 @@ def split(
 
 def label_warnings(labels: Sequence[str]) -> list[str]:
     """Return a sentence for each pair of class names that may be one, but for case or what is not seen."""
-    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True."
+    spaces = "differ only in case or spaces; if they are one class, pass merge_labels=True to load_dataset."
     zeros = "are one number; are they one class?"
     unseen = "differ only in characters that are not seen; are they one class?"
     seen: dict[tuple[str, str], str] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,6 +119,11 @@ def read_answers(
         )
     absent = _rows.missing(array)
     raw = [None if gone else _plain(value) for gone, value in zip(absent, array.tolist(), strict=True)]
+    odd = next((row for row, value in enumerate(raw) if not isinstance(value, Hashable)), None)
+    if odd is not None:
+        raise TypeError(
+            f"`{name}` must hold a text or a number in every row; row {odd} is a {type(raw[odd]).__name__}."
+        )
     keys = [(type(value) is bool, value) for value in raw]  # True and 1 are one key to Python
     number = {key: code for code, key in enumerate(dict.fromkeys(keys))}
     codes = np.fromiter((number[key] for key in keys), np.int64, len(keys))

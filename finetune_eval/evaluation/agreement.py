@@ -209,7 +209,8 @@ def _read(
     if len(judges) < 2:
         raise ValueError(f"`ratings` must have a column for each of at least two judges; got {len(judges)}.")
     given = np.concatenate(columns)
-    absent = _rows.missing(given) | np.array([isinstance(v, str) and not v.strip() for v in given.tolist()])
+    blank = np.array([isinstance(v, str) and not v.strip() for v in given.tolist()], dtype=bool)
+    absent = _rows.missing(given) | blank
     codes = np.full(len(given), -1, dtype=np.int64)
     if absent.all():
         raise ValueError("`ratings` has no label at all.")

@@ -27,6 +27,14 @@ class AdamW(keras.optimizers.AdamW):
             A batch that holds another row raises `tf.errors.InvalidArgumentError`. Means nothing on other
             backends, in a distribution strategy, and with `amsgrad`, `use_ema` or gradient accumulation. It
             is not saved: a saved optimizer has the moments of all rows, and goes on with any.
+        rate_scales: Path of a variable -> what the learning rate, and with it the decay, is multiplied by for
+            it; 1 for the others.
+        first_steps: Path of a variable -> the number of steps after which it begins to move; 0 for the
+            others. Until then it keeps its bits, and its moments are gathered.
+        average_from: The number of steps after which the mean of the weights that each step leaves is kept,
+            for `averaged`; None keeps none.
+        ema: Keep the exponential mean instead of the plain one: the factor by which what a step left counts
+            less with each later step, in (0, 1); None for the plain mean.
         **kwargs: Of `keras.optimizers.AdamW`.
 
     Reference:
@@ -38,9 +46,17 @@ class AdamW(keras.optimizers.AdamW):
         *args: Any,
         no_decay: Sequence[str] = (),
         used_rows: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+        rate_scales: Mapping[str, float] | None = None,
+        first_steps: Mapping[str, int] | None = None,
+        average_from: int | None = None,
+        ema: float | None = None,
         **kwargs: Any,
     ):
         super().__init__(*args, **kwargs)
+        self.rate_scales, self.first_steps = dict(rate_scales or {}), dict(first_steps or {})
+        self.average_from, self.ema = average_from, ema
+        self._pace: list[tuple[float, int]] = []  # scale and first step, by the index of the variable
+        self._averages: list[Any] = []  # by the index of the variable
         if not _on_one_device() or self.amsgrad or self.use_ema or self.gradient_accumulation_steps:
             used_rows = None
         self.used_rows = {path: np.unique(rows) for path, rows in (used_rows or {}).items()}
@@ -55,7 +71,22 @@ class AdamW(keras.optimizers.AdamW):
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the optimizer, its state apart."""
         own = {"weight_decay": self.weight_decay or 0.0, "no_decay": list(self.no_decay)}
-        return {**super().get_config(), **own}
+        names = ("rate_scales", "first_steps", "average_from", "ema")
+        return {**super().get_config(), **own, **{name: getattr(self, name) for name in names}}
+
+    def build(self, variables: Any) -> None:
+        """Make the state for these variables."""
+        if self.built:
+            return
+        super().build(variables)
+        self._pace = [
+            (self.rate_scales.get(variable.path, 1.0), self.first_steps.get(variable.path, 0))
+            for variable in variables
+        ]
+        if self.average_from is not None:
+            self._averages = [
+                self.add_variable_from_reference(variable, name="average") for variable in variables
+            ]
 
     def _saved(self) -> list[tuple[Any, Any]]:
         """Return the variables that are saved, each with the table of which it is a moment, or None."""
@@ -110,14 +141,71 @@ class AdamW(keras.optimizers.AdamW):
         self._moments_of[id(moment)] = path, reference_variable.shape[0]
         return moment
 
+    def apply(self, grads: Any, trainable_variables: Any = None) -> None:
+        """Update the variables, then the mean of what the steps left."""
+        super().apply(grads, trainable_variables)
+        if not self._averages:
+            return
+        count = ops.cast(self.iterations, "float32") - float(self.average_from or 0)
+        if keras.backend.backend() == "tensorflow":
+            ops.cond(count >= 1, lambda: self._average(count), lambda: None)
+        else:  # a branch cannot assign on JAX
+            self._average(count)
+
+    def _average(self, count: Any) -> None:
+        """Add the weights to the mean of `count` steps, these included."""
+        # The weights of an exponential mean add up to 1 from the first step on: as Adam corrects its moments.
+        last = ops.maximum(count, 1.0)
+        share = 1 / last if self.ema is None else (1 - self.ema) / (1 - ops.power(self.ema, last))
+        share = ops.where(count >= 1, share, 0.0)
+        for average, variable in zip(self._averages, self._trainable_variables, strict=True):
+            values: Any = variable.value
+            if variable.path in self.used_rows:
+                values = ops.take(values, self.used_rows[variable.path], axis=0)
+            average.assign(average.value + ops.cast(share, variable.dtype) * (values - average.value))
+
+    def averaged(self) -> list[np.ndarray] | None:
+        """Return the mean of the weights, by variable; None where no step has been averaged yet."""
+        if not self._averages or int(ops.convert_to_numpy(self.iterations)) <= int(self.average_from or 0):
+            return None
+        means = []
+        for average, variable in zip(self._averages, self._trainable_variables, strict=True):
+            mean = np.array(ops.convert_to_numpy(average))
+            if variable.path in self.used_rows:  # the other rows never move
+                rows, mean = mean, np.array(ops.convert_to_numpy(variable))
+                mean[self.used_rows[variable.path]] = rows
+            means.append(mean)
+        return means
+
+    def _paced(self, variable: Any, value: Any) -> Any:
+        """Return a rate, or what is proportional to it, for one variable."""
+        scale, first = self._pace[self._get_variable_index(variable)]
+        if scale != 1:
+            value = value * scale
+        if not first:
+            return value
+        return ops.where(self.iterations >= first, ops.convert_to_tensor(value), 0.0)  # it may be a variable
+
     def _apply_weight_decay(self, variables: Any) -> None:
-        if not _on_one_device():
-            super()._apply_weight_decay(variables)
-        elif self.weight_decay is not None:
+        if self.weight_decay is None:
+            return
+        if _on_one_device():
             share = self.learning_rate * self.weight_decay
             for variable in variables:
                 if self._use_weight_decay(variable):
-                    variable.value.assign_sub(variable.value * ops.cast(share, variable.dtype))
+                    own = self._paced(variable, share)
+                    variable.value.assign_sub(variable.value * ops.cast(own, variable.dtype))
+            return
+        if not (self.rate_scales or self.first_steps):
+            super()._apply_weight_decay(variables)
+            return
+        decay = self.weight_decay
+        try:
+            for variable in variables:  # Keras multiplies by the rate, which has no place for the variable
+                self.weight_decay = self._paced(variable, decay)
+                super()._apply_weight_decay([variable])
+        finally:
+            self.weight_decay = decay
 
     def _backend_update_step(self, grads: Any, trainable_variables: Any, learning_rate: Any) -> None:
         if not _on_one_device() or self.amsgrad:
@@ -125,10 +213,11 @@ class AdamW(keras.optimizers.AdamW):
             return
         powers = self._powers()  # once, not once a variable: a third of the nodes of the step's graph
         for gradient, variable in zip(grads, trainable_variables, strict=True):
-            self._update(gradient, variable, learning_rate, powers)
+            self._update(gradient, variable, self._paced(variable, learning_rate), powers)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         """Update one variable by its gradient."""
+        learning_rate = self._paced(variable, learning_rate)
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
         else:

@@ -21,13 +21,18 @@ def on_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def on_one_cpu() -> bool:
-    """Whether TensorFlow computes, on this machine's cores: no GPU, no `tf.distribute` strategy."""
+def in_strategy() -> bool:
+    """Whether TensorFlow computes inside a `tf.distribute` strategy."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
 
-    return not (tf.distribute.has_strategy() or on_gpu())
+    return bool(tf.distribute.has_strategy())
+
+
+def on_one_cpu() -> bool:
+    """Whether TensorFlow computes, on this machine's cores: no GPU, no `tf.distribute` strategy."""
+    return keras.backend.backend() == "tensorflow" and not (in_strategy() or on_gpu())
 
 
 def side_by_side() -> bool:

@@ -52,7 +52,7 @@ def read(
             labels = np.eye(len(model.labels), dtype=np.float32)[places]
     weights = None if sample_weight is None else _rows.weights(w_name, sample_weight, n, zeros=batch)
     if class_weight is not None and places is not None:
-        by_class = class_weights(class_weight, model.labels, places)[places]
+        by_class = class_weights(class_weight, model.labels, places, weights)[places]
         weights = by_class if weights is None else weights * by_class
     if weights is None:
         return rows, labels, None
@@ -127,7 +127,9 @@ def row_count(rows: Arrays) -> int:
     return len(next(iter(rows.values())) if isinstance(rows, dict) else rows)
 
 
-def class_weights(class_weight: Any, labels: Sequence[str], places: np.ndarray) -> np.ndarray:
+def class_weights(
+    class_weight: Any, labels: Sequence[str], places: np.ndarray, weights: np.ndarray | None = None
+) -> np.ndarray:
     """Return (K,) weights of the classes.
 
     Args:
@@ -135,6 +137,7 @@ def class_weights(class_weight: Any, labels: Sequence[str], places: np.ndarray) 
             "balanced": rows / (classes * rows of the class), as in scikit-learn.
         labels: The K class names.
         places: (n,) labels of the rows, which "balanced" counts.
+        weights: (n,) weights of the rows, by which they are counted; None counts each as 1.
 
     Raises:
         TypeError: It is neither a dictionary nor "balanced".
@@ -142,25 +145,25 @@ def class_weights(class_weight: Any, labels: Sequence[str], places: np.ndarray) 
     """
     _checks.class_weight(class_weight)
     if isinstance(class_weight, str):
-        counts = np.bincount(places, minlength=len(labels))
+        counts = np.bincount(places, weights, minlength=len(labels))
         if (counts == 0).any():
             raise ValueError(
                 "`class_weight` 'balanced' needs a row of every class; there is none of "
                 f"{labels[int(counts.argmin())]!r}."
             )
-        return np.asarray(len(places) / (len(labels) * counts))
-    weights = np.full(len(labels), np.nan)
+        return np.asarray(counts.sum() / (len(labels) * counts))
+    by_class = np.full(len(labels), np.nan)
     classes = _labels.read("class_weight.keys()", list(class_weight), labels) if class_weight else ()
     for place, (key, weight) in zip(classes, class_weight.items(), strict=True):
-        if not np.isnan(weights[place]):
+        if not np.isnan(by_class[place]):
             raise ValueError(f"`class_weight` has two weights for {labels[place]!r}; the second is {key!r}.")
-        weights[place] = _checks.number(f"class_weight[{key!r}]", weight, at_least=0)
-    if np.isnan(weights).any():
+        by_class[place] = _checks.number(f"class_weight[{key!r}]", weight, at_least=0)
+    if np.isnan(by_class).any():
         raise ValueError(
-            f"`class_weight` has no weight for {labels[int(np.isnan(weights).argmax())]!r}; give every "
+            f"`class_weight` has no weight for {labels[int(np.isnan(by_class).argmax())]!r}; give every "
             "class one."
         )
-    return weights
+    return by_class
 
 
 def split_off(

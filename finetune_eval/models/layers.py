@@ -40,7 +40,7 @@ class CrossEntropy(keras.losses.Loss):
 
     def call(self, y_true: Any, y_pred: Any) -> Any:
         """Return (rows,) losses in nats."""
-        nats = -ops.log(ops.maximum(y_pred, _TINY))
+        nats = self._costs(ops.maximum(y_pred, _TINY))
         if len(y_true.shape) == 2 and y_true.shape[-1] == y_pred.shape[-1]:
             loss = ops.sum(ops.cast(y_true, nats.dtype) * nats, axis=-1)
         else:
@@ -50,9 +50,48 @@ class CrossEntropy(keras.losses.Loss):
             loss = (1 - self.label_smoothing) * loss + self.label_smoothing * ops.mean(nats, axis=-1)
         return loss
 
+    def _costs(self, probabilities: Any) -> Any:
+        """Return what each class would cost, were it the true one."""
+        return -ops.log(probabilities)
+
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the loss."""
         return {**super().get_config(), "label_smoothing": self.label_smoothing}
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class FocalLoss(CrossEntropy):
+    """Focal loss: the cross-entropy of a class times `(1 - p) ** gamma`, so that rows well known count less.
+
+    Takes integer or one-hot labels. It has no factor for each class, as other implementations do: that is
+    what class weights are for.
+
+    Args:
+        gamma: 0 gives the cross-entropy.
+        label_smoothing: As for `CrossEntropy`.
+        name: Name of the loss.
+        reduction: How rows are combined, as in `keras.losses.Loss`.
+
+    Reference:
+        Lin et al. 2017, "Focal Loss for Dense Object Detection", which finds a gamma of 2 best.
+    """
+
+    def __init__(
+        self,
+        gamma: float = 2.0,
+        label_smoothing: float = 0.0,
+        name: str = "focal_loss",
+        reduction: str = "sum_over_batch_size",
+    ):
+        super().__init__(label_smoothing, name=name, reduction=reduction)
+        self.gamma = gamma
+
+    def _costs(self, probabilities: Any) -> Any:
+        return ops.power(ops.maximum(1 - probabilities, 0.0), self.gamma) * super()._costs(probabilities)
+
+    def get_config(self) -> dict[str, Any]:
+        """Return what recreates the loss."""
+        return {**super().get_config(), "gamma": self.gamma}
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")

@@ -69,6 +69,40 @@ def train_step(model: Any, data: Any, count: int) -> Any:
     return model.get_metrics_result()
 
 
+def train_step_on_jax(model: Any, arguments: tuple[Any, Any], count: int) -> Any:
+    """Do what `train_step` does, on JAX: return the logs and the state after the step."""
+    import jax  # type: ignore[import-not-found, unused-ignore]
+
+    state, data = arguments
+    trainable, non_trainable, of_optimizer, of_metrics = state
+    derive = jax.value_and_grad(model.compute_loss_and_updates, has_aux=True)
+    rows = jax.tree_util.tree_leaves(data)[0].shape[0]
+    summed: Any = None
+    logs: Any = None
+    for first in range(min(count, rows)):
+        part = jax.tree_util.tree_map(lambda array, first=first: array[first::count], data)
+        x, y, weight = keras.utils.unpack_x_y_sample_weight(part)
+        (_, aux), gradients = derive(
+            trainable,
+            non_trainable,
+            of_metrics,
+            x,
+            y,
+            weight,
+            training=True,
+            optimizer_variables=of_optimizer,
+        )
+        loss, y_pred, non_trainable, of_metrics = aux
+        share = y.shape[0] / rows
+        gradients = [gradient * share for gradient in gradients]
+        summed = gradients if summed is None else [a + b for a, b in zip(summed, gradients, strict=True)]
+        # One part after the other: XLA would else be free to keep what all of them need for their gradients.
+        summed, non_trainable = jax.lax.optimization_barrier((summed, non_trainable))
+        logs, of_metrics = model._update_metrics_variables(of_metrics, loss, x, y, y_pred, weight)
+    trainable, of_optimizer = model.optimizer.stateless_apply(of_optimizer, summed, trainable)
+    return logs, (trainable, non_trainable, of_optimizer, of_metrics)
+
+
 def _sum(gradient: Any, other: Any) -> Any:
     import tensorflow as tf
 

@@ -13,7 +13,7 @@ from keras import ops
 
 from finetune_eval import _checks, _labels
 from finetune_eval.evaluation.thresholds import Threshold
-from finetune_eval.models import micro_batches
+from finetune_eval.models import lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
 from finetune_eval.models.halves import in_halves, side_by_side
 from finetune_eval.models.layers import (
@@ -172,6 +172,13 @@ class Network(keras_hub.models.Task):
         set_trainable(self.backbone, True)
         freeze(self.backbone, below)
 
+    def merge_lora(self) -> None:
+        """Add the adapters that the strategy "lora" trained to the weights beside them, and remove them.
+
+        The model answers as before, but for rounding. A saved model is merged already. Then `compile`.
+        """
+        lora.merge(self)
+
     def quantize(self, mode: str | None = None, **kwargs: Any) -> None:
         """Quantize the backbone, as `keras.Model.quantize` does; the head stays float32. Then `compile`."""
         # Not all of this model: Keras would stop halfway, at the preprocessor, which has no weights.
@@ -223,6 +230,8 @@ class Network(keras_hub.models.Task):
         """Train on one batch, as Keras does, or on its micro-batches one by one."""
         if self._plan.micro_batches == 1:
             return super().train_step(*arguments)
+        if keras.backend.backend() == "jax":
+            return micro_batches.train_step_on_jax(self, arguments, self._plan.micro_batches)
         return micro_batches.train_step(self, arguments[0], self._plan.micro_batches)
 
     @contextlib.contextmanager

@@ -44,6 +44,7 @@ def planned(
     epochs: int,
     precision: str,
     calls_apart: bool,
+    parts: int = 1,
     show: Callable[[str], Any] | None = None,
 ) -> Plan:
     """Return the plan for a training, and compute what the frozen layers give for all of its rows.
@@ -55,6 +56,7 @@ def planned(
         epochs: How often the training rows will be gone through.
         precision: "float32" or "bfloat16", as `precision.resolve` gave it.
         calls_apart: Whether a callback has to be called after every step.
+        parts: The least number of micro-batches of which a batch is made.
         show: Called with a sentence on what was computed; None for silence.
     """
     where = frozen.cut(model)
@@ -67,7 +69,7 @@ def planned(
     many = head_alone and not calls_apart and len(train) * epochs >= _WORTH_IT
     return Plan(
         cut=where,
-        micro_batches=micro_batches.how_many(model, train),
+        micro_batches=max(parts, micro_batches.how_many(model, train)),
         steps_per_execution=_STEPS_PER_EXECUTION if many else 1,
         precision=precision,
     )

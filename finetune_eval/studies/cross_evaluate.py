@@ -127,7 +127,7 @@ def cross_evaluate(
     """
     _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata, features=features)
     rows = checked_rows(x)
-    _checks.same_length("x", rows, "y", y)
+    _checks.same_length("x", rows, "y", _rows.column("y", y))
     places, names = read_labels(y, labels)
     folds = _checks.positive_int("folds", folds, minimum=2)
     repeats = _checks.positive_int("repeats", repeats)

@@ -100,7 +100,7 @@ def learning_curve(
     """
     _rows.same_order(x=x, y=y, groups=groups)
     rows = checked_rows(x)
-    _checks.same_length("x", rows, "y", y)
+    _checks.same_length("x", rows, "y", _rows.column("y", y))
     places, names = read_labels(y, labels)
     _checks.one_of("metric", metric, ROW_METRICS)
     repeats = _checks.positive_int("repeats", repeats, minimum=2)
@@ -136,7 +136,7 @@ def _with_test(x: NDArray[Any], y: Ints, names: tuple[str, ...], test: Any) -> t
     if len(parts) != 2:
         raise TypeError("`test` must be a pair (x, y), such as `dataset.test`.")
     more = checked_rows(parts[0])
-    _checks.same_length("test x", more, "test y", parts[1])
+    _checks.same_length("test x", more, "test y", _rows.column("test y", parts[1]))
     if more.shape[1:] != x.shape[1:]:
         raise ValueError(f"`test` has rows of shape {more.shape[1:]}; those of `x` are {x.shape[1:]}.")
     return np.concatenate([x, more]), np.concatenate([y, _labels.read("test y", parts[1], names)])

@@ -34,7 +34,7 @@ class _Counts(keras.metrics.Metric):
         self.seen = self.add_weight(name="seen", shape=(2,), initializer="zeros", dtype="float32")
 
     def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
-        """Count one batch."""
+        """Count one batch: rows, or their weights where there are any."""
         if self.cut is not None:  # one output
             predicted = ops.cast(ops.reshape(y_pred, (-1,)) >= self.cut, "int32")
         else:
@@ -54,6 +54,8 @@ class _Counts(keras.metrics.Metric):
         )
         rows = ops.one_hot(ops.cast(true, "int32"), self.classes, dtype="float32")
         columns = ops.one_hot(predicted, self.classes, dtype="float32")
+        if sample_weight is not None:
+            rows = rows * ops.reshape(ops.cast(sample_weight, rows.dtype), (-1, 1))
         self.counts.assign_add(ops.matmul(ops.transpose(rows), columns))
 
     def reset_state(self) -> None:
@@ -83,13 +85,16 @@ class ClassificationMetrics(keras.callbacks.Callback):
     They are counted in the same pass that computes the loss: no second look at the rows. Works on any
     compiled classifier with one output: integer or one-hot labels, probabilities or logits, one sigmoid
     output or K outputs, arrays or `tf.data`. Other callbacks see the values, whatever the order:
-    `EarlyStopping(monitor="val_f1", mode="max")`. Rows are counted, not weighted.
+    `EarlyStopping(monitor="val_f1", mode="max")`. Rows are counted, not weighted, unless
+    validation rows are to be.
 
     Args:
         average: "binary" (of class 1), "macro", "micro", "weighted", or "auto": binary for two classes, else
             macro.
         from_logits: Whether the outputs are logits; needed with one output only, where None reads it off the
             loss.
+        weighted: Whether validation rows count by their weights, as in their loss. Training rows, whose
+            weights tell what to learn from, never do.
 
     Raises:
         ValueError: When `fit` begins: the model has several outputs, no known number of classes, or one
@@ -104,10 +109,11 @@ class ClassificationMetrics(keras.callbacks.Callback):
         scikit-learn 1.9, `precision_recall_fscore_support(zero_division=0)`.
     """
 
-    def __init__(self, *, average: str = "auto", from_logits: bool | None = None):
+    def __init__(self, *, average: str = "auto", from_logits: bool | None = None, weighted: bool = False):
         super().__init__()
         _checks.one_of("average", average, _AVERAGES)
-        self.average, self.from_logits = average, from_logits
+        self.average, self.from_logits, self.weighted = average, from_logits, weighted
+        self._testing = False  # a graph is traced, and keeps its value, while rows of its kind are counted
         self._metric: _Counts | None = None
         self._hook: Any = None
 
@@ -127,7 +133,7 @@ class ClassificationMetrics(keras.callbacks.Callback):
             if self._metric is None:
                 self._attach(keras.tree.map_structure(lambda part: tuple(part.shape), y_pred))
             assert self._metric is not None
-            self._metric.update_state(y, y_pred)
+            self._metric.update_state(y, y_pred, sample_weight if self.weighted and self._testing else None)
             return original(x, y, y_pred, sample_weight)
 
         # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras
@@ -135,6 +141,14 @@ class ClassificationMetrics(keras.callbacks.Callback):
         object.__setattr__(model, "compute_metrics", compute_metrics)
         self._hook = compute_metrics
         self._forget_graphs()
+
+    def on_test_begin(self, logs: Any = None) -> None:
+        """Remember that what is counted next are validation rows."""
+        self._testing = True
+
+    def on_test_end(self, logs: Any = None) -> None:
+        """Remember that what is counted next are training rows."""
+        self._testing = False
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Refuse numbers that do not stand for the rows."""
@@ -156,6 +170,13 @@ class ClassificationMetrics(keras.callbacks.Callback):
     def on_train_end(self, logs: Any = None) -> None:
         """Leave the model as it was."""
         self._detach()
+
+    def totals(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return (classes,) rows of each class, and (classes,) rows answered with it, since the reset."""
+        if self._metric is None:  # another such callback took over
+            return np.zeros(0), np.zeros(0)
+        counts = ops.convert_to_numpy(self._metric.counts)
+        return counts.sum(axis=1), counts.sum(axis=0)
 
     def _attach(self, shape: Any) -> None:
         outputs = _outputs(shape)
@@ -331,19 +352,19 @@ class EpochTrace(keras.callbacks.Callback):
 
 
 # Keras callbacks that cannot do their work in `fine_tune`, and why.
+_SETS_RATE = keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau
 _REFUSED = {
-    keras.callbacks.LearningRateScheduler: "sets the learning rate",
-    keras.callbacks.ReduceLROnPlateau: "sets the learning rate",
     keras.callbacks.BackupAndRestore: "would go on with other batches, and without the best epoch so far",
     keras.callbacks.SwapEMAWeights: "needs an optimizer with `use_ema=True`",
 }
 
 
-def usable(callbacks: Any) -> list[keras.callbacks.Callback]:
+def usable(callbacks: Any, *, may_set_rate: bool = False) -> list[keras.callbacks.Callback]:
     """Return the callbacks for `fine_tune` as a list.
 
     Args:
         callbacks: A list, one callback, or None.
+        may_set_rate: Whether the learning rate is one that a callback can set.
 
     Raises:
         TypeError: One of them is no callback.
@@ -368,6 +389,11 @@ def usable(callbacks: Any) -> list[keras.callbacks.Callback]:
             raise ValueError(
                 f"`callbacks` has a {name}, which {why}; `fine_tune` has its own warm-up, decay and best "
                 "epoch. Leave it out, or train with `model.compile` and `model.fit`."
+            )
+        if isinstance(callback, _SETS_RATE) and not may_set_rate:
+            raise ValueError(
+                f"`callbacks` has a {name}, which sets the learning rate; `fine_tune` has its own warm-up "
+                "and decay. Pass `schedule='constant', warmup=0` with it, or leave it out."
             )
         whole = isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only
         if whole and not str(callback.filepath).endswith(".keras"):

@@ -13,6 +13,7 @@ import numpy as np
 from keras import ops
 
 from finetune_eval import _checks
+from finetune_eval.models import lora
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -96,7 +97,7 @@ class Checkpoint(keras.callbacks.Callback):
         weights = trained_weights(self.model) if self._best is None else self._best.weights
         self._finish()
         self._written = best
-        named = {str(place): value for place, value in weights.items()}
+        named = {str(place): value for place, value in lora.as_saved(self.model, weights).items()}
         self._writing = self._writer.submit(self._save, named)
 
     def close(self) -> None:

@@ -17,16 +17,18 @@ import numpy as np
 from finetune_eval import _text
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.splits import Rows
-from finetune_eval.models import frozen
+from finetune_eval.models import lora
 from finetune_eval.models import precision as precisions
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.inputs import class_weights, read
-from finetune_eval.models.layers import CrossEntropy
+from finetune_eval.models.layers import CrossEntropy, FocalLoss
 from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
+from finetune_eval.training import schedules, strategies
+from finetune_eval.training.averages import Averages
 from finetune_eval.training.callbacks import (
     ClassificationMetrics,
     EpochTrace,
@@ -35,17 +37,9 @@ from finetune_eval.training.callbacks import (
 )
 from finetune_eval.training.checkpoints import BestEpoch, Checkpoint
 from finetune_eval.training.environment import environment
-from finetune_eval.training.optimizers import fine_tuning_optimizer
+from finetune_eval.training.learning import LearningCheck
+from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.recipe import Recipe
-
-# Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3
-# epochs (docs/performance.md); 3e-5 is in the middle of what Devlin et al. 2019 tried for BERT (110 M and
-# up).
-_SMALL_MODEL = 50_000_000
-_RATE_SMALL, _RATE_LARGE = 1e-4, 3e-5
-# A head alone starts from nothing and has nothing to forget: of 1e-3, 3e-3, 1e-2 and 3e-2 this gave MiniLM
-# the lowest validation loss in 3 epochs of 1,000 Rotten Tomatoes rows (0.61, 0.55, 0.53, 0.57).
-_RATE_HEAD = 1e-2
 
 
 @dataclass(frozen=True)
@@ -74,10 +68,19 @@ def fine_tune(
     epochs: int = 3,
     batch_size: int = 16,
     learning_rate: float | None = None,
+    schedule: str = "cosine",
+    warmup: float = 0.1,
     weight_decay: float = 0.01,
+    layer_decay: float = 1.0,
+    strategy: str = "full",
+    lora_rank: int | None = None,
+    gradient_accumulation: int = 1,
+    average_last: float = 0.0,
+    ema: float | None = None,
     class_weight: dict[Any, float] | str | None = None,
     sample_weight: Any = None,
     label_smoothing: float = 0.0,
+    loss: str = "cross_entropy",
     early_stopping: int | None = None,
     monitor: str | None = None,
     calibrate: bool = False,
@@ -90,24 +93,41 @@ def fine_tune(
 ) -> FineTuneResult:
     """Fine-tune a classifier that `build_model` made; its weights change in place.
 
-    Rows are tokenised once, batched by length and shuffled anew in every epoch. The rate rises over the first
-    tenth of the steps, then falls to 0. With validation data, the weights of the best epoch are restored at
-    the end. Frozen layers at the bottom of the model (`build_model(freeze=...)`) are run without dropout, and
-    once: later epochs cost what is above them.
+    Rows are tokenised once, batched by length and shuffled anew in every epoch. With validation data, the
+    weights of the best epoch are restored at the end. Frozen layers at the bottom of the model
+    (`build_model(freeze=...)`, or the strategy "head") are run without dropout, and once: later epochs cost
+    what is above them.
 
     Args:
         model: From `build_model` or `load_model`.
         x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers.
         y: (n,) class indices or class names, or (n, K) one-hot rows.
-        validation_data: `(x, y)` that chooses the best epoch. Not the test set: what has chosen cannot judge.
+        validation_data: `(x, y)` that chooses the best epoch, or `(x, y, weights)` where its rows count by
+            their weights. Not the test set: what has chosen cannot judge.
         epochs: How often to go through the rows.
         batch_size: Rows a step. Long texts are computed in parts, so that memory grows little with it.
         learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
-            whole backbone is frozen.
+            head alone is trained.
+        schedule: How the rate goes after the warm-up: it falls to 0, "cosine" or "linear", or is "constant".
+        warmup: The share of the steps in which the rate rises from 0; 0 for none.
         weight_decay: Decoupled decay, of matrices only: not of biases, normalisations and embeddings.
+        layer_decay: What the rate of a layer is multiplied by for each layer above it, the head included;
+            1 for the same rate everywhere. The embeddings are the lowest layer.
+        strategy: What is trained, in this call: "full", all that is trainable; "head", the head alone;
+            "head_then_full", the same as "full" from a head that a logistic regression on the backbone's
+            features begins; "gradual", the head alone in the first epoch, and from the top down everything
+            by the last; "lora", adapters of the queries and values, and the head (`model.merge_lora`).
+        lora_rank: The rank of the adapters of the strategy "lora"; None for 8.
+        gradient_accumulation: Number of batches whose gradients make one step. The step is that of one batch
+            of all their rows, in less memory; rates and averages count such steps.
+        average_last: The share of the steps, the last ones, whose mean weights are what is validated and
+            kept; 0 for the weights of the last step.
+        ema: The factor of the exponential mean of the weights to keep instead, such as 0.99; None for none.
         class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class).
         sample_weight: (n,) weights; multiplied with the class weights where both are given.
         label_smoothing: Share of each label spread over all classes, in [0, 1).
+        loss: "cross_entropy", or "focal", in which rows that are well known count less. The losses of the
+            trace are of this kind; `evaluate` tells the cross-entropy.
         early_stopping: Stop after so many epochs without a better one; needs validation data.
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
@@ -117,7 +137,8 @@ def fine_tune(
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
         callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
-            callback that sets the learning rate, and BackupAndRestore, are refused.
+            callback that sets the learning rate needs `schedule="constant", warmup=0`; BackupAndRestore is
+            refused.
         run_dir: A new folder to write the run to (`finetune_eval.runs` says what is in it), or a `Run` that
             is owned already; None writes nothing. While training, the weights of the best epoch so far are
             there too, so that a process that is killed loses none of them.
@@ -151,28 +172,26 @@ def fine_tune(
             "Train on a tf.data pipeline with `model.fit`."
         )
     recipe = Recipe(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, weight_decay=weight_decay,
-        class_weight=class_weight, label_smoothing=label_smoothing, early_stopping=early_stopping,
+        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
+        warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
+        lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
+        class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
+        early_stopping=early_stopping,
         monitor=monitor, calibrate=calibrate, threshold_for=threshold_for, precision=precision, seed=seed,
     )  # fmt: skip
     recipe.check_fit(len(model.labels), validated=validation_data is not None)
     used_precision = precisions.resolve(precision, model.backbone)
-    more = usable(callbacks)
+    more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
     _check_dtypes(model)
+    strategies.check(model, recipe)
     if recipe.learning_rate is None:
-        recipe = dataclasses.replace(recipe, learning_rate=_default_rate(model))
+        recipe = dataclasses.replace(recipe, learning_rate=strategies.default_rate(model, recipe))
     with claimed(run_dir) as run:
         data = _read(model, x, y, validation_data, sample_weight, recipe)
         training = _Training(model, recipe, used_precision, data, run, _text.show if verbose else None)
         training.begin()
         training.go(more)
         return FineTuneResult(model, training.trace, training.manifest, None if run is None else run.path)
-
-
-def _default_rate(model: Classifier) -> float:
-    if not frozen.trains(model.backbone):
-        return _RATE_HEAD
-    return _RATE_SMALL if model.backbone.count_params() < _SMALL_MODEL else _RATE_LARGE
 
 
 def _check_dtypes(model: Classifier) -> None:
@@ -200,6 +219,7 @@ class _Data:
     validation: Batches | None
     val_x: np.ndarray | None
     val_y: np.ndarray | None
+    val_weighted: bool = False
 
     def record(self) -> dict[str, Any]:
         """Return counts and hashes for the manifest."""
@@ -220,20 +240,32 @@ def _read(
     weighting = recipe.class_weight
     if weighting is not None and not isinstance(weighting, str):
         weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
-    train = model.batches(x, y, weights, batch_size=recipe.batch_size, seed=recipe.seed)
+    size = recipe.batch_size * recipe.gradient_accumulation
+    train = model.batches(x, y, weights, batch_size=size, seed=recipe.seed)
     if validation_data is None:
         return _Data(train, x, y, weighting, None, None, None)
     parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
-    if len(parts) != 2:
-        raise TypeError("`validation_data` must be a pair `(x, y)`, such as `dataset.validation`.")
-    val_x, val_y, _ = _rows_of(model, *parts, name="validation x")
+    if len(parts) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."
+        )
+    val_x, val_y, val_weight = _rows_of(model, *parts, name="validation x")
+    if val_weight is not None:
+        if recipe.calibrate or recipe.threshold_for is not None:
+            raise ValueError(
+                "`calibrate` and `threshold_for` do not take weights; pass `validation_data=(x, y)`, or "
+                "leave them out."
+            )
+        # Their mean is 1, for Keras divides a weighted loss by the number of rows.
+        val_weight = val_weight / val_weight.mean(dtype=np.float64)
     if recipe.threshold_for is not None and len(np.unique(val_y)) < 2:
         raise ValueError(
             "`threshold_for` needs validation rows of both classes; all "
             f"{len(val_y):,} are {model.labels[val_y[0]]!r}."
         )
-    validation = model.batches(val_x, val_y, batch_size=2 * recipe.batch_size, name="validation x")
-    return _Data(train, x, y, weighting, validation, val_x, val_y)
+    size = 2 * recipe.batch_size
+    validation = model.batches(val_x, val_y, val_weight, batch_size=size, name="validation x")
+    return _Data(train, x, y, weighting, validation, val_x, val_y, val_weight is not None)
 
 
 def _rows_of(
@@ -275,7 +307,7 @@ class _Training:
         self.manifest = {
             "settings": {
                 **self.recipe.record(), "class_weight": self.data.class_weight,
-                "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
+                "optimizer": f"AdamW, {schedules.in_words(self.recipe.schedule, self.recipe.warmup)}",
             },
             "precision": {"asked": self.recipe.precision, "used": self.precision},
             "model": {
@@ -313,16 +345,24 @@ class _Training:
             path=None if self.run is None else self.run.trace, show=self.show,
             monitor=recipe.monitor if data.validation is not None else None, mode=recipe.mode,
         )  # fmt: skip
-        guard, counts, best, kept = StopOnDivergence(), ClassificationMetrics(), None, None
+        guard, counts = StopOnDivergence(), ClassificationMetrics(weighted=data.val_weighted)
+        best, kept = None, None
         if data.validation is not None:
             best = BestEpoch(recipe.monitor or "val_loss", mode=recipe.mode, patience=recipe.early_stopping)
         if self.run is not None:
             kept = Checkpoint(self.run.save_best, best)
+        if recipe.strategy == "lora":
+            lora.enable(model, recipe.adapter_rank, recipe.seed)
+        assert recipe.learning_rate is not None
+        learned = LearningCheck(counts, model.labels, data.validation, recipe.learning_rate, self.show)
+        averages = Averages() if recipe.averaged_from(1) is not None else None
         before = model.get_weights()
         began = time.perf_counter()
         status = "interrupted"
         try:
-            self._fit([counts, guard, tracer, *filter(None, (best, kept)), *more], alone=not more)
+            own = filter(None, (averages, counts, guard, tracer, learned, best, kept))
+            with strategies.only_its_weights(model, recipe):
+                self._fit([*own, *more], alone=not more)
             if best is not None:
                 best.restore()  # last: a callback of the user's may have restored another epoch
             # The last step's loss was computed before its update: look at what that left.
@@ -339,12 +379,14 @@ class _Training:
             if broken:
                 model.set_weights(before)
             self.trace = tracer.trace
-            model.moved = _moved(model, before)
+            model.moved = strategies.moved(model, before)
             self.manifest |= {
                 "status": status, "epochs": len(self.trace.epochs),
                 "seconds": round(time.perf_counter() - began, 3),
                 "best_epoch": self.trace.best_epoch, "moved": dict(model.moved),
             }  # fmt: skip
+            if learned.sentence is not None:
+                self.manifest["did_not_learn"] = learned.sentence
             if kept is not None:
                 kept.close()
             if status == "complete":
@@ -363,19 +405,22 @@ class _Training:
         model, recipe, train, validation = self.model, self.recipe, self.data.train, self.data.validation
         assert recipe.learning_rate is not None
         steps = len(train) * recipe.epochs
-        model.compile(
-            optimizer=fine_tuning_optimizer(
-                recipe.learning_rate, recipe.weight_decay, steps=steps, used_rows=_used_rows(model, train)
-            ),
-            loss=CrossEntropy(recipe.label_smoothing),
-        )
-        optimizer: Any = model.optimizer
+        if recipe.strategy == "head_then_full":
+            strategies.start_head(model, train, recipe.seed)
+        optimizer: Any = fine_tuning_optimizer(
+            recipe.learning_rate, recipe.weight_decay, steps, schedule=recipe.schedule, warmup=recipe.warmup,
+            used_rows=used_rows(model, train), rate_scales=strategies.rate_scales(model, recipe.layer_decay),
+            first_steps=strategies.first_steps(model, recipe, len(train)),
+            average_from=recipe.averaged_from(steps), ema=recipe.ema,
+        )  # fmt: skip
+        loss = FocalLoss if recipe.loss == "focal" else CrossEntropy
+        model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)
         _seed_dropout(model, recipe.seed)
         plan = planned(
             model, train, validation, epochs=recipe.epochs, precision=self.precision, calls_apart=not alone,
-            show=self.show,
+            parts=recipe.gradient_accumulation, show=self.show,
         )  # fmt: skip
         with model.computing(plan), variables_kept(model):
             keras.Model.fit(
@@ -432,31 +477,6 @@ def _source(model: Classifier) -> dict[str, Any]:
     if os.path.isabs(name := str(source.get("backbone"))):
         source["backbone"] = os.path.basename(name)
     return source
-
-
-def _used_rows(model: Classifier, train: Batches) -> dict[str, np.ndarray]:
-    """Return, for `AdamW`, the tokens in the training rows; nothing where that would spare little."""
-    table = getattr(getattr(model.backbone, "token_embedding", None), "embeddings", None)
-    tokens = train.rows.features.get("token_ids")
-    if tokens is None or not isinstance(table, keras.Variable) or not table.trainable or table.regularizer:
-        return {}
-    used = np.union1d(tokens, [0])  # batches are padded with 0
-    return {table.path: used} if len(used) < table.shape[0] / 2 else {}
-
-
-def _moved(model: Classifier, before: list[np.ndarray]) -> dict[str, float]:
-    """Return |after - before| / |before| over the weights of each layer of the backbone."""
-    old = {id(variable): value for variable, value in zip(model.weights, before, strict=True)}
-    moved = {}
-    for layer in model.backbone.layers:
-        squares = np.zeros(2)
-        for variable in layer.weights:
-            was = old[id(variable)].ravel()
-            step = variable.numpy().ravel() - was
-            squares += [np.vdot(step, step), np.vdot(was, was)]
-        if squares[1] > 0:
-            moved[layer.name] = float(np.sqrt(squares[0] / squares[1]))
-    return moved
 
 
 def _seed_dropout(model: Classifier, seed: int) -> None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 
 from finetune_eval.models.adamw import AdamW
+from finetune_eval.models.batching import Batches
+from finetune_eval.training.schedules import rate_over_steps
 
-# Share of the steps in which the rate rises from 0: Devlin et al. 2019 (BERT) warm up over about a tenth.
-_WARM_UP = 0.1
 # What weight decay leaves alone: biases and the scales and shifts of normalisations (Loshchilov & Hutter 2019
 # as BERT applies it), the embedding tables, of which a batch uses a few rows, and the calibration
 # temperature.
@@ -22,7 +21,10 @@ def fine_tuning_optimizer(
     learning_rate: float,
     weight_decay: float,
     steps: int,
-    used_rows: Mapping[str, np.ndarray] | None = None,
+    *,
+    schedule: str = "cosine",
+    warmup: float = 0.1,
+    **settings: Any,
 ) -> AdamW:
     """Return AdamW whose rate rises over the first tenth of the steps and falls to 0 along a cosine.
 
@@ -30,15 +32,19 @@ def fine_tuning_optimizer(
         learning_rate: The highest rate.
         weight_decay: Decoupled decay, not applied to biases, normalisations and embeddings; 0 for none.
         steps: All the steps there will be.
-        used_rows: Of `AdamW`.
+        schedule: How the rate goes after the warm-up: "cosine", "linear" or "constant".
+        warmup: The share of the steps in which the rate rises; Devlin et al. 2019 (BERT) take about a tenth.
+        **settings: Of `AdamW`: `used_rows`, `rate_scales`, `first_steps`, `average_from`, `ema`.
     """
-    rate: Any = learning_rate
-    if steps > 1:  # a schedule begins at 0: a single step would do nothing
-        warm_up = max(1, round(steps * _WARM_UP))
-        rate = keras.optimizers.schedules.CosineDecay(
-            initial_learning_rate=0.0,
-            decay_steps=max(1, steps - warm_up),
-            warmup_target=learning_rate,
-            warmup_steps=warm_up,
-        )
-    return AdamW(rate, weight_decay=weight_decay, no_decay=_NO_DECAY, used_rows=used_rows)
+    rate = rate_over_steps(learning_rate, steps, schedule=schedule, warmup=warmup)
+    return AdamW(rate, weight_decay=weight_decay, no_decay=_NO_DECAY, **settings)
+
+
+def used_rows(model: Any, train: Batches) -> dict[str, np.ndarray]:
+    """Return, for `AdamW`, the tokens in the training rows; nothing where that would spare little."""
+    table = getattr(getattr(model.backbone, "token_embedding", None), "embeddings", None)
+    tokens = train.rows.features.get("token_ids")
+    if tokens is None or not isinstance(table, keras.Variable) or not table.trainable or table.regularizer:
+        return {}
+    used = np.union1d(tokens, [0])  # batches are padded with 0
+    return {table.path: used} if len(used) < table.shape[0] / 2 else {}

@@ -10,6 +10,10 @@ from finetune_eval import _checks
 from finetune_eval.evaluation.goals import parse_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
+SCHEDULES = ("cosine", "linear", "constant")
+LOSSES = ("cross_entropy", "focal")
+STRATEGIES = ("full", "head", "head_then_full", "gradual", "lora")
+_LORA_RANK = 8  # Hu et al. 2021: ranks from 4 to 8 do as well as larger ones on queries and values
 _LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 bits
 
 
@@ -24,9 +28,18 @@ class Recipe:
     epochs: int = 3
     batch_size: int = 16
     learning_rate: float | None = None
+    schedule: str = "cosine"
+    warmup: float = 0.1
     weight_decay: float = 0.01
+    layer_decay: float = 1.0
+    strategy: str = "full"
+    lora_rank: int | None = None
+    gradient_accumulation: int = 1
+    average_last: float = 0.0
+    ema: float | None = None
     class_weight: Mapping[Any, float] | str | None = None
     label_smoothing: float = 0.0
+    loss: str = "cross_entropy"
     early_stopping: int | None = None
     monitor: str | None = None
     calibrate: bool = False
@@ -42,7 +55,20 @@ class Recipe:
             "label_smoothing": _checks.number("label_smoothing", self.label_smoothing, at_least=0, below=1),
             "seed": _checks.positive_int("seed", self.seed, minimum=0, maximum=_LARGEST_SEED),
             "calibrate": _checks.flag("calibrate", self.calibrate),
+            "warmup": _checks.number("warmup", self.warmup, at_least=0, below=1),
+            "layer_decay": _checks.number("layer_decay", self.layer_decay, above=0, at_most=1),
+            "gradient_accumulation": _checks.positive_int(
+                "gradient_accumulation", self.gradient_accumulation
+            ),
+            "average_last": _checks.number("average_last", self.average_last, at_least=0, at_most=1),
         }
+        _checks.one_of("schedule", self.schedule, SCHEDULES)
+        _checks.one_of("loss", self.loss, LOSSES)
+        _checks.one_of("strategy", self.strategy, STRATEGIES)
+        if self.lora_rank is not None:
+            plain["lora_rank"] = _checks.positive_int("lora_rank", self.lora_rank)
+        if self.ema is not None:
+            plain["ema"] = _checks.number("ema", self.ema, above=0, below=1)
         if self.learning_rate is not None:
             plain["learning_rate"] = _checks.number("learning_rate", self.learning_rate, above=0, at_most=1)
         if self.early_stopping is not None:
@@ -55,6 +81,25 @@ class Recipe:
             _check_goal(self.threshold_for)
         for name, value in plain.items():
             object.__setattr__(self, name, value)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise where a setting has nothing to work on beside the others: it would be ignored in silence."""
+        if self.lora_rank is not None and self.strategy != "lora":
+            raise ValueError(
+                f"`lora_rank` needs `strategy='lora'`; the strategy is {self.strategy!r}. Leave one out."
+            )
+        if self.layer_decay != 1 and self.strategy == "head":
+            raise ValueError("`layer_decay` needs layers to train; the strategy 'head' trains none of them.")
+        if self.strategy == "gradual" and self.epochs < 2:
+            raise ValueError(
+                "`epochs` must be at least 2 with `strategy='gradual'`: the first epoch trains the head "
+                f"alone, the last everything; got {self.epochs}."
+            )
+        if self.ema is not None and self.average_last:
+            raise ValueError(
+                "`ema` and `average_last` are two ways to average the weights; pass one of them."
+            )
 
     def check_fit(self, classes: int, *, validated: bool) -> None:
         """Raise where the settings need rows or classes that are not there.
@@ -69,6 +114,26 @@ class Recipe:
             raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
         if self.threshold_for is not None and classes != 2:
             raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")
+
+    @property
+    def adapter_rank(self) -> int:
+        """The rank of LoRA's adapters."""
+        return _LORA_RANK if self.lora_rank is None else self.lora_rank
+
+    @property
+    def sets_own_rate(self) -> bool:
+        """Whether the rate changes by itself, so that no callback may set it."""
+        return self.schedule != "constant" or self.warmup > 0
+
+    def averaged_from(self, steps: int) -> int | None:
+        """Return the number of steps after which weights are averaged; None where they never are.
+
+        Args:
+            steps: All the steps there will be.
+        """
+        if self.ema is not None:
+            return 0
+        return steps - max(1, round(steps * self.average_last)) if self.average_last else None
 
     @property
     def mode(self) -> str:

@@ -231,7 +231,7 @@ def test_the_trace_tells_rows_in_and_out():
             "Ask for fewer, or pass train=0.",
         ),
         ({"test": 0.001}, "Not enough rows: `test`=0.001 of 100 rows is none. Ask for more, or pass 0."),
-        ({"test": 1.5}, "`test` must be a finite number at least 0 and at most 1; got 1.5."),
+        ({"test": 1.5}, "`test` must be a whole number of rows, or a share of them from 0 to 1; got 1.5."),
         ({"test": -1}, "`test` must be at least 0; got -1."),
         ({"groups": [1]}, "`groups` must have one value for each of the 100 rows; got 1."),
         ({"groups": [None] * 100}, "`groups` has no group in row 0; give every row one."),

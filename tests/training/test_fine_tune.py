@@ -134,7 +134,9 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
-        "calibrate": False, "threshold_for": None,
+        "calibrate": False, "threshold_for": None, "loss": "cross_entropy",
+        "schedule": "cosine", "warmup": 0.1, "strategy": "full",
+        "lora_rank": None, "layer_decay": 1.0, "gradient_accumulation": 1, "average_last": 0.0, "ema": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
     }  # fmt: skip
     from finetune_eval.data.ledger import rows_hash
@@ -206,7 +208,7 @@ def test_tokens_no_training_row_holds_are_left_out_and_no_weight_is_another(tiny
         model = tiny.text_classifier()
         path = tmp_path / f"{spare}.keras"
         if not spare:
-            monkeypatch.setattr(module, "_used_rows", lambda model, train: {})
+            monkeypatch.setattr(module, "used_rows", lambda model, train: {})
         callback = keras.callbacks.ModelCheckpoint(path)  # the optimizer with it
         quick(model, x, y, batch_size=4, learning_rate=0.02, callbacks=[callback])
         weights.append(model.get_weights())
@@ -785,7 +787,7 @@ TRAPS = {
         "`validation y` must be class indices from 0 to 1 or class names ('negative', 'positive'); row 3 is "
         "3."),
     "validation without labels": (dict(validation_data=X), TypeError,
-        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."),
     "unknown monitor": (dict(validation_data=(X, Y), monitor="val_f2"), ValueError,
         "`monitor` must be one of 'val_loss', 'val_accuracy', 'val_precision', 'val_recall', 'val_f1'; "
         "got 'val_f2'. Did you mean 'val_f1'?"),
@@ -807,7 +809,7 @@ TRAPS = {
     "one class to choose on": (dict(validation_data=(X, [1, 1, 1, 1]), threshold_for="f1"), ValueError,
         "`threshold_for` needs validation rows of both classes; all 4 are 'positive'."),
     "two arrays in one": (dict(validation_data=np.zeros((2, 10))), TypeError,
-        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`."),
+        "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."),
     "weights in a list": (dict(class_weight=[1.0, 2.0]), TypeError,
         "`class_weight` must be a dictionary from class to weight, or 'balanced'; got list. Write "
         "{class: weight, ...}."),

@@ -74,6 +74,11 @@ OTHERWISE = (
     "and `model.fit`."
 )
 
+OWN_RATE = (
+    "; `fine_tune` has its own warm-up and decay. Pass `schedule='constant', warmup=0` with it, or leave it "
+    "out."
+)
+
 
 @pytest.mark.parametrize(
     "make, error, sentence",
@@ -81,12 +86,12 @@ OTHERWISE = (
         (
             lambda: C.ReduceLROnPlateau("val_loss"),
             ValueError,
-            f"`callbacks` has a ReduceLROnPlateau, which sets the learning rate{OTHERWISE}",
+            f"`callbacks` has a ReduceLROnPlateau, which sets the learning rate{OWN_RATE}",
         ),
         (
             lambda: C.LearningRateScheduler(lambda epoch, rate: rate),
             ValueError,
-            f"`callbacks` has a LearningRateScheduler, which sets the learning rate{OTHERWISE}",
+            f"`callbacks` has a LearningRateScheduler, which sets the learning rate{OWN_RATE}",
         ),
         (
             lambda: C.BackupAndRestore("backup"),
