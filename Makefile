@@ -38,10 +38,11 @@ $(EXAMPLES): .venv/installed
 	@echo "== $@"
 	@$(BIN)/python $@
 
-# kill -9, full disks, read-only folders and damaged files, hundreds of times (docs/reliability.md); half an hour
+# kill -9, full disks, read-only folders and damaged files, thousands of times (docs/reliability.md); a quarter of an hour
 faults: .venv/installed-dev
 	$(BIN)/python -W ignore tests/faults/faults.py
-	HOSTILE_TIMES=10 $(BIN)/python -m pytest -q --hypothesis-profile=search tests/test_hostile.py tests/test_hostile_keras.py
+	HOSTILE_TIMES=10 $(BIN)/python -m pytest -q --hypothesis-profile=search tests/test_hostile.py \
+		tests/test_hostile_keras.py tests/studies/test_hostile_studies.py
 
 bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/speed.py --peers .venv-peers

@@ -225,7 +225,10 @@ def are_texts(values: Any) -> bool:
     kind = getattr(getattr(values, "dtype", None), "kind", "O")
     if kind not in "OUST":
         return False
-    first = next((value for value in np.asarray(values, dtype=object) if not is_missing(value)), None)
+    listed = np.asarray(values, dtype=object)
+    if listed.ndim == 0:  # it has a length, but no rows
+        return False
+    first = next((value for value in listed if not is_missing(value)), None)
     return isinstance(first, (str, bytes))
 
 

@@ -240,6 +240,8 @@ def _pair_of_rows(train: Any) -> tuple[Any, Any]:
             "run; got "
             f"{type(train).__name__}."
         ) from None
+    for part in (x, y):
+        _rows.column("train", part)
     if len(x) != len(y):
         raise ValueError(
             f"`train` must have as many labels as rows; got {counted(len(x), 'row')} and "
