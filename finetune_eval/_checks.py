@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 MOST_RESAMPLES = 1_000_000
+_NO_NUMBERS = (bool, np.timedelta64)  # to Python a boolean is an int; to NumPy a span of time is an integer
 
 
 class TextsCut(UserWarning):
@@ -93,7 +94,7 @@ def _shown(value: object) -> str:
 
 def positive_int(name: str, value: object, *, minimum: int = 1, maximum: int | None = None) -> int:
     """Return `value` as an int, or raise unless it is a whole number from `minimum` to `maximum`."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`{name}` must be a whole number; got {_shown(value)} ({type(value).__name__}).")
     if value < minimum:
         raise ValueError(f"`{name}` must be at least {minimum}; got {value}.")
@@ -112,7 +113,7 @@ def number(
     at_most: float | None = None,
 ) -> float:
     """Return `value` as a finite float inside the given bounds, or raise."""
-    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if isinstance(value, _NO_NUMBERS) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"`{name}` must be a number; got {_shown(value)} ({type(value).__name__}).")
     bounds = [
         (above, "above", above is not None and not value > above),

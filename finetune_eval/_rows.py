@@ -357,7 +357,8 @@ def _counts_from_zero(index: Any) -> bool:
 
 
 def _is_real(value: Any) -> bool:
-    return isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
+    number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
+    return number and not isinstance(value, np.timedelta64)  # which NumPy takes for an integer
 
 
 def _shown(value: Any) -> str:

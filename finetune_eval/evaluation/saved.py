@@ -126,6 +126,12 @@ def load_predictions(
     else:
         names, probabilities, note = None, None, unused
     y = _truth(path, frame, truth, given or names, names, task)
+    if (known := given or names) is not None:  # an error here names the file, and its column
+        read_labels = _labels.read_many if task == "multilabel" else _labels.read
+        try:
+            read_labels(truth or "y_<class>", y, known)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{str(path)!r}: {error}") from None
 
     def column(name: str, instead: Any) -> Any:
         return frame[name].to_numpy() if instead is None and name in frame else instead
@@ -304,7 +310,7 @@ def _truth(
         if given is None or names is None:
             raise ValueError("task='multilabel' needs a column p_<class> for each class.")
         if truth is not None:
-            return _joined_labels(frame[truth].tolist(), given)
+            return _joined_labels(path, frame[truth].tolist(), given)
         of = given if set(given) == set(names) else names
         return frame[[f"y_{name}" for name in of]].to_numpy()
     ones = [f"y_{name}" for name in given or ()]
@@ -325,7 +331,7 @@ def _with_missing(column: pd.Series[Any]) -> NDArray[Any]:
     return values
 
 
-def _joined_labels(words: Sequence[Any], given: tuple[str, ...]) -> NDArray[np.int64]:
+def _joined_labels(path: Path, words: Sequence[Any], given: tuple[str, ...]) -> NDArray[np.int64]:
     """Return (n, K) zeros and ones of texts such as "angry + late", as `Evaluation.predictions` has them."""
     index = {name: k for k, name in enumerate(given)}
     out = np.zeros((len(words), len(given)), dtype=np.int64)
@@ -333,8 +339,8 @@ def _joined_labels(words: Sequence[Any], given: tuple[str, ...]) -> NDArray[np.i
         for name in str(word).split(" + ") if isinstance(word, str) and word else ():
             if name not in index:
                 raise ValueError(
-                    f"`label` has an unknown label {name!r} in row {row}; the labels are {listed(given)}."
-                    f"{_checks.nearest(name, given)}"
+                    f"{str(path)!r}: `label` has an unknown label {name!r} in row {row}; the labels are "
+                    f"{listed(given)}.{_checks.nearest(name, given)}"
                 )
             out[row, index[name]] = 1
     return out
