@@ -823,7 +823,7 @@ def test_a_saved_evaluation_is_scored_again(tmp_path):
             "needs a column 'label' (or 'y_true', 'target') with the truth; it has 'p_a', 'p_b'.",
         ),
         ("b.csv", "label,x\na,0.5\n", ValueError, "it has 'label', 'x'."),
-        ("c.csv", "label,p_a,p_b\n,0.5,0.5\n", ValueError, "`y_true` has no label in row 0"),
+        ("c.csv", "label,p_a,p_b\n,0.5,0.5\n", ValueError, "`label` has no label in row 0"),
     ],
 )
 def test_files_that_cannot_be_scored(tmp_path, name, content, kind, message):
