@@ -110,6 +110,11 @@ def _name(name: str, row: int, value: Any) -> str:
         text = str(value)  # np.str_ is a str of its own
         if not text.strip():
             raise ValueError(f"`{name}` has an empty class name at place {row}; every class needs a name.")
+        if _rows.has_half_a_pair(text):
+            raise ValueError(
+                f"`{name}` must hold valid Unicode; the class {text!r} has half a surrogate pair. Write it "
+                "as `text.encode('utf-8', 'replace').decode()`."
+            )
         return text
     if _rows.is_missing(value):
         raise ValueError(f"`{name}` has no class name at place {row} ({value!r}); every class needs one.")

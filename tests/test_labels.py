@@ -196,6 +196,11 @@ def test_class_names():
         ("ab", TypeError, "the single text 'ab'"),
         (2.5, TypeError, "must be a list of class names"),
         (["a"], ValueError, "at least two classes"),
+        (
+            ["a", "\ud800"],
+            ValueError,
+            "must hold valid Unicode; the class '\\ud800' has half a surrogate pair",
+        ),
         ([1, "1"], ValueError, "'1' is there twice"),
         (["a", None], ValueError, "no class name at place 1"),
         (["a", ""], ValueError, "empty class name at place 1"),

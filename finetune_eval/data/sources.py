@@ -186,7 +186,7 @@ class _Columns:
             raise ValueError(f"`features` must be a list of column names; got {features!r}.")
         columns = cls(text, label, group, tuple(named))
         for argument, column in columns.pairs():
-            if isinstance(column, tuple) or not isinstance(column, Hashable):
+            if isinstance(column, tuple) or not isinstance(column, Hashable) or _rows.is_missing(column):
                 each = " each" if argument == "features" else ""
                 then = " Join several columns of texts into one first." if argument == "text" else ""
                 raise TypeError(f"`{argument}` must name one column{each}; got {column!r}.{then}")

@@ -231,7 +231,7 @@ def _rows_of_run(folder: Path) -> tuple[Any, Any]:
 def _pair_of_rows(train: Any) -> tuple[Any, Any]:
     """Return the x and y of `train`: the folder of a run, a pair, or anything that unpacks into one."""
     if isinstance(train, (str, Path)):
-        train = _rows_of_run(Path(train))
+        train = _rows_of_run(_checks.path("train", train))
     try:
         x, y = train
     except (TypeError, ValueError):

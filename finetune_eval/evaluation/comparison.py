@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -269,9 +269,8 @@ def _notes(
 def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
     if names is None:
         return tuple(chr(65 + i) if i < 26 else f"model {i + 1}" for i in range(count))
-    if not isinstance(names, Iterable):
-        raise TypeError(f"`names` must be a list of names; got {type(names).__name__}.")
-    called = tuple(visible(str(name)) for name in names)
+    listed = list(names) if isinstance(names, str) else _rows.one_a_row("names", names).tolist()
+    called = tuple(visible(str(name)) for name in listed)
     if len(called) != count or len(set(called)) != count:
         raise ValueError(f"`names` must be {count} different names, one for each evaluation; got {called}.")
     return called

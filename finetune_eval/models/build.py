@@ -71,6 +71,7 @@ def build_model(
         _checks.number("dropout", dropout, at_least=0, below=1)
     head_dropout = 0.1 if dropout is None else dropout
     if isinstance(backbone, (str, Path)):
+        _checks.path("backbone", backbone)
         source: Any = _own_preset(backbone, dropout) or pretrained.load_pretrained(
             backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
         )
@@ -101,7 +102,7 @@ def build_model(
         labels=names,
         pooling=chosen,
         dropout=head_dropout,
-        seed=_checks.positive_int("seed", seed, minimum=0),
+        seed=_checks.positive_int("seed", seed, minimum=0, maximum=2**32 - 1),
     )
     model.source = {"backbone": source.source, "weights_sha256": source.sha256}
     if freeze is not False:

@@ -138,9 +138,12 @@ def _reach_hugging_face(repository: str) -> None:
         import huggingface_hub
     except ImportError:  # KerasHub says what to install
         return
-    if isinstance(huggingface_hub.try_to_load_from_cache(repository, "config.json"), str):
-        return
-    url = huggingface_hub.hf_hub_url(repository, "config.json")
+    try:
+        if isinstance(huggingface_hub.try_to_load_from_cache(repository, "config.json"), str):
+            return
+        url = huggingface_hub.hf_hub_url(repository, "config.json")
+    except ValueError as error:  # what the hub's own check of names says
+        raise ValueError(f"`backbone` 'hf://{repository}' must be hf://owner/name: {error}") from None
     huggingface_hub.get_session().head(url, timeout=10)
 
 

@@ -266,7 +266,7 @@ def _scores(metric: str, y: Ints, p: Floats) -> Floats:
 
 def _sizes(sizes: Any, pool: int) -> tuple[int, ...]:
     """Turn shares of the rows into whole numbers, ascending."""
-    if not isinstance(sizes, (list, tuple, np.ndarray)) or len(sizes) < 2:
+    if not isinstance(sizes, (list, tuple, np.ndarray)) or np.size(np.asarray(sizes, dtype=object)) < 2:
         raise ValueError(f"`sizes` must be at least two sizes, such as (1/8, 1/4, 1/2, 1.0); got {sizes!r}.")
     out = []
     for size in sizes:

@@ -283,6 +283,20 @@ def test_an_unknown_name_is_one_sentence():
         fe.build_model("all_minilm_l6_v3")
 
 
+@pytest.mark.parametrize(
+    "name, sentence",
+    [
+        ("", "`backbone` must be a path; got ''."),
+        ("a" * 5000, f"`backbone` must be a path; '{'a' * 56}... is too long a name."),
+        ("hf://", "`backbone` 'hf://' must be hf://owner/name: "),
+        ("hf://a/b/c d", "`backbone` 'hf://a/b/c d' must be hf://owner/name: "),
+    ],
+)
+def test_what_is_no_name_is_one_sentence(name, sentence):
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}"):
+        fe.build_model(name)
+
+
 def test_a_folder_without_a_config_is_one_sentence(tmp_path):
     sentence = (
         f"`backbone` folder {str(tmp_path)!r} has no config.json; "
