@@ -1,5 +1,6 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
+# make test-slow  the tests that take long and rarely break
 # make test-jax   the tests of models and training on JAX
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
@@ -16,7 +17,7 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-jax check examples $(EXAMPLES) faults bench clean
+.PHONY: demo test test-slow test-jax check examples $(EXAMPLES) faults bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -24,8 +25,11 @@ demo: .venv/installed
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -q -n 2 -m slow
+
 test-jax: .venv/installed-jax
-	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .

@@ -315,7 +315,10 @@ def test_a_family_that_is_not_read_is_refused(checkpoints, tmp_path):
         load(folder)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",  # each is computed by hand above; most have the layers of these two
+    [pytest.param(each, marks=[pytest.mark.slow] * (each not in ("bert", "albert"))) for each in FAMILIES],
+)
 def test_a_classifier_of_every_family_trains_and_comes_back(checkpoints, tmp_path, family):
     folder, *_ = checkpoints.write(tmp_path / "x", family)
     texts = ["good film", "a bad film", "very good", "the film was bad"] * 4

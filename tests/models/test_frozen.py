@@ -32,7 +32,9 @@ def tuned(model, tiny, **kwargs):
     )
 
 
-@pytest.mark.parametrize("freeze", [True, 1, 2, 3])
+@pytest.mark.parametrize(
+    "freeze", [True, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+)
 def test_computing_once_gives_what_computing_every_time_gives(tiny, freeze, monkeypatch):
     once = three_layers(tiny, freeze)
     first = tuned(once, tiny, verbose=False).trace

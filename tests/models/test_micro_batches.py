@@ -32,8 +32,15 @@ def tuned(tiny, monkeypatch, count, **kwargs):
 
 
 @on_tensorflow
-@pytest.mark.parametrize("count", [2, 4])
-@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(
+    "count, weighted",
+    [
+        (2, False),
+        (4, True),
+        pytest.param(2, True, marks=pytest.mark.slow),
+        pytest.param(4, False, marks=pytest.mark.slow),
+    ],
+)
 def test_the_steps_are_those_of_the_whole_batch(tiny, monkeypatch, count, weighted):
     # The last batch has one row: micro-batches without a row count for nothing.
     options = {"sample_weight": np.arange(1, 14) / 7} if weighted else {"label_smoothing": 0.1}

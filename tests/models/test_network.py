@@ -61,7 +61,10 @@ CHANGES = {
 
 
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method", "ignore::UserWarning")
-@pytest.mark.parametrize("change", CHANGES.values(), ids=CHANGES)
+@pytest.mark.parametrize(
+    "change",
+    [pytest.param(CHANGES[name], marks=[pytest.mark.slow] * (name == "int8"), id=name) for name in CHANGES],
+)
 def test_predict_and_evaluate_see_what_was_changed_since_they_were_traced(tiny, change):
     model = two_layers(tiny)
     before = model.predict(X, verbose=0)
@@ -115,7 +118,9 @@ def test_a_quantized_model_is_loaded_as_it_was_saved(tiny, tmp_path):
     assert np.isfinite(run.trace.epochs[0].metrics["loss"])
 
 
-@pytest.mark.parametrize("change", [enable_lora, lambda model: model.quantize("int8")], ids=["LoRA", "int8"])
+@pytest.mark.parametrize(
+    "change", [enable_lora, pytest.param(CHANGES["int8"], marks=pytest.mark.slow)], ids=["LoRA", "int8"]
+)
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_training_on_with_another_structure_needs_compile(tiny, change):
     model = two_layers(tiny)
@@ -182,20 +187,25 @@ EMBEDDINGS = {"token_embedding", "position_embedding", "segment_embedding", "emb
     "unfreeze, moved",
     [
         (lambda model: model.unfreeze(), {*EMBEDDINGS, "transformer_layer_0", "transformer_layer_1"}),
-        (
+        pytest.param(
             lambda model: setattr(model.backbone, "trainable", True),
             {*EMBEDDINGS, "transformer_layer_0", "transformer_layer_1"},
+            marks=pytest.mark.slow,
         ),
         (
             lambda model: setattr(model, "trainable", True),
             {*EMBEDDINGS, "transformer_layer_0", "transformer_layer_1"},
         ),
         (lambda model: model.unfreeze(1), {"transformer_layer_1"}),
-        (lambda model: model.unfreeze(2), {"transformer_layer_0", "transformer_layer_1"}),
+        pytest.param(
+            lambda model: model.unfreeze(2),
+            {"transformer_layer_0", "transformer_layer_1"},
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["unfreeze()", "backbone.trainable", "model.trainable", "unfreeze(1)", "unfreeze(2)"],
 )
-@pytest.mark.parametrize("freeze", [1, True])
+@pytest.mark.parametrize("freeze", [pytest.param(1, marks=pytest.mark.slow), True])
 def test_what_was_frozen_is_trained_again(tiny, freeze, unfreeze, moved):
     model = two_layers(tiny, freeze=freeze)
     assert moved_layers(model) == (set() if freeze is True else {"transformer_layer_1"})
@@ -243,6 +253,7 @@ def test_layers_that_are_not_there_are_not_unfrozen(tiny, layers, sentence):
 # --- types ---
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["float64", "mixed_float16", "mixed_bfloat16"])
 def test_it_trains_under_a_dtype_policy_that_keeps_small_steps(tiny, policy):
     before = keras.config.dtype_policy()
