@@ -22,7 +22,7 @@ import contextlib
 import itertools
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -212,16 +212,29 @@ class Run:
         """
         return _files.read_json(self.manifest, newest_format=_FORMAT, checked_from=_FORMAT)
 
-    def save_training_rows(self, texts: Any, labels: Any) -> str:
-        """Write the training texts and the names of their classes to `train.parquet`; return its checksum."""
+    def save_training_rows(self, texts: Any, y: np.ndarray, labels: Sequence[str]) -> str:
+        """Write the training rows to `train.parquet`; return its checksum.
+
+        Args:
+            texts: (n,) texts.
+            y: (n,) places of their classes: the column "label" has the names. Multilabel: (n, K) zeros and
+                ones, a column "y_<name>" each, as files of predictions have them.
+            labels: The names of the classes.
+        """
         import pandas as pd
 
-        rows = pd.DataFrame({"text": list(texts), "label": list(labels)})
+        rows = pd.DataFrame({"text": list(texts)})
+        if y.ndim == 1:
+            rows["label"] = np.asarray(labels, dtype=object)[y]
+        else:
+            rows[[f"y_{name}" for name in labels]] = y
         _files.write(self.train, lambda file: _files.write_table(file, rows))
         return _files.sha256(self.train)
 
-    def training_rows(self) -> tuple[list[str], np.ndarray]:
+    def training_rows(self) -> tuple[list[str], Any]:
         """Return the training texts and the names of their classes.
+
+        Multilabel: instead of the names a DataFrame of zeros and ones, a column a label.
 
         Raises:
             FileNotFoundError: The run kept none.
@@ -242,13 +255,17 @@ class Run:
             frame = pd.read_parquet(self.train)
         except (OSError, ValueError) as error:  # pyarrow's errors are both
             raise ValueError(f"{shown} is damaged: it cannot be read as Parquet ({error}).") from None
-        for column in ("text", "label"):
+        several = frame.filter(regex="^y_")
+        for column in ("text",) if several.columns.size else ("text", "label"):
             if column not in frame:
                 raise ValueError(
                     f"{shown} needs the columns 'text' and 'label'; it has "
                     f"{', '.join(map(repr, map(str, frame.columns)))}."
                 )
-        return frame["text"].tolist(), frame["label"].to_numpy()
+        texts = frame["text"].tolist()
+        if several.columns.size:
+            return texts, several.rename(columns=lambda name: name.removeprefix("y_"))
+        return texts, frame["label"].to_numpy()
 
     def save_model(self, save: Callable[[Path], Any]) -> None:
         """Let `save` (as `model.save`) write `model/model.keras`, whole or not at all."""

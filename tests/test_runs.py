@@ -219,7 +219,7 @@ def test_an_argument_run_dir_is_a_path_a_run_or_nothing(tmp_path):
 
 def test_training_rows_come_back_or_are_refused(tmp_path):
     with Run.create(tmp_path / "run") as run:
-        digest = run.save_training_rows(["a film", "नहीं"], ["0117", "b"])
+        digest = run.save_training_rows(["a film", "नहीं"], np.array([0, 1]), ["0117", "b"])
         run.write_manifest({"status": "complete", "files": {"train.parquet": digest}})
     texts, labels = run.training_rows()
     assert (texts, labels.tolist()) == (["a film", "नहीं"], ["0117", "b"])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import typer
@@ -51,12 +52,25 @@ def predict(
             f"{str(run)!r} gives NaN instead of probabilities: its weights are damaged, or diverged."
         )
     for row, p, index in zip(rows, probabilities, model.decide(probabilities), strict=True):
+        if model.multilabel:
+            _show_labels(row, p, model.labels, np.flatnonzero(index), as_json)
+            continue
         label = model.labels[index]
         if as_json:
             scores = dict(zip(model.labels, map(float, p), strict=True))
             console.show_json({"text": row, "label": label, "probabilities": scores})
         else:
             console.show(f"{' '.join(label.split())}\t{p[index]:.3f}\t{' '.join(row.split())}")
+
+
+def _show_labels(row: str, p: Any, labels: Sequence[str], given: Any, as_json: bool) -> None:
+    """Print the labels of a row that may have several, each with its probability."""
+    if as_json:
+        scores = dict(zip(labels, map(float, p), strict=True))
+        console.show_json({"text": row, "labels": [labels[k] for k in given], "probabilities": scores})
+        return
+    found = ", ".join(f"{' '.join(labels[k].split())} {p[k]:.3f}" for k in given) or "no label"
+    console.show(f"{found}\t{' '.join(row.split())}")
 
 
 def trace(

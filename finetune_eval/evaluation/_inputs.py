@@ -37,13 +37,13 @@ def read_probabilities(
     if p.dtype not in (np.float32, np.float64):
         p = p.astype(np.float32 if p.dtype.itemsize < 4 else np.float64)
     p = _within_bounds(p)
+    if named is not None and labels is not None and named != tuple(labels) and set(named) == set(labels):
+        p, named = p[:, [named.index(name) for name in labels]], tuple(labels)
     if task == "multilabel":
         return (p[:, None] if p.ndim == 1 else p), named, ()
     if p.ndim == 1 or p.shape[1] == 1:
         return two_columns(p.reshape(-1)), named if named and len(named) == 2 else None, ()
     p, notes = _summing_to_one(p)
-    if named is not None and labels is not None and named != tuple(labels) and set(named) == set(labels):
-        p, named = p[:, [named.index(name) for name in labels]], tuple(labels)
     return p, named, notes
 
 

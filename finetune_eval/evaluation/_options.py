@@ -101,7 +101,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         texts = _rows.texts("texts", asked.texts).tolist()
         if len(texts) != n:
             raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
-    train, features = _training_rows(asked.train, asked.features, labels, n)
+    train, features = _training_rows(asked.train, asked.features, labels, n, asked.task)
     if callable(features) and texts is None and contents is None:
         raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     ids = None if asked.ids is None else _ids(asked.ids, n)
@@ -193,14 +193,15 @@ def _metadata(values: Any, n: int) -> Any:
 
 
 def _training_rows(
-    train: Any, features: Any, labels: tuple[str, ...] | None, n: int
+    train: Any, features: Any, labels: tuple[str, ...] | None, n: int, task: str
 ) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
     if train is None:
         if features is not None:
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = _pair_of_rows(train)
-    indices = np.empty(0, dtype=np.int64) if labels is None else _labels.read("train", y, labels)
+    read = _labels.read_many if task == "multilabel" else _labels.read
+    indices = np.empty(0, dtype=np.int64) if labels is None else read("train", y, labels)
     if features is not None and not callable(features):
         if not isinstance(features, (tuple, list)) or len(features) != 2:
             raise ValueError(

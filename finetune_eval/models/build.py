@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from finetune_eval import _checks, _labels, _text
+from finetune_eval.evaluation._options import TASKS
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
 from finetune_eval.models import frozen, pretrained
 from finetune_eval.models.archives import check_seal, not_finite, read_archive, read_weights
@@ -25,6 +26,7 @@ def build_model(
     backbone: Any = pretrained.EMBEDDED,
     labels: Sequence[str] | int = ("negative", "positive"),
     *,
+    task: str = "classification",
     pooling: str = "auto",
     sequence_length: int | None = None,
     dropout: float | None = None,
@@ -41,6 +43,8 @@ def build_model(
             features.
         labels: The class names in order (a list, or a dictionary such as `id2label`), or how many classes
             there are. With two, the second is the positive one.
+        task: "classification": a row has one of the classes. "multilabel": it may have any number of them;
+            its labels are then K zeros and ones, and each class has a probability of its own.
         pooling: How tokens become one vector: "mean", "cls", "max", "last", or "auto" for what the checkpoint
             declares, else mean.
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
@@ -66,6 +70,7 @@ def build_model(
         count = _checks.positive_int("labels", labels, minimum=2, maximum=1_000_000)
         labels = _labels.default_names(count)
     names = _labels.class_names(labels)
+    _checks.one_of("task", task, TASKS)
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
@@ -100,6 +105,7 @@ def build_model(
         source.backbone,
         source.preprocessor,
         labels=names,
+        task=task,
         pooling=chosen,
         dropout=head_dropout,
         seed=_checks.positive_int("seed", seed, minimum=0, maximum=2**32 - 1),

@@ -34,7 +34,7 @@ _EVALUATION_BATCH = 32
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class Classifier(Network):
-    """A backbone with a softmax head that reads raw rows: strings, or numbers.
+    """A backbone with a head that reads raw rows, strings or numbers, and gives probabilities.
 
     It is a functional Keras model. `fit`, `evaluate` and `predict` take lists, arrays, Series, dicts of
     tokens, `tf.data` pipelines, PyDatasets and generators. Rows are tokenised once, batched by length and, in
@@ -83,8 +83,13 @@ class Classifier(Network):
         )
         return found
 
-    def label_indices(self, y: Any, *, name: str = "y") -> _labels.ClassIndices:
-        """Return labels, in any form, as (rows,) places of classes that know the model's class names."""
+    def label_indices(self, y: Any, *, name: str = "y") -> Any:
+        """Return labels, in any form, as (rows,) places of classes that know the model's class names.
+
+        Where a row may have several labels: as (rows, labels) int64 zeros and ones.
+        """
+        if self.multilabel:
+            return _labels.read_many(name, y, self.labels)
         return _labels.ClassIndices(_labels.read(name, y, self.labels), self.labels)
 
     def batches(
@@ -255,7 +260,7 @@ class Classifier(Network):
         steps: int | None = None,
         callbacks: Any = None,
     ) -> np.ndarray:
-        """Return (rows, classes) softmax probabilities, float32, in the order of the rows.
+        """Return (rows, classes) probabilities, float32, in the order of the rows.
 
         Raises:
             ValueError: A probability is NaN: weights are NaN or infinite. Or rows are bad, as for `encode`.
@@ -323,8 +328,11 @@ class Classifier(Network):
 
     # --- deciding --------------------------------------------------------------
 
-    def decide(self, probabilities: Any) -> _labels.ClassIndices:
+    def decide(self, probabilities: Any) -> Any:
         """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold.
+
+        Where a row may have several labels: into (rows, labels) int64 zeros and ones; a label is given from
+        the threshold on.
 
         Args:
             probabilities: As `predict` gives them; the columns of a DataFrame, named by class, may have any
@@ -333,7 +341,7 @@ class Classifier(Network):
         Raises:
             ValueError: They are no probabilities, or not of the model's classes.
         """
-        p, named, _ = read_probabilities(probabilities, "classification", self.labels)
+        p, named, _ = read_probabilities(probabilities, self.task, self.labels)
         known = {self.labels, _labels.default_names(len(self.labels))}
         if np.shape(probabilities) != (len(p), len(self.labels)) or not {named or self.labels} <= known:
             raise ValueError(
@@ -341,6 +349,8 @@ class Classifier(Network):
                 f"{_labels.listed(self.labels)}; got shape {np.shape(probabilities)}"
                 + (f", columns named {_labels.listed(named)}." if named else ".")
             )
+        if self.multilabel:
+            return (p >= (0.5 if self.threshold is None else float(self.threshold))).astype(np.int64)
         if self.threshold is None:
             return _labels.ClassIndices(p.argmax(axis=1), self.labels)
         return _labels.ClassIndices(p[:, 1] >= float(self.threshold), self.labels)
@@ -367,7 +377,10 @@ class Classifier(Network):
         before = self.temperature, self.threshold
         self.temperature, self.threshold = 1.0, None
         try:
-            self.temperature = fit_temperature(self.label_indices(y), self.predict(x, verbose=0))
+            y, p = self.label_indices(y), self.predict(x, verbose=0)
+            if self.multilabel:  # the sigmoid of a logit is a softmax of two
+                y, p = y.ravel(), np.stack([1 - p.ravel(), p.ravel()], axis=1)
+            self.temperature = fit_temperature(y, p)
         except BaseException:
             self.temperature, self.threshold = before
             raise
@@ -381,8 +394,9 @@ class Classifier(Network):
             y: Their labels.
             goal: As for `finetune_eval.evaluation.thresholds.choose_threshold`: "f1", "recall>=0.9", ...
         """
-        if len(self.labels) != 2:
-            raise ValueError(f"A threshold needs two classes; the model has {len(self.labels)}.")
+        if len(self.labels) != 2 or self.multilabel:
+            have = "labels of which a row may have several" if self.multilabel else len(self.labels)
+            raise ValueError(f"A threshold is chosen for one of two classes; the model has {have}.")
         x, y, _ = read(self, x, y)
         y = self.label_indices(y)
         self.threshold = choose_threshold(y, self.predict(x, verbose=0), goal=goal)

@@ -36,8 +36,9 @@ def read(
         batch: Whether these are one batch of many, in which all weights may be 0.
 
     Returns:
-        The rows as `read_rows` gives them; (n,) `ClassIndices`, or (n, K) float32 where labels came one-hot;
-        (n,) float32 weights. None stands for labels or weights that were not given.
+        The rows as `read_rows` gives them; (n,) `ClassIndices`, or (n, K) float32 where labels came one-hot
+        or a row may have several; (n,) float32 weights. None stands for labels or weights that were not
+        given.
     """
     y_name, w_name = (f"{name.removesuffix('x')}{part}" for part in ("y", "sample_weight"))
     _rows.same_order(**{name: _one_column(model, name, x), y_name: y, w_name: sample_weight})
@@ -45,7 +46,14 @@ def read(
     n = row_count(rows)
     labels: np.ndarray | None = None
     places: np.ndarray | None = None
-    if y is not None:
+    if y is not None and model.multilabel:
+        if class_weight is not None:
+            raise ValueError(
+                "`class_weight` needs one class a row; with task='multilabel' pass `sample_weight` instead."
+            )
+        labels = _labels.read_many(y_name, y, model.labels).astype(np.float32)
+        _checks.same_length(name, range(n), y_name, labels)
+    elif y is not None:
         labels = places = _labels.ClassIndices(_labels.read(y_name, y, model.labels), model.labels)
         _checks.same_length(name, range(n), y_name, places)
         if np.ndim(y) == 2 and np.shape(y)[1] == len(model.labels):

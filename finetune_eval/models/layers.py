@@ -1,4 +1,4 @@
-"""What the head is made of: the pooling over tokens, the softmax with its temperature, and the loss."""
+"""What the head is made of: the pooling over tokens, the probabilities with their temperature, the losses."""
 
 from __future__ import annotations
 
@@ -94,6 +94,41 @@ class FocalLoss(CrossEntropy):
         return {**super().get_config(), "gamma": self.gamma}
 
 
+class _EachLabel:
+    """Has a loss judge each label by itself: (rows, labels) zeros and ones, sigmoid probabilities."""
+
+    def call(self: Any, y_true: Any, y_pred: Any) -> Any:
+        """Return (rows,) losses in nats, the mean over the labels; smoothing takes a target to 1/2."""
+        there, not_there = (self._costs(ops.maximum(p, _TINY)) for p in (y_pred, 1 - y_pred))
+        target = ops.cast(y_true, there.dtype)
+        target = (1 - self.label_smoothing) * target + self.label_smoothing / 2
+        return ops.mean(target * there + (1 - target) * not_there, axis=-1)
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class MultilabelCrossEntropy(_EachLabel, CrossEntropy):
+    """Binary cross-entropy of each label, the mean over labels; its arguments are those of `CrossEntropy`."""
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class MultilabelFocalLoss(_EachLabel, FocalLoss):
+    """Focal loss of each label, the mean over labels; its arguments are those of `FocalLoss`."""
+
+
+# The losses of `fine_tune` by task and name.
+LOSSES = {
+    "classification": {"cross_entropy": CrossEntropy, "focal": FocalLoss},
+    "multilabel": {"cross_entropy": MultilabelCrossEntropy, "focal": MultilabelFocalLoss},
+}
+
+
+@keras.saving.register_keras_serializable(package="finetune_eval")
+def all_labels_right(y_true: Any, y_pred: Any) -> Any:
+    """Return (rows,) 1 where each label is given from a probability of 1/2 on exactly if it is true."""
+    right = ops.equal(ops.cast(y_true, "bool"), y_pred >= 0.5)
+    return ops.cast(ops.all(right, axis=-1), "float32")
+
+
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class Pooling(keras.layers.Layer):
     """(rows, tokens, width) and a (rows, tokens) mask -> (rows, width), by `mode`: mean, max, cls or last."""
@@ -150,6 +185,15 @@ class TemperedSoftmax(keras.layers.Layer):
         return input_shape
 
 
+@keras.saving.register_keras_serializable(package="finetune_eval")
+class TemperedSigmoid(TemperedSoftmax):
+    """`sigmoid(logits / temperature)`, each label by itself."""
+
+    def call(self, logits: Any) -> Any:
+        """Return (rows, labels) probabilities."""
+        return ops.sigmoid(ops.cast(logits, "float32") / self.temperature)
+
+
 def takes_logits(target: Any) -> bool:
     """Return whether a loss or metric of Keras was made with `from_logits=True`."""
     settings = getattr(target, "_fn_kwargs", None) or getattr(target, "keywords", None) or {}
@@ -183,17 +227,21 @@ def plain(probabilities: Any) -> Any:
     return ops.copy(probabilities)
 
 
-def metric_of_labels(identifier: Any, classes: int) -> Any:
+def metric_of_labels(identifier: Any, classes: int, *, multilabel: bool = False) -> Any:
     """Return a metric, named as Keras would, that is fed labels in the form it takes, however they come."""
     if str(identifier).lower() in ("accuracy", "acc"):  # Keras would choose by the labels it sees first
-        metric: Any = keras.metrics.SparseCategoricalAccuracy()
+        metric: Any = (
+            keras.metrics.MeanMetricWrapper(all_labels_right)
+            if multilabel
+            else keras.metrics.SparseCategoricalAccuracy()
+        )
     else:
         metric = keras.metrics.get(identifier)
     if not isinstance(metric, keras.metrics.Metric):
         metric = keras.metrics.MeanMetricWrapper(metric, name=metric.__name__)
     if isinstance(identifier, str):
         metric.name = identifier
-    one_hot, update = reads_one_hot(metric), type(metric).update_state
+    one_hot, update = None if multilabel else reads_one_hot(metric), type(metric).update_state
 
     def update_state(y_true: Any, y_pred: Any, sample_weight: Any = None) -> Any:
         return update(metric, as_read(y_true, one_hot, classes), plain(y_pred), sample_weight=sample_weight)

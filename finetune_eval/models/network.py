@@ -17,8 +17,10 @@ from finetune_eval.models import lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
 from finetune_eval.models.halves import in_halves, side_by_side
 from finetune_eval.models.layers import (
+    LOSSES,
     CrossEntropy,
     Pooling,
+    TemperedSigmoid,
     TemperedSoftmax,
     as_read,
     metric_of_labels,
@@ -31,16 +33,19 @@ from finetune_eval.models.steps import Plan, structure
 
 
 class Network(keras_hub.models.Task):
-    """A backbone with a softmax head, on the backbone's own inputs; `Classifier` has it read raw rows.
+    """A backbone with a head, on the backbone's own inputs; `Classifier` has it read raw rows.
 
     Args:
         backbone: A KerasHub backbone, or any `keras.Model` with one input and a (rows, width) output.
         preprocessor: Turns strings into the backbone's inputs; None where rows are numbers already.
         labels: The class names, in index order.
         pooling: "mean", "cls", "max" or "last" for a backbone with a token axis; None without.
+        task: "classification": a row has one of the classes, and the head is a softmax. "multilabel": a row
+            may have any number of them, and each has a sigmoid of its own.
         dropout: Dropout rate before the head.
         seed: Of the head's initial weights and the head's dropout.
-        threshold: With two classes, the probability of the second from which it is the answer; None for 0.5.
+        threshold: With two classes, the probability of the second from which it is the answer; multilabel,
+            that from which a label is given; None for 0.5.
         frozen: Names of the backbone's layers that are not trained.
         **kwargs: Of `keras_hub.models.Task`.
 
@@ -56,6 +61,7 @@ class Network(keras_hub.models.Task):
         *,
         labels: Sequence[str],
         pooling: str | None,
+        task: str = "classification",
         dropout: float = 0.1,
         seed: int = 0,
         threshold: Threshold | dict[str, Any] | float | None = None,
@@ -85,8 +91,10 @@ class Network(keras_hub.models.Task):
             dtype="float32",
             name="logits",
         )(x)
-        probabilities = TemperedSoftmax(dtype="float32", name="probabilities")(logits)
+        head = TemperedSigmoid if task == "multilabel" else TemperedSoftmax
+        probabilities = head(dtype="float32", name="probabilities")(logits)
         self.preprocessor = preprocessor
+        self.task = task
         self.labels = labels
         self.dropout = dropout
         self.seed = seed
@@ -123,6 +131,11 @@ class Network(keras_hub.models.Task):
         return self.preprocessor is not None
 
     @property
+    def multilabel(self) -> bool:
+        """Whether a row may have any number of the labels."""
+        return self.task == "multilabel"
+
+    @property
     def rows_apart(self) -> bool:
         """Whether a batch can be computed in parts: in training, too, no row depends on another.
 
@@ -143,13 +156,13 @@ class Network(keras_hub.models.Task):
 
     @property
     def threshold(self) -> Threshold | float | None:
-        """With two classes, the probability of the second from which it is the answer; None for 0.5."""
+        """The probability of the second of two classes, or of any label, from which it is given."""
         return self._threshold
 
     @threshold.setter
     def threshold(self, value: Threshold | float | None) -> None:
         if value is not None:
-            if len(self.labels) != 2:
+            if len(self.labels) != 2 and not self.multilabel:
                 raise ValueError(f"`threshold` needs two classes; the model has {len(self.labels)}.")
             _checks.number(
                 "threshold", value if isinstance(value, (bool, str)) else float(value), above=0, below=1
@@ -190,6 +203,7 @@ class Network(keras_hub.models.Task):
             **super().get_config(),
             "labels": list(self.labels),
             "pooling": self.pooling,
+            "task": self.task,
             "dropout": self.dropout,
             "seed": self.seed,
             "threshold": dataclasses.asdict(self.threshold)
@@ -292,6 +306,8 @@ class Network(keras_hub.models.Task):
     ) -> None:
         """Configure training; "auto" is AdamW at 5e-5, cross-entropy, accuracy weighted as the loss.
 
+        Accuracy is the share of the rows that are right, of several labels a row those right in each.
+
         Losses and metrics of Keras get labels as they take them, class indices or one-hot rows, whichever
         `fit` is given; your own functions get the labels as you give them, names as indices.
         """
@@ -300,7 +316,7 @@ class Network(keras_hub.models.Task):
         if isinstance(optimizer, str) and optimizer == "auto":
             optimizer = keras.optimizers.AdamW(5e-5)
         if isinstance(loss, str) and loss == "auto":
-            loss = CrossEntropy()
+            loss = LOSSES[self.task]["cross_entropy"]()
         if isinstance(metrics, str) and metrics == "auto":
             metrics = None
             weighted_metrics = weighted_metrics or ["accuracy"]
@@ -309,6 +325,8 @@ class Network(keras_hub.models.Task):
         only = keras.tree.flatten(loss)[0]
         by_shape = isinstance(only, str) and only.lower() in ("crossentropy", "ce")
         self._loss_reads = False if by_shape or only is None else reads_one_hot(keras.losses.get(only))
+        if self.multilabel:
+            self._loss_reads = None
         # On TensorFlow XLA would compile one program for every batch width.
         compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
         kwargs.setdefault("jit_compile", compiled)
@@ -323,7 +341,10 @@ class Network(keras_hub.models.Task):
     def _metrics_of_labels(self, metrics: Any) -> Any:
         if metrics is None:
             return None
-        return [metric_of_labels(metric, len(self.labels)) for metric in keras.tree.flatten(metrics)]
+        return [
+            metric_of_labels(metric, len(self.labels), multilabel=self.multilabel)
+            for metric in keras.tree.flatten(metrics)
+        ]
 
     def compute_loss(
         self,

@@ -104,6 +104,8 @@ class Feed:
     def _check_names(self, y: Any) -> None:
         """Refuse numbers that may be names or places: it takes all labels, not one batch, to tell which."""
         labels = self.model.labels
+        if self.model.multilabel:
+            return
         if isinstance(y, _labels.ClassIndices) or _rows.are_texts(y) or _labels.numbers_are_places(labels):
             return
         if np.shape(y)[1:] != (len(labels),):
@@ -137,7 +139,9 @@ class Feed:
                 raise TypeError(
                     f"`{self.name}` must give one tensor of {what} a batch; got {type(part).__name__}."
                 )
-        one_hot = len(spec) > 1 and spec[1].shape.rank == 2 and spec[1].shape[1] == len(self.model.labels)
+        one_hot = len(spec) > 1 and (
+            self.model.multilabel or (spec[1].shape.rank == 2 and spec[1].shape[1] == len(self.model.labels))
+        )
         made = self._specs(tokens, one_hot, len(spec))
 
         def run(*arrays: np.ndarray) -> list[np.ndarray]:

@@ -62,7 +62,8 @@ def trace_prediction(
         [model.get_layer(name).output for name in ("pooling", "logits", "probabilities")],
     )
     pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
-    answer = int(model.decide(probabilities[np.newaxis])[0])
+    decided = model.decide(probabilities[np.newaxis])[0]
+    given = np.flatnonzero(decided) if model.multilabel else [int(decided)]
     predicted = model.predict(batch, verbose=0)[0]  # of its tokens: the trace itself tells what was cut
     tokenizer = model.preprocessor.tokenizer
     ids = batch["token_ids"][0]
@@ -77,7 +78,8 @@ def trace_prediction(
         logits=tuple(float(v) for v in logits),
         probabilities=tuple(float(v) for v in probabilities),
         labels=model.labels,
-        answer=model.labels[answer],
+        answer=", ".join(model.labels[place] for place in given) or "no label",
+        head="sigmoid" if model.multilabel else "softmax",
         check=float(np.abs(probabilities - predicted).max()),
         tokens_cut=_tokens_cut(model, text, len(ids)),
         threshold=None if model.threshold is None else float(model.threshold),

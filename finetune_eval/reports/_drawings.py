@@ -58,7 +58,7 @@ def prediction_flow(trace: PredictionTrace) -> Markup:
         ("embedding", _embedding(trace)),
         *([("layers", _layers(trace.layers))] if trace.layers else []),
         ("pooling", _pooling(trace)),
-        ("softmax", _softmax(trace)),
+        (trace.head, _softmax(trace)),
         ("answer", _answer(trace)),
     ]
     for i, (name, (height, drawn)) in enumerate(stages):

@@ -57,6 +57,8 @@ class PredictionTrace(Shown):
         check: Largest absolute difference between `probabilities` and those of `model.predict`.
         tokens_cut: Number of tokens beyond the model's sequence length, which it did not see.
         threshold: The probability of the second label from which it is the answer, or None: the largest wins.
+        head: What turns logits into probabilities: "softmax", or "sigmoid" where a text may have several
+            labels.
 
     Example:
         >>> step = LayerStep("embeddings", (2, 4), 1.0)
@@ -80,6 +82,7 @@ class PredictionTrace(Shown):
     check: float
     tokens_cut: int = 0
     threshold: float | None = None
+    head: str = "softmax"
 
     def __post_init__(self) -> None:
         _checks.same_length("tokens", self.tokens, "token_ids", self.token_ids)
@@ -96,7 +99,7 @@ class PredictionTrace(Shown):
             stages.append(("layers", self._layers()))
         stages += [
             ("pooling", [f"{clip(printable(self.pooling), 45)} -> {_shape(self.pooled_shape)}"]),
-            ("softmax", self._softmax()),
+            (self.head, self._softmax()),
             ("answer", [self._answer()]),
         ]
         drawn = f"\n{' ' * _MARGIN}|\n".join(

@@ -24,11 +24,13 @@ _LONG_EPOCH = 1.0  # seconds
 class _Counts(keras.metrics.Metric):
     """A confusion matrix (rows true, columns predicted) whose result is precision, recall and F1."""
 
+    ROWS: int | None = None  # of the counts; None: as many as classes
+
     def __init__(self, classes: int, average: str, cut: float | None):
         super().__init__(name="classification_metrics")
         self.classes, self.average, self.cut = classes, average, cut
         self.counts = self.add_weight(
-            name="counts", shape=(classes, classes), initializer="zeros", dtype="float32"
+            name="counts", shape=(self.ROWS or classes, classes), initializer="zeros", dtype="float32"
         )
         # Rows seen, and those whose label is no class: kept until `fit` ends, so that none goes unnoticed.
         self.seen = self.add_weight(name="seen", shape=(2,), initializer="zeros", dtype="float32")
@@ -58,14 +60,18 @@ class _Counts(keras.metrics.Metric):
             rows = rows * ops.reshape(ops.cast(sample_weight, rows.dtype), (-1, 1))
         self.counts.assign_add(ops.matmul(ops.transpose(rows), columns))
 
+    def by_class(self) -> tuple[Any, Any, Any]:
+        """Return (classes,) rows that are right, rows of each class, and rows answered with it."""
+        counts = ops.convert_to_tensor(self.counts)
+        return ops.diagonal(counts), ops.sum(counts, axis=1), ops.sum(counts, axis=0)
+
     def reset_state(self) -> None:
         """Forget the counts, as Keras asks before every epoch and every evaluation."""
         self.counts.assign(ops.zeros(self.counts.shape))
 
     def result(self) -> dict[str, Any]:
         """Return precision, recall and F1, as scikit-learn computes them with `zero_division=0`."""
-        counts = ops.convert_to_tensor(self.counts)
-        hits, support, predicted = ops.diagonal(counts), ops.sum(counts, axis=1), ops.sum(counts, axis=0)
+        hits, support, predicted = self.by_class()
         if self.average == "binary":
             hits, support, predicted = hits[1:], support[1:], predicted[1:]
         if self.average == "micro":
@@ -79,14 +85,35 @@ class _Counts(keras.metrics.Metric):
         return dict(zip(("precision", "recall", "f1"), averages, strict=True))
 
 
+class _LabelCounts(_Counts):
+    """The same of rows with any number of labels: each label is given from a probability of 1/2 on."""
+
+    ROWS = 3
+
+    def update_state(self, y_true: Any, y_pred: Any, sample_weight: Any = None) -> None:
+        """Count one batch: rows, or their weights where there are any."""
+        true, given = ops.cast(y_true, "float32"), ops.cast(y_pred >= 0.5, "float32")
+        strange = ops.any(true * (1 - true) != 0, axis=-1)
+        rows = ops.cast(ops.size(strange), "float32")
+        self.seen.assign_add(ops.stack([rows, ops.sum(ops.cast(strange, "float32"))]))
+        weight = 1.0 if sample_weight is None else ops.reshape(ops.cast(sample_weight, true.dtype), (-1, 1))
+        counted = [ops.sum(part * weight, axis=0) for part in (true * given, true, given)]
+        self.counts.assign_add(ops.stack(counted))
+
+    def by_class(self) -> tuple[Any, Any, Any]:
+        """Return (labels,) rows that rightly have each label, rows that should, and rows given it."""
+        hits, support, predicted = ops.unstack(ops.convert_to_tensor(self.counts), num=3)
+        return hits, support, predicted
+
+
 class ClassificationMetrics(keras.callbacks.Callback):
     """Add `precision`, `recall` and `f1`, and the same with `val_`, to the logs of `fit`.
 
     They are counted in the same pass that computes the loss: no second look at the rows. Works on any
     compiled classifier with one output: integer or one-hot labels, probabilities or logits, one sigmoid
-    output or K outputs, arrays or `tf.data`. Other callbacks see the values, whatever the order:
-    `EarlyStopping(monitor="val_f1", mode="max")`. Rows are counted, not weighted, unless
-    validation rows are to be.
+    output or K outputs, arrays or `tf.data`; and on a multilabel model of `build_model`. Other callbacks see
+    the values, whatever the order: `EarlyStopping(monitor="val_f1", mode="max")`. Rows are counted, not
+    weighted, unless validation rows are to be.
 
     Args:
         average: "binary" (of class 1), "macro", "micro", "weighted", or "auto": binary for two classes, else
@@ -160,6 +187,8 @@ class ClassificationMetrics(keras.callbacks.Callback):
                 "`ClassificationMetrics` counted no row: the model's own `train_step` must call "
                 "`self.compute_metrics(x, y, y_pred, sample_weight)`."
             )
+        if strange and isinstance(self._metric, _LabelCounts):
+            raise ValueError(f"`y` must be zeros and ones; {strange:.0f} of {rows:.0f} rows have others.")
         if strange:
             classes = self._metric.classes  # type: ignore[union-attr]
             raise ValueError(
@@ -175,20 +204,22 @@ class ClassificationMetrics(keras.callbacks.Callback):
         """Return (classes,) rows of each class, and (classes,) rows answered with it, since the reset."""
         if self._metric is None:  # another such callback took over
             return np.zeros(0), np.zeros(0)
-        counts = ops.convert_to_numpy(self._metric.counts)
-        return counts.sum(axis=1), counts.sum(axis=0)
+        _, support, predicted = map(ops.convert_to_numpy, self._metric.by_class())
+        return support, predicted
 
     def _attach(self, shape: Any) -> None:
         outputs = _outputs(shape)
-        average = self.average
+        average, multilabel = self.average, getattr(self.model, "task", None) == "multilabel"
         if average == "auto":
-            average = "binary" if outputs <= 2 else "macro"
-        elif average == "binary" and outputs > 2:
+            average = "binary" if outputs <= 2 and not multilabel else "macro"
+        elif average == "binary" and (outputs > 2 or multilabel):
             raise ValueError(
-                f"`average` 'binary' needs two classes; the model has {outputs}. Use 'macro', 'micro' "
+                f"`average` 'binary' needs two classes; the model has {outputs}"
+                f"{' labels of which a row may have several' if multilabel else ''}. Use 'macro', 'micro' "
                 "or 'weighted'."
             )
-        self._metric = _Counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
+        counts = _LabelCounts if multilabel else _Counts
+        self._metric = counts(max(outputs, 2), average, self._cut() if outputs == 1 else None)
         self.model._metrics.append(self._metric)
 
     def _detach(self) -> None:

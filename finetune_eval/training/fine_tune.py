@@ -22,7 +22,7 @@ from finetune_eval.models import precision as precisions
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.inputs import class_weights, read
-from finetune_eval.models.layers import CrossEntropy, FocalLoss
+from finetune_eval.models.layers import LOSSES
 from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
@@ -101,7 +101,8 @@ def fine_tune(
     Args:
         model: From `build_model` or `load_model`.
         x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers.
-        y: (n,) class indices or class names, or (n, K) one-hot rows.
+        y: (n,) class indices or class names, or (n, K) one-hot rows; of a multilabel model (n, K) zeros and
+            ones.
         validation_data: `(x, y)` that chooses the best epoch, or `(x, y, weights)` where its rows count by
             their weights. Not the test set: what has chosen cannot judge.
         epochs: How often to go through the rows.
@@ -179,7 +180,7 @@ def fine_tune(
         early_stopping=early_stopping,
         monitor=monitor, calibrate=calibrate, threshold_for=threshold_for, precision=precision, seed=seed,
     )  # fmt: skip
-    recipe.check_fit(len(model.labels), validated=validation_data is not None)
+    recipe.check_fit(len(model.labels), validated=validation_data is not None, multilabel=model.multilabel)
     used_precision = precisions.resolve(precision, model.backbone)
     more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
     _check_dtypes(model)
@@ -328,8 +329,8 @@ class _Training:
             run.check_room(sum(weight.numpy().nbytes for weight in model.weights))
             run.write_manifest(self.manifest)
             if model.takes_text:
-                labels = np.asarray(model.labels, dtype=object)[self.data.y]
-                self.manifest["files"] = {run.train.name: run.save_training_rows(self.data.x, labels)}
+                saved = run.save_training_rows(self.data.x, self.data.y, model.labels)
+                self.manifest["files"] = {run.train.name: saved}
                 run.write_manifest(self.manifest)
             run.begin_checkpoint(model.save)
         except BaseException:
@@ -413,7 +414,7 @@ class _Training:
             first_steps=strategies.first_steps(model, recipe, len(train)),
             average_from=recipe.averaged_from(steps), ema=recipe.ema,
         )  # fmt: skip
-        loss = FocalLoss if recipe.loss == "focal" else CrossEntropy
+        loss = LOSSES[model.task][recipe.loss]
         model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)

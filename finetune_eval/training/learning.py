@@ -55,7 +55,7 @@ class LearningCheck(keras.callbacks.Callback):
 
     def _problem(self, logs: Any) -> str | None:
         true, answered = self._counts.totals()
-        if (answered > 0).sum() == 1 and (true > 0).sum() > 1:
+        if not self.model.multilabel and (answered > 0).sum() == 1 and (true > 0).sum() > 1:
             rows = "training" if self._validation is None else "validation"
             return f"the model answers {self._labels[int(answered.argmax())]!r} for every {rows} row"
         if self._validation is None:  # the loss of an epoch of training is a mean over all of its steps
@@ -72,8 +72,7 @@ class LearningCheck(keras.callbacks.Callback):
 def _loss_of_shares(loss: Any, rows: Batches, classes: int) -> float:
     """Return the loss of predicting, for each row, the share of each class among these rows."""
     y = np.asarray(rows.y)
-    shares = np.bincount(y, weights=rows.sample_weight, minlength=classes) / (
-        len(y) if rows.sample_weight is None else rows.sample_weight.sum()
-    )
+    each = np.eye(classes)[y] if y.ndim == 1 else y
+    shares = np.average(each, axis=0, weights=rows.sample_weight)
     predicted = np.tile(shares.astype(np.float32), (len(y), 1))
     return float(ops.convert_to_numpy(loss(y, predicted, rows.sample_weight)))

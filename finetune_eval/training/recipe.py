@@ -101,17 +101,23 @@ class Recipe:
                 "`ema` and `average_last` are two ways to average the weights; pass one of them."
             )
 
-    def check_fit(self, classes: int, *, validated: bool) -> None:
+    def check_fit(self, classes: int, *, validated: bool, multilabel: bool = False) -> None:
         """Raise where the settings need rows or classes that are not there.
 
         Args:
             classes: How many the model tells apart.
             validated: Whether there are validation rows.
+            multilabel: Whether a row may have several of the classes.
         """
         if not validated and (self.early_stopping is not None or self.monitor is not None):
             raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
         if not validated and (self.calibrate or self.threshold_for is not None):
             raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
+        if multilabel and (self.threshold_for is not None or self.class_weight is not None):
+            raise ValueError(
+                "`threshold_for` and `class_weight` need one class a row; the model may give several labels. "
+                "Leave them out."
+            )
         if self.threshold_for is not None and classes != 2:
             raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")
 

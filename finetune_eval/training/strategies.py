@@ -145,7 +145,12 @@ def start_head(model: Any, train: Batches, seed: int) -> None:
     x = by_row(forward(backbone, in_turn.spec), in_turn).astype(np.float64)
     y = np.asarray(train.y)
     weights = np.ones(len(y)) if train.sample_weight is None else train.sample_weight.astype(np.float64)
-    kernel, bias = _regression(x, y, weights, len(model.labels), seed)
+    if model.multilabel:  # of each label one of two classes, whose logit is the difference of theirs
+        each = [_regression(x, column.astype(np.int64), weights, 2, seed) for column in y.T]
+        kernel = np.stack([slopes[:, 1] - slopes[:, 0] for slopes, _ in each], axis=1)
+        bias = np.array([start[1] - start[0] for _, start in each])
+    else:
+        kernel, bias = _regression(x, y, weights, len(model.labels), seed)
     head = model.get_layer("logits")
     head.kernel.assign(kernel.astype(np.float32))
     head.bias.assign(bias.astype(np.float32))

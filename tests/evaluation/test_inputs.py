@@ -283,3 +283,11 @@ def test_a_code_is_not_the_number_that_it_looks_like(tmp_path):
     path.write_text("label,p_0117,p_9604\n117,0.9,0.1\n9604,0.2,0.8\n")
     with pytest.raises(ValueError, match="unknown label '117' in row 0; the labels are '0117', '9604'"):
         load_predictions(path)
+
+
+def test_columns_of_labels_that_do_not_exclude_each_other_may_have_any_order():
+    y = np.array([[1, 0, 0], [0, 1, 1], [1, 1, 0]])
+    frame = pd.DataFrame(y * 0.8 + 0.1, columns=["a", "b", "c"])
+    for given in (frame, frame[["c", "a", "b"]], frame[["b", "c", "a"]].add_prefix("p_")):
+        found = evaluate_predictions(y, given, labels=["a", "b", "c"], task="multilabel", n_resamples=100)
+        assert found.accuracy == 1  # without the names: 0

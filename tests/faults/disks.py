@@ -51,7 +51,7 @@ def writers() -> dict[str, Callable[[Path], object]]:
         "DataTrace.save": lambda folder: flow.save(folder / "data.json"),
         "lockbox": lambda folder: [look(result, folder / "looks") for _ in range(60)],
         "manifest.json": lambda folder: Run(folder).write_manifest(manifest),
-        "train.parquet": lambda folder: Run(folder).save_training_rows(texts, range(3000)),
+        "train.parquet": lambda folder: Run(folder).save_training_rows(texts, np.arange(3000), range(3000)),
         "best.npz": lambda folder: Run(folder).save_best(weights),
     }
 
