@@ -244,6 +244,7 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     code = command(
         "train", files[0], *reading, "--test-file", files[1], "--labels", "positive,negative", "--epochs",
         "1", "--model", trained[0] / "checkpoint", "--sequence-length", "8", "--freeze", "all",
+        "--long-text", "head_tail",
         "--class-weight", "balanced", "--near-duplicates", "--split-seed", "3", "--json", "--run-dir", "r",
         "--calibrate", "--early-stopping", "1",
     )  # fmt: skip
@@ -410,3 +411,10 @@ def test_nothing_a_file_holds_moves_the_cursor(tiny, tmp_path, monkeypatch, caps
             assert HOSTILE in json.loads(said.out.splitlines()[0] if "predict" in more else said.out).get(
                 "text", HOSTILE
             )
+
+
+def test_a_size_that_is_no_row_is_said_of_its_flag(tmp_path, capsys):
+    (tmp_path / "few.csv").write_text("text,label\na good film,1\na bad film,0\nnot good,0\n")
+    assert command("train", tmp_path / "few.csv", "--run-dir", tmp_path / "r") == 1
+    sentence = "error: Not enough rows: --validation=0.1 of 3 rows is none. Ask for more, or pass 0."
+    assert capsys.readouterr().err.splitlines()[-1] == sentence

@@ -84,6 +84,10 @@ def train(
     sequence_length: Annotated[
         int | None, typer.Option("--sequence-length", help="The longest text in tokens; the rest is cut.")
     ] = None,
+    long_text: Annotated[
+        str | None,
+        typer.Option("--long-text", help="What is read of a longer text: cut (its start) or head_tail."),
+    ] = None,
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Fit a temperature on the validation rows.")
     ] = False,
@@ -130,7 +134,7 @@ def train(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, class_weight=class_weight,
         early_stopping=early_stopping, calibrate=calibrate, threshold_for=threshold_for, seed=seed,
     )  # fmt: skip
-    build = {"freeze": options.layers(freeze), "sequence_length": sequence_length}
+    build = {"freeze": options.layers(freeze), "sequence_length": sequence_length, "long_text": long_text}
     name = Path(data.rsplit("/", 1)[-1]).stem
     reading = options.reading(
         data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,

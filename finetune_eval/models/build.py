@@ -19,7 +19,11 @@ from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import POOLINGS
+from finetune_eval.models.tokenizers import TextPreprocessor
 from finetune_eval.runs import Run
+
+# What is read of a text that is too long, and what is then dropped.
+_LONG_TEXTS = {"cut": "right", "head_tail": "middle"}
 
 
 def build_model(
@@ -29,6 +33,7 @@ def build_model(
     task: str = "classification",
     pooling: str = "auto",
     sequence_length: int | None = None,
+    long_text: str | None = None,
     dropout: float | None = None,
     freeze: bool | int = False,
     preprocessor: Any = None,
@@ -39,8 +44,8 @@ def build_model(
     Args:
         backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format, or
             one that a fine-tuned model's `save_to_preset` wrote); a KerasHub preset name; `hf://owner/name`;
-            `kaggle://…`; a `keras_hub` backbone; or any `keras.Model` that maps one input to (rows, width)
-            features.
+            `kaggle://…`; a `keras_hub` backbone, of texts or of images; or any `keras.Model` that maps one
+            input to (rows, width) features, or to (rows, height, width, channels) maps, which are averaged.
         labels: The class names in order (a list, or a dictionary such as `id2label`), or how many classes
             there are. With two, the second is the positive one.
         task: "classification": a row has one of the classes. "multilabel": it may have any number of them;
@@ -49,6 +54,8 @@ def build_model(
             declares, else mean.
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
             most 512.
+        long_text: What is read of a longer text: "cut", its first tokens; "head_tail", its first quarter and
+            its last three; None for what the checkpoint declares, else "cut".
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
@@ -85,7 +92,7 @@ def build_model(
             raise TypeError(
                 f"`preprocessor` must be a KerasHub preprocessor; got {type(preprocessor).__name__}."
             )
-        backbone = _functional(backbone)
+        backbone = _one_vector(_functional(backbone))
         _check_ending(backbone)
         source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
     else:
@@ -94,6 +101,14 @@ def build_model(
             f"{type(backbone).__name__}."
         )
     chosen = _pooling(pooling, source)
+    if long_text is not None:
+        _checks.one_of("long_text", long_text, tuple(_LONG_TEXTS))
+        if not isinstance(source.preprocessor, TextPreprocessor):
+            raise ValueError(
+                "`long_text` needs a checkpoint whose tokens this library counts: the embedded model, or one "
+                "in Hugging Face's format. Leave it out."
+            )
+        source.preprocessor.truncation_side = _LONG_TEXTS[long_text]
     if sequence_length is not None:
         if chosen is None:
             raise ValueError(
@@ -313,6 +328,15 @@ def _functional(backbone: keras.Model) -> keras.Model:
     if isinstance(backbone, keras.Sequential):
         return keras.Model(backbone.inputs[0], backbone.outputs[0], name=backbone.name)
     return backbone
+
+
+def _one_vector(backbone: keras.Model) -> keras.Model:
+    """Return a backbone of images with its maps of features averaged, one vector an image; others as is."""
+    shape = getattr(backbone.output, "shape", ())
+    if isinstance(backbone.input, dict) or len(shape) != 4:
+        return backbone
+    pooled = keras.layers.GlobalAveragePooling2D(name="average_of_the_map")(backbone.output)
+    return keras.Model(backbone.input, pooled, name=backbone.name)
 
 
 def _pooling(asked: str, source: pretrained.Pretrained) -> str | None:

@@ -116,10 +116,14 @@ class Classifier(Network):
             labels = np.asarray(labels, dtype=np.int32)
         if rows.cut:
             are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
-            last = getattr(self.preprocessor, "truncation_side", "right") == "left"
+            side = getattr(self.preprocessor, "truncation_side", "right")
+            ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
+            if side == "middle":
+                room = rows.limit - len(self.preprocessor.before) - len(self.preprocessor.after)
+                ends = "first {} and last {}".format(*self.preprocessor.kept(room))
             warnings.warn(
                 f"`{name}`: {rows.cut:,} of {n:,} texts {are} longer than {rows.limit} tokens; only {their} "
-                f"{'last' if last else 'first'} {rows.limit} tokens are read.",
+                f"{ends} tokens are read.",
                 _checks.TextsCut,
                 stacklevel=3,
             )

@@ -263,7 +263,8 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         after: Ids put after the text's.
         pad: The id of padding.
         segments: Whether the backbone takes "segment_ids", which are 0.
-        truncation_side: "right" drops the last tokens of a text that is too long; "left" the first.
+        truncation_side: "right" drops the last tokens of a text that is too long; "left" the first; "middle"
+            keeps the first quarter and the last three of what there is room for.
         prompt: Put before every text.
         **kwargs: Of `keras_hub.models.TextClassifierPreprocessor`.
     """
@@ -296,7 +297,8 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         texts = texts[tf.newaxis] if scalar else texts
         ids = self.tokenizer.tokenize(tf.strings.join([self.prompt, texts]) if self.prompt else texts)
         room = max(self.sequence_length - len(self.before) - len(self.after), 0)
-        ids = ids[:, -room:] if self.truncation_side == "left" and room else ids[:, :room]
+        first, last = self.kept(room)
+        ids = tf.concat([ids[:, :first], ids[:, first:][:, -last:]], axis=1) if last else ids[:, :first]
         rows = ids.nrows()
 
         def around(special: list[int]) -> Any:
@@ -312,6 +314,16 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         if scalar:
             features = {name: value[0] for name, value in features.items()}
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    def kept(self, tokens: int) -> tuple[int, int]:
+        """Return how many of the first and of the last tokens are kept where there is room for `tokens`.
+
+        Reference:
+            Sun et al. 2019, "How to Fine-Tune BERT for Text Classification?": of 510 tokens the first 128 and
+            the last 382 did better than the first 510 or the last.
+        """
+        first = {"left": 0, "middle": tokens // 4}.get(self.truncation_side, tokens)
+        return first, tokens - first
 
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the preprocessor."""

@@ -238,3 +238,24 @@ def test_a_backbone_that_ends_in_a_sigmoid_is_warned_of(tiny):
     ):
         fe.build_model(model_of(keras.layers.Dense(8, "sigmoid")), 2)
     fe.build_model(model_of(keras.layers.Dense(8, "relu")), 2)  # a warning would be an error
+
+
+def test_images_are_classified_by_the_average_of_their_map(tmp_path):
+    inputs = keras.Input((8, 8, 3))
+    maps = keras.layers.Conv2D(4, 3, name="maps")(inputs)
+    backbone = keras.Model(inputs, maps)
+    model = fe.build_model(backbone, ["dark", "bright"])
+    y = np.arange(40) % 2
+    x = np.random.default_rng(0).random((40, 8, 8, 3)).astype("float32") / 2 + 0.5 * y[:, None, None, None]
+    features = np.asarray(backbone(x)).mean(axis=(1, 2))
+    kernel, bias = model.get_layer("logits").get_weights()
+    logits = features @ kernel + bias
+    expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(model.predict(x, verbose=0), expected, atol=1e-6)
+    fe.fine_tune(model, x, y, epochs=20, learning_rate=0.1, verbose=False)
+    assert fe.evaluate(model, x, y, n_resamples=200).accuracy > 0.9
+    model.save(tmp_path / "m.keras")
+    loaded = fe.load_model(tmp_path / "m.keras")
+    np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
+    with pytest.raises(ValueError, match=r"^`x` must have shape \(rows, 8, 8, 3\); got \(40, 8, 8\)"):
+        model.predict(x[..., 0])

@@ -259,6 +259,37 @@ def test_the_declared_end_of_a_long_text_is_dropped(checkpoints, tmp_path, where
     )  # the JSON's length is nobody's
 
 
+def test_of_a_long_text_the_head_and_the_tail_are_read(checkpoints, tmp_path):
+    folder, *_ = checkpoints.write(tmp_path / "x")
+    text = "a good bad film the was very not warm"  # nine tokens; with seven there is room for five
+    model = fe.build_model(folder, sequence_length=7, long_text="head_tail")
+    sentence = "`x`: 1 of 2 texts is longer than 7 tokens; only its first 1 and last 4 tokens are read."
+    with pytest.warns(UserWarning, match=f"^{re.escape(sentence)}$"):
+        answers = model.predict([text, "a film"], verbose=0)
+    short = fe.build_model(folder)
+    short.set_weights(model.get_weights())
+    np.testing.assert_allclose(
+        short.predict(["a was very not warm", "a film"], verbose=0), answers, atol=1e-6
+    )
+    model.save(tmp_path / "m.keras")
+    for loaded in (model, fe.load_model(tmp_path / "m.keras")):
+        ids = loaded.encode([text]).features["token_ids"]
+        assert [checkpoints.words[i] for i in ids] == ["[CLS]", "a", "was", "very", "not", "warm", "[SEP]"]
+    np.testing.assert_array_equal(np.asarray(model.tokens([text])["token_ids"])[0], ids)  # in a graph
+    assert (
+        len(fe.build_model(folder, sequence_length=7, long_text="cut").encode([text]).features["token_ids"])
+        == 7
+    )
+
+
+def test_what_is_read_of_a_long_text_needs_our_tokens(tiny):
+    backbone, preprocessor = tiny.bert()
+    with pytest.raises(ValueError, match="^`long_text` needs a checkpoint whose tokens this library counts"):
+        fe.build_model(backbone, preprocessor=preprocessor, long_text="head_tail")
+    with pytest.raises(ValueError, match="^`long_text` must be one of 'cut', 'head_tail'; got 'windows'."):
+        fe.build_model(backbone, preprocessor=preprocessor, long_text="windows")
+
+
 @pytest.mark.parametrize("name", ["model_max_length", "max_len"])
 def test_the_longest_input_is_the_tokenizers_where_nobody_else_says_one(checkpoints, tmp_path, name):
     folder, *_ = checkpoints.write(tmp_path / "x", tokenizer_config={name: 7})

