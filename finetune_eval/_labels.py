@@ -345,18 +345,33 @@ def _renamed(
 
 def _columns_in_order(name: str, y: Any, names: tuple[str, ...]) -> Any:
     """Put the columns of a DataFrame into the order of the classes, by their names."""
-    columns = getattr(y, "columns", None)
-    if columns is None or getattr(y, "ndim", 2) != 2 or len(columns) != len(names):
+    words = column_words(y)
+    if words is None or len(words) != len(names):
         return y
-    words = [column if isinstance(column, str) else written(column) for column in columns]
-    if words in (list(names), list(default_names(len(names)))):
-        return y
-    if set(words) != set(names):
-        raise ValueError(
-            f"`{name}` must have one column for each class, named {listed(names)}; its columns are "
-            f"{listed(words)}."
-        )
-    return y[[columns[words.index(each)] for each in names]]
+    return y.iloc[:, column_order(name, words, names)]
+
+
+def column_words(values: Any) -> tuple[str, ...] | None:
+    """Return how the columns of a DataFrame are called, as names of classes are written; None of others."""
+    columns = getattr(values, "columns", None)
+    if columns is None or not hasattr(values, "iloc") or values.ndim != 2:
+        return None
+    return tuple(column if isinstance(column, str) else written(column) for column in columns)
+
+
+def column_order(name: str, words: Sequence[str], names: Sequence[str]) -> list[int]:
+    """Return where each class is among columns that are called by the names of the classes, or their places.
+
+    Raises:
+        ValueError: They are called otherwise: the order of the columns alone says nothing certain.
+    """
+    for called in (tuple(names), default_names(len(names))):
+        if set(words) == set(called) and len(words) == len(called):
+            return [list(words).index(each) for each in called]
+    raise ValueError(
+        f"`{name}` must have one column for each class, named {listed(names)}; its columns are "
+        f"{listed(words)}. Rename them, or pass `.to_numpy()` where they are in the order of the classes."
+    )
 
 
 def _of_one_hot(name: str, array: NDArray[Any]) -> NDArray[np.int64]:

@@ -129,4 +129,6 @@ def _as_flags(sentence: str, arguments: list[str]) -> str:
         return name if match[2] == "True" else f"{name} {match[2]}"
 
     sentence = re.sub(r"`([^`]+)`", alone, sentence)
-    return re.sub(r"(?<![\w-])([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)(?: to load_dataset)?", with_value, sentence)
+    return re.sub(
+        r"(?<![\w-])([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)(?: to load_dataset)?", with_value, sentence
+    )

@@ -101,7 +101,7 @@ def read_answers(
         found: Whether the labels are those that occur in the truth: numbers are then names, not indices.
 
     Raises:
-        TypeError: It is no column of answers.
+        TypeError: It is no column of answers; or of fractions from 0 to 1.
         ValueError: It has several columns, or its numbers may be read as names and as indices.
     """
     names = tuple(labels)
@@ -118,6 +118,14 @@ def read_answers(
             "instead if these are probabilities."
         )
     absent = _rows.missing(array)
+    if array.dtype.kind == "f" and ((array[~absent] >= 0) & (array[~absent] <= 1)).all():
+        fractions = ~absent & (array != np.rint(array))
+        if fractions.any():
+            row = int(fractions.argmax())
+            raise TypeError(
+                f"`{name}` must hold answers; row {row} is {array[row]:.4g}, which names no class. Pass "
+                "`probabilities` instead if these are probabilities."
+            )
     raw = [None if gone else _plain(value) for gone, value in zip(absent, array.tolist(), strict=True)]
     odd = next((row for row, value in enumerate(raw) if not isinstance(value, Hashable)), None)
     if odd is not None:

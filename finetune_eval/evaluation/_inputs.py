@@ -28,6 +28,9 @@ def read_probabilities(
         values: (n,), (n, 1) or (n, K). A DataFrame's columns are named `<class>` or `p_<class>`.
         task: "classification" (rows sum to 1) or "multilabel".
         labels: The class names, where they are known: the columns are put into their order.
+
+    Raises:
+        ValueError: They are no probabilities; or their columns are named, but not by the classes.
     """
     named = _column_names(values, labels)
     p = _rows.numbers("probabilities", values)
@@ -37,8 +40,8 @@ def read_probabilities(
     if p.dtype not in (np.float32, np.float64):
         p = p.astype(np.float32 if p.dtype.itemsize < 4 else np.float64)
     p = _within_bounds(p)
-    if named is not None and labels is not None and named != tuple(labels) and set(named) == set(labels):
-        p, named = p[:, [named.index(name) for name in labels]], tuple(labels)
+    if named is not None and labels is not None and len(named) == len(labels):
+        p, named = p[:, _labels.column_order("probabilities", named, labels)], tuple(labels)
     if task == "multilabel":
         return (p[:, None] if p.ndim == 1 else p), named, ()
     if p.ndim == 1 or p.shape[1] == 1:
@@ -48,10 +51,8 @@ def read_probabilities(
 
 
 def _column_names(values: Any, labels: Sequence[str] | None) -> tuple[str, ...] | None:
-    if not hasattr(values, "columns") or getattr(values, "ndim", 2) != 2:
-        return None
-    words = tuple(str(name) for name in values.columns)
-    if labels is not None and set(words) == set(labels):
+    words = _labels.column_words(values)
+    if words is None or (labels is not None and set(words) == set(labels)):
         return words
     if all(word.startswith("p_") for word in words):
         return tuple(word.removeprefix("p_") for word in words)

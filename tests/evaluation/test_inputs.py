@@ -1,5 +1,7 @@
 """Which class a label means: by its name, by its place, or refused where both are possible."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -291,3 +293,47 @@ def test_columns_of_labels_that_do_not_exclude_each_other_may_have_any_order():
     for given in (frame, frame[["c", "a", "b"]], frame[["b", "c", "a"]].add_prefix("p_")):
         found = evaluate_predictions(y, given, labels=["a", "b", "c"], task="multilabel", n_resamples=100)
         assert found.accuracy == 1  # without the names: 0
+
+
+RIGHT = certain(np.array([0, 1, 1, 0]), 2)
+
+
+@pytest.mark.parametrize(
+    "columns, labels",
+    [
+        ([1.0, 0.0], [0, 1]),  # whole numbers, as a column of them becomes once one is missing
+        ([1, 0], ["neg", "pos"]),  # places
+        (["p_pos", "p_neg"], ["neg", "pos"]),
+        ([True, False], [False, True]),
+    ],
+)
+def test_columns_are_read_by_their_names_whatever_these_are(columns, labels):
+    y = [0, 1, 1, 0]
+    p = pd.DataFrame(RIGHT[:, ::-1], columns=columns)
+    assert evaluate_predictions(y, p, labels=labels, baselines=False, n_resamples=100).accuracy == 1
+    if not isinstance(columns[0], str):
+        truth = pd.DataFrame(np.eye(2)[y][:, ::-1], columns=columns)
+        assert (
+            evaluate_predictions(truth, RIGHT, labels=labels, baselines=False, n_resamples=100).accuracy == 1
+        )
+
+
+@pytest.mark.parametrize("columns", [["pos_score", "neg_score"], ["Pos", "Neg"], ["pos", "other"]])
+def test_columns_with_other_names_than_the_classes_are_refused(columns):
+    p = pd.DataFrame(RIGHT[:, ::-1], columns=columns)
+    sentence = (
+        "`probabilities` must have one column for each class, named 'neg', 'pos'; its columns are "
+        f"{columns[0]!r}, {columns[1]!r}. Rename them, or pass `.to_numpy()` where they are in the order of "
+        "the classes."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        evaluate_predictions([0, 1, 1, 0], p, labels=["neg", "pos"])
+
+
+def test_probabilities_are_no_answers():
+    sentence = (
+        "`predicted` must hold answers; row 1 is 0.25, which names no class. Pass `probabilities` instead if "
+        "these are probabilities."
+    )
+    with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
+        evaluate_predictions(["a", "b"], predicted=[1.0, 0.25], labels=["a", "b"])
