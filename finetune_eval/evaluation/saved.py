@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 _TRUTH = ("label", "y_true", "target")
 _SECOND = ("probability", "score", "p")
 _ANSWER = ("prediction", "predicted", "predicted_label", "pred_label", "y_pred", "pred")
+_WHOLE = 1e-4  # how far from 1 a sum may be that is one beyond doubt
 _TEXT_COLUMNS = {*_TRUTH, *_ANSWER, "text", "group", "id"}
 
 
@@ -122,7 +123,7 @@ def load_predictions(
         None if answer is None or task != "classification" else _answers_only(frame, given, truth, answer)
     )
     if unused is None:
-        names, probabilities, note = _probabilities(path, frame, given, task)
+        names, probabilities, note = _probabilities(path, frame, given, task, truth)
     else:
         names, probabilities, note = None, None, unused
     y = _truth(path, frame, truth, given or names, names, task)
@@ -175,7 +176,7 @@ def _class_columns(frame: pd.DataFrame, prefix: str) -> list[str]:
 
 
 def _probabilities(
-    path: Path, frame: pd.DataFrame, given: tuple[str, ...] | None, task: str
+    path: Path, frame: pd.DataFrame, given: tuple[str, ...] | None, task: str, truth: str | None
 ) -> tuple[tuple[str, ...] | None, Any, str]:
     """Return the names of the classes, if the columns tell them, the probabilities, and what to warn of."""
     classes = _class_columns(frame, "p_")
@@ -205,12 +206,29 @@ def _probabilities(
         )
     try:
         read_probabilities(frame[classes], task)
-        return names, frame[classes], ""
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"{str(path)!r}: {error} The columns {listed(classes)} were taken for the probabilities of "
             "classes; pass `labels` to say which they are."
         ) from None
+    if given is None and task == "classification" and (extra := _no_classes(frame, classes, truth)):
+        raise ValueError(
+            f"{str(path)!r}: {listed(extra)} may be no probability of a class: no row is labelled so, and "
+            "the other columns sum to 1 without it. Pass `labels`, or rename the column."
+        )
+    return names, frame[classes], ""
+
+
+def _no_classes(frame: pd.DataFrame, classes: list[str], truth: str | None) -> list[str]:
+    """Return columns `p_<...>` that no label names, where the others sum to 1 in each row without them."""
+    seen = set() if truth is None else set(frame[truth].dropna().astype(str).map(_labels.plain_number))
+    extra = [name for name in classes if _labels.plain_number(name.removeprefix("p_")) not in seen]
+    others = [name for name in classes if name not in extra]
+    if not extra or len(others) < 2:
+        return []
+    p, rest = (_rows.numbers("probabilities", frame[part]).astype(np.float64) for part in (others, extra))
+    whole = np.abs(p.sum(axis=1) - 1) < _WHOLE
+    return extra if whole.all() and (np.abs(rest) > _WHOLE).any() else []
 
 
 def _answers_only(

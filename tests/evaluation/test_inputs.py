@@ -337,3 +337,20 @@ def test_probabilities_are_no_answers():
     )
     with pytest.raises(TypeError, match=f"^{re.escape(sentence)}$"):
         evaluate_predictions(["a", "b"], predicted=[1.0, 0.25], labels=["a", "b"])
+
+
+def test_a_p_value_is_no_probability_of_a_class(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_text("label,p_neg,p_pos,p_value\nneg,0.9,0.1,0.03\npos,0.2,0.8,0.04\n")
+    sentence = (
+        f"{str(path)!r}: 'p_value' may be no probability of a class: no row is labelled so, and the other "
+        "columns sum to 1 without it. Pass `labels`, or rename the column."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        load_predictions(path)
+    found = load_predictions(path, labels=["neg", "pos"], baselines=False, n_resamples=100)
+    assert found.labels == ("neg", "pos") and found.loss == pytest.approx(-np.log([0.9, 0.8]).mean())
+    path.write_text(
+        "label,p_neg,p_pos,p_rare\nneg,0.87,0.1,0.03\npos,0.2,0.76,0.04\n"
+    )  # a class without rows
+    assert load_predictions(path, baselines=False, n_resamples=100).labels == ("neg", "pos", "rare")
