@@ -67,6 +67,12 @@ class Scorer:
             groups=options.groups,
         )
 
+    @property
+    def _weights(self) -> NDArray[np.float64] | None:
+        """(n,) weights of the rows, the largest of them 1; None where all count alike."""
+        weights = self.options.weights
+        return None if weights is None else weights / weights.max()
+
     def _decide(self) -> NDArray[np.int64]:
         if self.p is None:
             assert self.answers is not None
@@ -183,7 +189,7 @@ class Scorer:
             self.y,
             self.p,
             confidence=self.options.confidence,
-            sample_weight=self.sample.weights,
+            sample_weight=self._weights,
             seed=self.options.seed,
             positive=quoted(self.labels[-1]),
         )
@@ -197,7 +203,7 @@ class Scorer:
             texts=self.options.texts,
             metadata=self.options.metadata,
             confidence=self.options.confidence,
-            sample_weight=self.sample.weights,
+            sample_weight=self._weights,
             seed=self.options.seed,
         )
 

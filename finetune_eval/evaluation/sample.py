@@ -79,13 +79,18 @@ class Sample:
         weights: Floats | None = None,
         groups: NDArray[np.int64] | None = None,
     ) -> None:
-        self.y, self.p, self.predicted, self.average = y, p, predicted, average
-        self.multilabel = y.ndim == 2
+        self.multilabel, self.average = y.ndim == 2, average
         if classes is None:
             assert p is not None, "answers without probabilities need `classes`"
             classes = p.shape[1]
         self.classes = classes
         self.unlabelled = not self.multilabel and bool((predicted == classes).any())
+        if weights is not None and not weights.all():  # a row of weight 0 is as one that is not there
+            there = weights > 0
+            y, predicted, weights = y[there], predicted[there], weights[there]
+            p = None if p is None else p[there]
+            groups = None if groups is None else np.unique(groups[there], return_inverse=True)[1]
+        self.y, self.p, self.predicted = y, p, predicted
         # Metrics depend on ratios of weights only, and squares of tiny weights would round to 0.
         self.weights = None if weights is None else weights / weights.max()
         self.groups = groups
@@ -124,7 +129,7 @@ class Sample:
             return self.y, self.predicted, self.classes + self.unlabelled
         occur, index = np.unique(np.concatenate([self.y, self.predicted]), return_inverse=True)
         if self.unlabelled:
-            index = np.where(index == len(occur) - 1, len(occur), index)
+            index = np.where(occur[index] == self.classes, len(occur), index)
         return index[: len(self.y)], index[len(self.y) :], len(occur) + 1
 
     @cached_property

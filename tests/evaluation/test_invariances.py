@@ -118,6 +118,25 @@ def test_copies_within_a_group_and_weights_in_another_unit_change_nothing(case):
 
 
 @settings(max_examples=40, deadline=None)
+@given(scored(extras=["plain", "groups", "weights"]), st.integers(1, 5), st.booleans())
+def test_rows_of_weight_0_are_as_rows_that_are_not_there(case, more, sure):
+    y, p, keywords = case
+    n = len(y)
+    weight = keywords.get("sample_weight", np.full(n, 7.0))
+    random = np.random.default_rng(more)
+    extra = random.integers(0, n, more)
+    wrong = 1 - y[extra] if y.ndim == 2 else (y[extra] + 1) % p.shape[1]
+    certain = np.eye(p.shape[1])[y[extra]] if y.ndim == 1 else 1.0 - wrong
+    keywords = keywords | {"sample_weight": weight}
+    padded = of_rows(keywords, np.r_[np.arange(n), extra]) | {
+        "sample_weight": np.r_[weight, np.zeros(more)]
+    }  # also probabilities of 0, which have rules of their own
+    found = evaluate_predictions(y, p, **keywords)
+    other = evaluate_predictions(np.r_[y, wrong], np.r_[p, certain if sure else p[extra]], **padded)
+    assert_same(found, other)
+
+
+@settings(max_examples=40, deadline=None)
 @given(scored(), st.permutations(range(3)))
 def test_the_order_of_the_classes_does_not_matter(case, order):
     y, p, keywords = case
