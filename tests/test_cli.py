@@ -200,7 +200,7 @@ def test_answers_without_probabilities(capsys, tmp_path):
     lines = "".join(f"{y},{0.2 if y == 'good' else 0.8},{0.8 if y == 'good' else 0.2}\n" for y, _ in rows)
     tuned.write_text("label,p_bad,p_good\n" + lines, encoding="utf-8")
     code, out, err = run(capsys, "evaluate", str(answers), "--labels", "bad,good")
-    assert (code, err) == (0, "") and out.startswith("20 of 40 right: accuracy 0.500 ")
+    assert (code, err) == (0, "") and out.startswith("20 of 40 rows right: accuracy 0.500,")
     assert "no answer (10) and 'Bad' (10)" in " ".join(out.split())
     code, out, err = run(capsys, "evaluate", str(answers), "--json")
     assert json.loads(out)["no_label"]["counts"] == [10.0, 10.0]

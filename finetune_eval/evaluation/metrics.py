@@ -54,7 +54,8 @@ class Metric:
 
     Attributes:
         title: What a table calls it.
-        meaning: What it is, in words.
+        meaning: What it is, in words; `sections.metric_meaning` puts the class, the average and the loss of
+            guessing where {one}, {over}, {in_every_label} and {guessing} stand.
         unit: "share" (of rows, in [0, 1]), "correlation" (in [-1, 1]), "nats" or "squared error".
         direction: "higher" or "lower" is better.
         source: "confusion" (a function of the class counts), "rows" (a mean over rows), "ranking" (a
@@ -102,7 +103,7 @@ class Metric:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(
         title="accuracy",
-        meaning="share of rows that are right (multilabel: in every label)",
+        meaning="share of rows that are right{in_every_label}",
         source="confusion",
         function=formulas.accuracy,
         interval=scores.accuracy,
@@ -110,7 +111,7 @@ METRICS: dict[str, Metric] = {
     ),
     "precision": Metric(
         title="precision",
-        meaning="share of the rows predicted as a class that are of it",
+        meaning="of the rows predicted as {one}, the share that is{over}",
         source="confusion",
         function=formulas.averaged_score("precision"),
         interval=scores.precision,
@@ -119,7 +120,7 @@ METRICS: dict[str, Metric] = {
     ),
     "recall": Metric(
         title="recall",
-        meaning="share of the rows of a class that are predicted as it",
+        meaning="of the rows that are {one}, the share that was predicted so{over}",
         source="confusion",
         function=formulas.averaged_score("recall"),
         interval=scores.recall,
@@ -128,7 +129,7 @@ METRICS: dict[str, Metric] = {
     ),
     "f1": Metric(
         title="F1",
-        meaning="harmonic mean of precision and recall",
+        meaning="harmonic mean of precision and recall{over}",
         source="confusion",
         function=formulas.averaged_score("f1"),
         interval=scores.f1,
@@ -137,7 +138,7 @@ METRICS: dict[str, Metric] = {
     ),
     "loss": Metric(
         title="log-loss",
-        meaning="mean of -log of the probability that the true class was given",
+        meaning="mean of -log(probability given to the truth); lower is better{guessing}",
         unit="nats",
         direction="lower",
         source="rows",
@@ -149,7 +150,7 @@ METRICS: dict[str, Metric] = {
     ),
     "balanced_accuracy": Metric(
         title="balanced accuracy",
-        meaning="mean recall of the classes that have rows",
+        meaning="recall, averaged over the classes: 1/K is guessing",
         source="confusion",
         function=formulas.balanced_accuracy,
         interval=scores.balanced_accuracy,
@@ -157,7 +158,7 @@ METRICS: dict[str, Metric] = {
     ),
     "mcc": Metric(
         title="MCC",
-        meaning="Matthews correlation of true and predicted classes",
+        meaning="correlation of prediction and truth: 0 is guessing, 1 is perfect",
         unit="correlation",
         source="confusion",
         low=-1.0,
@@ -167,7 +168,7 @@ METRICS: dict[str, Metric] = {
     ),
     "kappa": Metric(
         title="kappa",
-        meaning="accuracy above that of chance, as a share of what chance leaves (Cohen)",
+        meaning="agreement beyond what the class sizes alone would give: 0 is guessing",
         unit="correlation",
         source="confusion",
         low=-1.0,
@@ -177,7 +178,7 @@ METRICS: dict[str, Metric] = {
     ),
     "roc_auc": Metric(
         title="ROC-AUC",
-        meaning="share of pairs of a row of the class and another in which it scores higher, ties half",
+        meaning="how often a row of the class is ranked above one that is not: 0.5 is guessing",
         source="ranking",
         function=None,
         interval=scores.roc_auc,
@@ -185,7 +186,7 @@ METRICS: dict[str, Metric] = {
     ),
     "pr_auc": Metric(
         title="PR-AUC",
-        meaning="mean, over the rows of the class, of the precision among rows that score as high",
+        meaning="precision, averaged over every level of recall",
         source="ranking",
         function=None,
         interval=scores.pr_auc,
@@ -193,7 +194,7 @@ METRICS: dict[str, Metric] = {
     ),
     "brier": Metric(
         title="Brier",
-        meaning="mean squared distance of the probabilities from what was true",
+        meaning="mean squared error of the probabilities; lower is better",
         unit="squared error",
         direction="lower",
         source="rows",
@@ -204,7 +205,7 @@ METRICS: dict[str, Metric] = {
     ),
     "f0.5": Metric(
         title="F0.5",
-        meaning="weighted harmonic mean of precision and recall; precision counts four times as much",
+        meaning="weighted harmonic mean of precision and recall{over}; precision counts four times as much",
         source="confusion",
         function=formulas.averaged_score("f0.5"),
         interval=scores.f_beta("f0.5"),
@@ -213,7 +214,7 @@ METRICS: dict[str, Metric] = {
     ),
     "f2": Metric(
         title="F2",
-        meaning="weighted harmonic mean of precision and recall; recall counts four times as much",
+        meaning="weighted harmonic mean of precision and recall{over}; recall counts four times as much",
         source="confusion",
         function=formulas.averaged_score("f2"),
         interval=scores.f_beta("f2"),

@@ -1,22 +1,21 @@
-"""A model card in Markdown: what was measured, on which rows, and what the numbers do not cover."""
+"""A model card in Markdown: the sections of a report, with tables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune_eval import _checks
 from finetune_eval._files import write_text
-from finetune_eval.data.ledger import counted
-from finetune_eval.evaluation import thresholds
+from finetune_eval._text import counted, share
 from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.evaluation.slices import about_slices
+from finetune_eval.evaluation.sections import Section, count, metric_names, metric_title
 from finetune_eval.reports import _findings, _made, _words
 from finetune_eval.reports._arguments import check
+from finetune_eval.reports._words import Contents
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -72,105 +71,67 @@ def write_card(
     check(evaluation, training, data, prediction, comparison, seeds, manifest)
     if not isinstance(name, str):
         raise TypeError(f"`name` must be a text; got {name!r} ({type(name).__name__}).")
-    sections = [
-        f"# {_escape(name)}",
-        *([_escape(_made.headline(manifest)) + "."] if manifest else []),
-        _escape(_words.verdict(evaluation)),
-        *([_escape(comparison.verdict)] if comparison else []),
-        *([f"**{_escape(care)}**"] if (care := _words.care(evaluation)) else []),
-        "## Can it be trusted?",
-        *_trust(evaluation),
-        "## Evaluation data",
-        *_rows(evaluation),
-        "## Metrics",
-        _metrics(evaluation, "accuracy" if comparison is None else comparison.metric),
-        "## Each class",
-        *_confusion(evaluation),
-        *_classes(evaluation),
-        *(["## Against another model", *_comparison(comparison)] if comparison else []),
-        *(["## Against simple models", _baselines(evaluation)] if evaluation.baselines else []),
-        *_section("What these rows could show", detectable_sentence(evaluation)),
-        *_calibration(evaluation),
-        *_section("Threshold", thresholds.sentence(evaluation)),
-        *_weak(evaluation),
-        *(["## Other seeds", _escape(_words.seeds(seeds))] if seeds else []),
-        "## Caveats",
-        _list(_words.limits(evaluation)),
-        *(["## Where the rows came from", _data(data)] if data else []),
-        *(["## Model", _table(["", ""], _made.facts(manifest))] if manifest else []),
-        *(["## Training", _training(training)] if training and training.epochs else []),
-        *(["## One prediction", _prediction(prediction)] if prediction else []),
-    ]
-    write_text(path, "\n\n".join(sections) + "\n")
+    contents = Contents(evaluation, training, data, prediction, comparison, seeds, manifest)
+    parts = [f"# {_escape(name)}", *([_escape(_made.headline(manifest)) + "."] if manifest else [])]
+    for section in contents.sections():
+        paragraphs = _paragraphs(section)
+        if section.key in _FIGURES:
+            paragraphs += _FIGURES[section.key](contents)
+        if paragraphs and section.key not in _WITHOUT_HEADING:
+            parts.append(f"## {_escape(section.title)}")
+        parts += paragraphs
+    write_text(path, "\n\n".join(parts) + "\n")
     return path
 
 
-def _section(heading: str, sentence: str) -> list[str]:
-    return [f"## {heading}", _escape(sentence)] if sentence else []
+def _paragraphs(section: Section) -> list[str]:
+    if section.key in _WITHOUT_HEADING:
+        return [*(f"**{_escape(one)}**" for one in section.warnings), *map(_escape, section.sentences)]
+    if section.key in _LISTED:
+        lines = [*section.warnings, *section.sentences]
+        return ["\n".join(f"- {_escape(sentence)}" for sentence in lines)] if lines else []
+    return [_escape(sentence) for sentence in (*section.warnings, *section.sentences)]
 
 
-def _trust(evaluation: Evaluation) -> list[str]:
-    against, neutral = _words.trust(evaluation)
+def _leaks(contents: Contents) -> list[str]:
+    """Return the scores with and without possible leaks, and pairs of texts to judge them by."""
+    evaluation = contents.evaluation
     leaks = evaluation.leaks
-    parts = [_list([*(against or ["The evaluation raised no warning."]), *neutral])]
-    if leaks is not None and leaks.rows:
-        if leaks.without:
-            heads = [
-                "Metric",
-                f"All {counted(evaluation.n, 'row')}",
-                f"The other {leaks.n_test - len(leaks.rows):,}",
-            ]
-            names = [name for name in _words.metric_names(evaluation)[:5] if name in leaks.without]
-            parts.append(
-                _table(
-                    heads,
-                    [
-                        [
-                            _words.title(evaluation, name),
-                            str(evaluation.estimates[name]),
-                            str(leaks.without[name]),
-                        ]
-                        for name in names
-                    ],
-                )
-            )
-        parts.append(
-            _table(
-                ["Possible leak", "Test row", "Training row"],
-                [
-                    [
-                        f"{kind} {similarity:.2f}",
-                        f"{row}: {clip(printable(text), _TEXT)}",
-                        f"{other}: {clip(printable(other_text), _TEXT)}",
-                    ]
-                    for kind, similarity, row, text, other, other_text in leaks.examples
-                ],
-            )
-        )
-    return parts
+    if leaks is None or not leaks.rows:
+        return []
+    all_rows = f"All {counted(evaluation.n, 'row')}"
+    scores = [
+        [metric_title(evaluation, name), str(evaluation.estimates[name]), str(leaks.without[name])]
+        for name in metric_names(evaluation)[:5]
+        if name in leaks.without
+    ]
+    heads = ["Metric", all_rows, f"The other {leaks.n_test - len(leaks.rows):,}"]
+    examples = [
+        [
+            f"{kind} {similarity:.2f}",
+            f"{row}: {clip(printable(text), _TEXT)}",
+            f"{other}: {clip(printable(other_text), _TEXT)}",
+        ]
+        for kind, similarity, row, text, other, other_text in leaks.examples
+    ]
+    return [
+        *([_table(heads, scores)] if scores else []),
+        _table(["Possible leak", "Test row", "Training row"], examples),
+    ]
 
 
-def _rows(evaluation: Evaluation) -> list[str]:
-    rows_hash = re.sub(r"\W", "", evaluation.rows_hash)  # as read from a file, it may be anything
-    parts = [f"{counted(evaluation.n, 'row')}; hash of rows and labels `{rows_hash}`."]
-    if evaluation.task == "classification":
-        parts.append(_escape(_words.majority(evaluation)))
-    return parts
-
-
-def _metrics(evaluation: Evaluation, declared: str) -> str:
-    rows = []
-    for name in _words.metric_names(evaluation, declared):
-        estimate = evaluation.estimates[name]
-        rows.append(
-            [
-                _words.title(evaluation, name),
-                f"{estimate.value:.3f}",
-                f"{estimate.low:.3f} to {estimate.high:.3f}",
-                estimate.method,
-            ]
-        )
-    return _table(["Metric", "Value", f"{evaluation.confidence * 100:g} % interval", "Interval by"], rows)
+def _metrics(contents: Contents) -> list[str]:
+    evaluation, comparison = contents.evaluation, contents.comparison
+    rows = [
+        [
+            metric_title(evaluation, name),
+            share(evaluation.estimates[name].value),
+            f"{share(evaluation.estimates[name].low)} to {share(evaluation.estimates[name].high)}",
+            evaluation.estimates[name].method,
+        ]
+        for name in metric_names(evaluation, "accuracy" if comparison is None else comparison.metric)
+    ]
+    return [_table(["Metric", "Value", f"{evaluation.confidence * 100:g} % interval", "Interval by"], rows)]
 
 
 def _confusion(evaluation: Evaluation) -> list[str]:
@@ -178,7 +139,7 @@ def _confusion(evaluation: Evaluation) -> list[str]:
     if evaluation.task != "classification" or len(labels) > _MOST_CELLS:
         return []
     rows = [
-        [label, *map(_words.count, row)]
+        [label, *map(count, row)]
         for label, row in zip(labels, with_no_label(evaluation).tolist(), strict=True)
     ]
     answers = [*labels, *(["no label"] if evaluation.no_label else [])]
@@ -194,24 +155,28 @@ def _no_label(none: NoLabel) -> str:
     return _table(["Answers that are no label, the commonest", "Rows"], rows)
 
 
-def _classes(evaluation: Evaluation) -> list[str]:
+def _classes(contents: Contents) -> list[str]:
+    evaluation = contents.evaluation
     scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)
     rows = [
         [
             score.label,
-            _words.count(score.support),
+            count(score.support),
             *(str(e) for e in (score.precision, score.recall, score.f1)),
         ]
         for score in scores[:_MOST_CLASSES]
     ]
-    parts = [_table(["Class", "Rows", "Precision", "Recall", "F1"], rows)]
+    parts = [*_confusion(evaluation), _table(["Class", "Rows", "Precision", "Recall", "F1"], rows)]
     left = len(scores) - len(rows)
     if left:
         parts.append(f"{left} more classes have a higher F1.")
     return parts
 
 
-def _comparison(comparison: Comparison) -> list[str]:
+def _comparison(contents: Contents) -> list[str]:
+    comparison = contents.comparison
+    if comparison is None:
+        return []
     title = METRICS[comparison.metric].title
     models = [[name, f"{value:.4f}"] for name, value in zip(comparison.names, comparison.values, strict=True)]
     pairs = [
@@ -229,27 +194,29 @@ def _comparison(comparison: Comparison) -> list[str]:
         _table(
             ["Row by row", "Outcome", f"Difference, {_words.interval_of(comparison)}", "p", "Test"], pairs
         ),
-        *map(_escape, comparison.notes),
     ]
 
 
-def _baselines(evaluation: Evaluation) -> str:
-    return _list(
-        [
-            f"{one.name}, {METRICS[one.metric].title} {one.estimates[one.metric]}: {one.verdict}"
-            for one in evaluation.baselines
-        ]
-    )
-
-
-def _calibration(evaluation: Evaluation) -> list[str]:
-    if evaluation.calibration is None:
+def _baselines(contents: Contents) -> list[str]:
+    baselines = contents.evaluation.baselines
+    if not baselines:
         return []
-    return ["## Calibration", _escape(evaluation.calibration.verdict), _escape(_words.brier(evaluation))]
+    rows = [
+        [
+            one.name,
+            str(one.estimates[one.metric]),
+            ", ".join(_words.difference(one.metric, one.difference)),
+            _words.p_value(one.p_value),
+        ]
+        for one in baselines
+    ]
+    of_it = f"{METRICS[baselines[0].metric].title} of it"
+    return [_table(["Simple model", of_it, "This model is better by", "p"], rows)]
 
 
-def _weak(evaluation: Evaluation) -> list[str]:
-    parts = [_escape(said) for said in about_slices(evaluation)]
+def _weak(contents: Contents) -> list[str]:
+    evaluation = contents.evaluation
+    parts = []
     found = _findings.parts(evaluation)
     if found:
         rows = [
@@ -286,19 +253,24 @@ def _weak(evaluation: Evaluation) -> list[str]:
             for row in wrong
         ]
         parts.append(_table(["Row", "Label", "Predicted", "Loss", ""], rows))
-    return ["## Where it is weak", *parts] if parts else []
+    return parts
 
 
-def _prediction(prediction: PredictionTrace) -> str:
+def _prediction(contents: Contents) -> list[str]:
+    prediction = contents.prediction
+    if prediction is None:
+        return []
     likely = sorted(zip(prediction.probabilities, prediction.labels, strict=True), key=lambda one: -one[0])
     said = ", ".join(f"{label} {probability:.3f}" for probability, label in likely[:5])
-    return (
-        f"> {_escape(clip(printable(prediction.text), _TEXT))}\n\n"
-        f"{len(prediction.tokens):,} tokens; {_escape(said)}: **{_escape(prediction.answer)}**."
-    )
+    return [
+        f"> {_escape(clip(printable(prediction.text), _TEXT))}",
+        f"{len(prediction.tokens):,} tokens; {_escape(said)}: **{_escape(prediction.answer)}**.",
+    ]
 
 
-def _data(data: DataTrace) -> str:
+def _data(contents: Contents) -> list[str]:
+    if contents.data is None:
+        return []
     rows = [
         [
             f"{step.stage}: {step.name}",
@@ -307,19 +279,19 @@ def _data(data: DataTrace) -> str:
             step.note,
             step.hash,
         ]
-        for step in data
+        for step in contents.data
     ]
-    return _table(["Step", "Rows x columns in", "Out", "Note", "Hash"], rows)
+    return [_table(["Step", "Rows x columns in", "Out", "Note", "Hash"], rows)]
 
 
-def _training(training: TrainingTrace) -> str:
-    said = f"{len(training.epochs)} epoch" + ("s" if len(training.epochs) > 1 else "")
-    if training.best_epoch is not None:
-        said += f"; best epoch {training.best_epoch}" + (
-            f", by {training.monitor}" if training.monitor else ""
-        )
-    observations = [f"{record.epoch}. {_escape(record.observation)}" for record in training.epochs]
-    return f"{_escape(said)}.\n\n" + "\n".join(observations)
+def _training(contents: Contents) -> list[str]:
+    epochs = contents.training.epochs if contents.training is not None else ()
+    lines = [f"{record.epoch}. {_escape(record.observation)}" for record in epochs]
+    return ["\n".join(lines)] if lines else []
+
+
+def _model(contents: Contents) -> list[str]:
+    return [_table(["", ""], _made.facts(contents.manifest))] if contents.manifest else []
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -327,11 +299,23 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(map(_escape, row)) + " |" for row in rows)])
 
 
-def _list(sentences: Sequence[str]) -> str:
-    return "\n".join(f"- {_escape(sentence)}" for sentence in sentences)
-
-
 def _escape(text: str) -> str:
     """Make a user's text mean itself in Markdown, tables and the HTML that Markdown lets through."""
     text = printable(text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     return re.sub(r"([\\`*_{}\[\]#|~$!])", r"\\\1", text)
+
+
+_WITHOUT_HEADING = {"verdict", "comparison verdict", "care"}  # they stand under the name of the model
+_LISTED = {"trust", "limits"}
+_FIGURES: dict[str, Callable[[Contents], list[str]]] = {
+    "trust": _leaks,
+    "metrics": _metrics,
+    "classes": _classes,
+    "comparison": _comparison,
+    "baselines": _baselines,
+    "weak": _weak,
+    "data": _data,
+    "model": _model,
+    "training": _training,
+    "prediction": _prediction,
+}

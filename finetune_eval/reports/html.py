@@ -13,14 +13,19 @@ from markupsafe import Markup
 
 from finetune_eval import _checks
 from finetune_eval._files import write_text
-from finetune_eval.data.ledger import counted
-from finetune_eval.evaluation import thresholds
+from finetune_eval._text import counted, share
 from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.power import detectable_sentence
-from finetune_eval.evaluation.slices import about_slices
+from finetune_eval.evaluation.sections import (
+    class_shares,
+    count,
+    metric_meaning,
+    metric_names,
+    metric_title,
+)
 from finetune_eval.reports import _drawings, _findings, _made, _words, plots
 from finetune_eval.reports._arguments import check
+from finetune_eval.reports._words import Contents
 from finetune_eval.traces.prediction import clip, printable
 
 if TYPE_CHECKING:
@@ -67,67 +72,65 @@ def report(
     """
     path = _checks.path("path", path)
     check(evaluation, training, data, prediction, comparison, seeds, manifest)
-    write_text(path, _render(evaluation, training, data, prediction, comparison, seeds, manifest))
+    write_text(path, _render(Contents(evaluation, training, data, prediction, comparison, seeds, manifest)))
     return path
 
 
-def _render(
-    evaluation: Evaluation,
-    training: TrainingTrace | None,
-    data: DataTrace | None,
-    prediction: PredictionTrace | None,
-    comparison: Comparison | None,
-    seeds: SeedSummary | None,
-    manifest: Mapping[str, Any] | None,
-) -> str:
+def _render(contents: Contents) -> str:
     folder = resources.files("finetune_eval.reports")
     environment = jinja2.Environment(
         autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     template = environment.from_string((folder / "report.html").read_text(encoding="utf-8"))
-    single = evaluation.task == "classification"
-    calibration = evaluation.calibration
-    against, neutral = _words.trust(evaluation)
-    declared = "accuracy" if comparison is None else comparison.metric
-    wrong, suspects = _findings.wrong_rows(evaluation, n=_WORST, width=_TEXT)
-    parts = _parts(evaluation)
+    evaluation, manifest = contents.evaluation, contents.manifest
+    comparison = contents.comparison
+    first = "accuracy" if comparison is None else comparison.metric
     return template.render(
         css=Markup((folder / "report.css").read_text(encoding="utf-8")),
-        verdict=_words.verdict(evaluation),
-        care=_words.care(evaluation),
+        sections={section.key: section for section in contents.sections()},
         counted=counted,
+        share=share,
         evaluation=evaluation,
         accuracy=evaluation.estimates["accuracy"],
         confidence=f"{evaluation.confidence * 100:g} %",
-        against=against,
-        neutral=neutral,
+        metrics=[_metric(evaluation, name) for name in metric_names(evaluation, first)],
         leaks=_leaks(evaluation),
-        majority=_words.majority(evaluation) if single else None,
-        metrics=[_metric(evaluation, name) for name in _words.metric_names(evaluation, declared)],
-        classes=_classes(evaluation),
-        more_classes=max(0, len(evaluation.per_class) - _MOST_CLASSES),
-        confusion=_confusion(evaluation) if single and len(evaluation.labels) <= _MOST_CELLS else None,
-        confusion_figure=_figure(plots.confusion(evaluation), "confusion")
-        if single and len(evaluation.labels) > _MOST_CELLS
-        else None,
-        no_label=None
-        if evaluation.no_label is None
-        else [(clip(printable(word), _TEXT) or "(no answer)", n) for word, n in evaluation.no_label.examples],
         comparison=None if comparison is None else _comparison(comparison),
         baselines=_baselines(evaluation),
-        detectable=detectable_sentence(evaluation),
-        calibration=calibration,
-        brier=None if calibration is None else _words.brier(evaluation),
-        reliability=None
-        if calibration is None
-        else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
-        threshold=thresholds.sentence(evaluation),
-        parts=parts,
-        few=any(part["small"] for part in parts),
-        looked=len(evaluation.slices),
-        about_parts=about_slices(evaluation),
-        weak=any(part.weak for part in evaluation.slices),
-        confused=[
+        made=None if manifest is None else printable(_made.headline(manifest)),
+        facts=[] if manifest is None else [(name, printable(text)) for name, text in _made.facts(manifest)],
+        training=contents.training,
+        data=contents.data,
+        prediction=contents.prediction,
+        **_of_classes(evaluation),
+        **_of_weaknesses(evaluation),
+        **_drawn(contents),
+    )
+
+
+def _of_classes(evaluation: Evaluation) -> dict[str, Any]:
+    single, few = evaluation.task == "classification", len(evaluation.labels) <= _MOST_CELLS
+    none = evaluation.no_label
+    return {
+        "classes": _classes(evaluation),
+        "more_classes": max(0, len(evaluation.per_class) - _MOST_CLASSES),
+        "confusion": _confusion(evaluation) if single and few else None,
+        "confusion_figure": _figure(plots.confusion(evaluation), "confusion") if single and not few else None,
+        "no_label": None
+        if none is None
+        else [(clip(printable(word), _TEXT) or "(no answer)", n) for word, n in none.examples],
+    }
+
+
+def _of_weaknesses(evaluation: Evaluation) -> dict[str, Any]:
+    wrong, suspects = _findings.wrong_rows(evaluation, n=_WORST, width=_TEXT)
+    parts = _parts(evaluation)
+    return {
+        "parts": parts,
+        "few": any(part["small"] for part in parts),
+        "looked": len(evaluation.slices),
+        "weak": any(part.weak for part in evaluation.slices),
+        "confused": [
             {
                 "label": printable(pair.label),
                 "prediction": printable(pair.prediction),
@@ -137,21 +140,24 @@ def _render(
             }
             for pair in _findings.confused(evaluation)
         ],
-        wrong=wrong,
-        suspects=suspects,
-        marked=sum(row.suspect for row in wrong),
-        seeds=None if seeds is None else _words.seeds(seeds),
-        seeds_drawing=None if seeds is None else _drawings.seeds(seeds),
-        limits=_words.limits(evaluation),
-        made=None if manifest is None else printable(_made.headline(manifest)),
-        facts=[] if manifest is None else [(name, printable(text)) for name, text in _made.facts(manifest)],
-        training=training,
-        curves=[] if training is None else _training_figures(training),
-        data=data,
-        data_drawing=None if data is None else _drawings.data_flow(data),
-        prediction=prediction,
-        prediction_drawing=None if prediction is None else _drawings.prediction_flow(prediction),
-    )
+        "wrong": wrong,
+        "suspects": suspects,
+        "marked": sum(row.suspect for row in wrong),
+    }
+
+
+def _drawn(contents: Contents) -> dict[str, Any]:
+    evaluation, training, data = contents.evaluation, contents.training, contents.data
+    calibration, prediction, seeds = evaluation.calibration, contents.prediction, contents.seeds
+    return {
+        "reliability": None
+        if calibration is None
+        else _figure(plots.reliability(calibration, positive=evaluation.labels[-1]), "reliability"),
+        "seeds_drawing": None if seeds is None else _drawings.seeds(seeds),
+        "curves": [] if training is None else _training_figures(training),
+        "data_drawing": None if data is None else _drawings.data_flow(data),
+        "prediction_drawing": None if prediction is None else _drawings.prediction_flow(prediction),
+    }
 
 
 def _leaks(evaluation: Evaluation) -> dict[str, Any] | None:
@@ -159,11 +165,11 @@ def _leaks(evaluation: Evaluation) -> dict[str, Any] | None:
     leaks = evaluation.leaks
     if leaks is None or not leaks.rows:
         return None
-    names = [name for name in _words.metric_names(evaluation)[:5] if name in leaks.without]
+    names = [name for name in metric_names(evaluation)[:5] if name in leaks.without]
     return {
         "left": leaks.n_test - len(leaks.rows),
         "scores": [
-            (_words.title(evaluation, name), evaluation.estimates[name], leaks.without[name])
+            (metric_title(evaluation, name), evaluation.estimates[name], leaks.without[name])
             for name in names
         ],
         "examples": [
@@ -186,8 +192,8 @@ def _metric(evaluation: Evaluation, name: str) -> dict[str, Any]:
         name in METRICS and METRICS[name].direction == "higher" and 0 <= estimate.low <= estimate.high <= 1
     )
     return {
-        "title": _words.title(evaluation, name),
-        "meaning": _words.meaning(evaluation, name),
+        "title": metric_title(evaluation, name),
+        "meaning": metric_meaning(evaluation, name),
         "estimate": estimate,
         "bar": _bar(estimate) if share else "",
     }
@@ -219,7 +225,6 @@ def _differences(metric: str, differences: Sequence[Estimate]) -> list[dict[str,
 def _comparison(comparison: Comparison) -> dict[str, Any]:
     pairs = comparison.pairs
     return {
-        "verdict": comparison.verdict,
         "metric": METRICS[comparison.metric].title,
         "interval": _words.interval_of(comparison),
         "models": list(zip(map(printable, comparison.names), comparison.values, strict=True)),
@@ -240,7 +245,6 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
                 pairs, _differences(comparison.metric, [pair.difference for pair in pairs]), strict=True
             )
         ],
-        "notes": comparison.notes,
     }
 
 
@@ -253,7 +257,6 @@ def _baselines(evaluation: Evaluation) -> list[dict[str, Any]]:
             "metric": METRICS[one.metric].title,
             "estimate": one.estimates[one.metric],
             "p": _words.p_value(one.p_value),
-            "verdict": one.verdict,
             **difference,
         }
         for one, difference in zip(found, shown, strict=True)
@@ -277,20 +280,17 @@ def _parts(evaluation: Evaluation) -> list[dict[str, Any]]:
 
 
 def _classes(evaluation: Evaluation) -> list[dict[str, Any]]:
-    scores = sorted(evaluation.per_class, key=lambda score: score.f1.value)[:_MOST_CLASSES]
-    # Of rows, or their weights: several classes of one row add up to more than all of them.
-    total = evaluation.total or 1.0
-    if evaluation.task == "multilabel":
-        total /= len(evaluation.labels)
+    ranked = sorted(
+        zip(evaluation.per_class, class_shares(evaluation), strict=True), key=lambda pair: pair[0].f1.value
+    )
     return [
         {
-            "order": evaluation.labels.index(score.label),
             "label": printable(score.label),
-            "support": _words.count(score.support),
-            "share": f"{100 * score.support / total:.1f} %",
+            "support": count(score.support),
+            "share": f"{100 * part:.1f} %",
             "estimates": [(e, _bar(e)) for e in (score.precision, score.recall, score.f1)],
         }
-        for score in scores
+        for score, part in ranked[:_MOST_CLASSES]
     ]
 
 
@@ -302,7 +302,7 @@ def _confusion(evaluation: Evaluation) -> list[dict[str, Any]]:
             "label": printable(label),
             "cells": [
                 {
-                    "count": _words.count(value),
+                    "count": count(value),
                     "right": i == j,
                     "shade": f"{value / totals[i]:.2f}" if totals[i] else "0",
                 }

@@ -238,7 +238,7 @@ def test_the_confusion_matrix_has_a_column_more():
         ["a", "1", "0", "1"],
         ["b", "1", "1", "1"],
     ]
-    assert "Always answering 'b' would be right on 3 of 5 (0.600)." in str(result)
+    assert "answering 'b' would be right on 3 of 5 (0.600): " in str(result)
     pairs = [(pair.label, pair.prediction, pair.n, pair.share.value) for pair in confused_pairs(result)]
     assert pairs[0] == ("a", "no label", 1, 0.5)
 

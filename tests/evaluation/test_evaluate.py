@@ -135,8 +135,10 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
     assert (result.n, result.right, result["accuracy"].method) == (200, 158, "Wilson")
     assert (result["accuracy"].low, result["accuracy"].high) == pytest.approx((0.7284, 0.8407), abs=2e-4)
     text = str(result)
-    assert text.startswith("158 of 200 right: accuracy 0.790 [0.728, 0.841]\n")
-    assert "Always answering 'negative' would be right on 100 of 200 (0.500)." in text
+    assert text.startswith(
+        "158 of 200 rows right: accuracy 0.790, 95 % interval 0.728 to 0.841. Always\n"
+        "answering 'negative' would be right on 100 of 200 (0.500): the whole interval is\nabove that.\n\n"
+    )
     # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
     assert (
         "With 200 rows the accuracy is known to about +-5.6 points; +-2 would take about\n1,600 rows." in text

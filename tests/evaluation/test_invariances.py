@@ -227,9 +227,9 @@ def test_corners_do_not_crash_and_are_not_certain(name, kind, extra, certain):
     assert not re.search(r"\b(nan|inf)\b", text)
     plain = " ".join(text.split())
     # An accuracy is printed beside its interval, or beside the difference and its interval.
-    assert f"accuracy {float(right):.3f} [" in plain
+    assert f"accuracy {float(right):.3f}, 95 % interval " in plain
     for found in re.finditer(r"accuracy [01]\.000(.{40})", plain):
-        assert re.match(r" \[| against ", found[1]), found[0]
+        assert re.match(r" \[|, 95 % interval [01]\.| against ", found[1]), found[0]
     assert not re.search(r"100(\.0)? % (right|correct|accura)", plain)
     # In tables, no 1.00 and no 0.00 stands with limits of no width.
     assert not re.search(r"\[(\d\.\d+), \1\]", plain)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
-from finetune_eval.reports import _words
+from finetune_eval.evaluation.sections import sections
 
 
 def test_one_answer_to_every_row_is_the_first_thing_said():
@@ -12,13 +12,12 @@ def test_one_answer_to_every_row_is_the_first_thing_said():
     p = np.tile([0.2, 0.15, 0.65], (40, 1))
     result = evaluate_predictions(y, p, labels=["neg", "neutral", "pos"])
     said = str(result).splitlines()
-    assert " ".join(said[:2]).startswith(
-        "The model answers 'pos' to every row; 27 of 40 right: accuracy 0.675 ["
-    )
+    first = "The model answers 'pos' to every row; 27 of 40 rows right: accuracy 0.675, 95 % interval"
+    assert " ".join(said[:2]).startswith(first)
     # The majority class is 'pos' as well: 27 of 40, on the same rows.
     assert result.baselines[0].verdict == "This model gives every row the same answer as the majority class."
     assert "No difference detected" not in str(result).split("Against simple models")[1].split("\n\n")[0]
-    assert _words.verdict(result).startswith("The model answers 'pos' to every row; 27 of 40 rows right:")
+    assert sections(result)[0].sentences[0].startswith(first)
     assert max(map(len, said)) <= 80
 
 
@@ -30,10 +29,10 @@ def test_answers_that_differ_or_are_all_right_are_not_remarked_on():
 def test_multilabel_rows_with_one_answer():
     y = np.array([[1, 0], [0, 1], [1, 1]])
     none = evaluate_predictions(y, np.full((3, 2), 0.2), labels=["a", "b"], task="multilabel")
-    assert str(none).startswith("The model gives no row a label; 0 of 3 right in every label: accuracy")
+    assert str(none).startswith("The model gives no row a label; 0 of 3 rows right in every label: accuracy")
     both = evaluate_predictions(y, np.full((3, 2), 0.7), labels=["a", "b"], task="multilabel")
     assert str(both).startswith(
-        "The model gives every row the same labels, a + b; 1 of 3 right in every label"
+        "The model gives every row the same labels, a + b; 1 of 3 rows right in every\nlabel: accuracy"
     )
 
 
@@ -57,14 +56,15 @@ def test_a_better_baseline_stands_in_the_first_sentence_and_in_the_trust_block()
     p = np.clip(0.5 + (y - 0.5) * np.where(random.random(200) < 0.6, 0.5, -0.5), 0, 1)
     result = evaluate_predictions(y, p, texts=texts, train=(train, y_train))
     right = int(((p > 0.5) == y).sum())
-    first = " ".join(str(result).split("\n!")[0].split())
-    assert first == (
-        f"{right} of 200 right: accuracy {result.estimates['accuracy']}; "
-        "TF-IDF + logistic regression (1.000) is better on the same rows"
+    accuracy = result.estimates["accuracy"]
+    first = " ".join(str(result).split("\n\n")[0].split())
+    assert first.startswith(
+        f"{right} of 200 rows right: accuracy {accuracy.value:.3f}, 95 % interval {accuracy.low:.3f} to "
+        f"{accuracy.high:.3f}; TF-IDF + logistic regression (1.000) is better on the same rows. Always"
     )
     assert "! This model is worse than TF-IDF + logistic regression" in str(result)
-    assert "TF-IDF + logistic regression (1.000) is better on the same rows. " in _words.verdict(result)
-    assert _words.trust(result)[0][0].startswith("This model is worse than TF-IDF + logistic regression")
+    (trust,) = (section for section in sections(result) if section.key == "trust")
+    assert trust.warnings[0].startswith("This model is worse than TF-IDF + logistic regression")
 
 
 @pytest.mark.parametrize("name", ["R + D", "a +", "+ b", "+"])

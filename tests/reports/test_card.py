@@ -19,29 +19,34 @@ def test_card_of_everything(tmp_path, binary, training, data):
         "# reviews &lt;v1&gt;\n\n"
         # Wilson 95 % of 80 in 100: 0.7111 to 0.8666
         "80 of 100 rows right: accuracy 0.800, 95 % interval 0.711 to 0.867. "
-        "Always answering 'negative' would give 0.500: the whole interval is above that.\n\n"
+        "Always answering 'negative' would be right on 50 of 100 (0.500): the whole interval is above "
+        "that.\n\n"
         "## Can it be trusted?\n\n- The evaluation raised no warning.\n\n"
-        f"## Evaluation data\n\n100 rows; hash of rows and labels `{binary.rows_hash}`.\n\n"
-        "Always answering 'negative' would be right on 50 of 100 (0.500).\n\n"
-        "## Metrics\n\n"
+        "## The rows\n\n100 rows, 2 classes: 50 'negative' (50.0 %), 50 'positive' (50.0 %).\n\n"
+        # 1.96^2 * 0.8 * 0.2 / 0.05^2 = 246 rows
+        "With 100 rows the accuracy is known to about +-7.8 points; +-5 would take about 250 rows.\n\n"
+        f"Hash of the rows and their labels: {binary.rows_hash}. Two evaluations with the same hash are of "
+        "the same rows.\n\n"
+        "## How good\n\n"
         "| Metric | Value | 95 % interval | Interval by |\n"
         "| --- | --- | --- | --- |\n"
         "| accuracy | 0.800 | 0.711 to 0.867 | Wilson |\n"
     )
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         "## Can it be trusted?",
-        "## Evaluation data",
-        "## Metrics",
+        "## The rows",
+        "## How good",
         "## Each class",
-        "## Against simple models",
+        "## Against simple models on the same rows",
         "## What these rows could show",
-        "## Calibration",
+        "## Do the probabilities mean what they say?",
         "## Where it is weak",
-        "## Caveats",
+        "## What these numbers do not cover",
         "## Where the rows came from",
-        "## Training",
+        "## The training",
     ]
-    assert "3 epochs; best epoch 2, by val\\_loss.\n\n1. first epoch: loss 0.65" in text
+    assert "3 epochs; best epoch 2, by val\\_loss.\n\nTraining values are averages" in text
+    assert "\n\n1. first epoch: loss 0.65" in text
     assert "| split: test | 1,000 x 2 | 250 x 2 |  |  |" in text
     assert "The intervals (95 %) cover the choice of these 100 rows only" in text
 
@@ -77,7 +82,7 @@ def test_doubts_are_in_the_card(tmp_path, doubtful, seeds, prediction):
     assert re.search(r"^\| accuracy \| 0\.800 \[.*\] \| 0\.797 \[", plain, re.MULTILINE)
     assert f"| exact 1.00 | 0: {HOSTILE} " in plain
     assert "its accuracy is optimistic" in plain
-    assert "- the majority class, accuracy 0.500 [" in plain
+    assert "| the majority class | 0.500 [" in plain
     assert "disagree on 20 % of the rows" in plain
     assert doubtful.calibration.verdict in plain
     assert re.search(
@@ -98,7 +103,8 @@ def test_card_says_where_the_threshold_was_chosen(tmp_path):
     )
     text = write_card(result, tmp_path / "card.md").read_text(encoding="utf-8")
     assert (
-        "## Threshold\n\n'yes' is predicted from a probability of 0.45 on, chosen for f1 on 4 rows." in text
+        "## The threshold\n\n'yes' is predicted from a probability of 0.45 on, chosen for f1 on 4 rows."
+        in text
     )
 
 
@@ -106,12 +112,12 @@ def test_what_is_not_known_has_no_heading(tmp_path, plain):
     text = write_card(plain, tmp_path / "card.md").read_text(encoding="utf-8")
     assert [line for line in text.splitlines() if line.startswith("## ")] == [
         "## Can it be trusted?",
-        "## Evaluation data",
-        "## Metrics",
+        "## The rows",
+        "## How good",
         "## Each class",
         "## What these rows could show",
-        "## Calibration",
-        "## Caveats",
+        "## Do the probabilities mean what they say?",
+        "## What these numbers do not cover",
     ]
 
 
@@ -119,13 +125,14 @@ def test_comparison_follows_the_verdict(tmp_path, binary):
     same = compare(binary, binary)
     text = write_card(binary, tmp_path / "card.md", comparison=same).read_text(encoding="utf-8")
     assert text.split("\n\n")[2].replace("\\", "") == same.verdict
-    assert "## Against another model\n\n| Model | accuracy |" in text
+    section = text.split("## Against another model\n\n")[1].split("\n\n## ")[0]
+    assert "| Model | accuracy |" in section and all(note in section.replace("\\", "") for note in same.notes)
 
 
 @pytest.mark.parametrize("trace", [None, TrainingTrace()])
 def test_no_training_no_section(tmp_path, binary, trace):
     text = write_card(binary, tmp_path / "card.md", training=trace).read_text(encoding="utf-8")
-    assert "## Training" not in text
+    assert "## The training" not in text
 
 
 def test_many_classes_are_cut_and_counted(tmp_path):
