@@ -58,6 +58,7 @@ class Run:
         self.report = self.path / "report.html"
         self.card = self.path / "MODEL_CARD.md"
         self._lock = self.path / ".lock"
+        self.recorded: dict[str, Any] = {}  # what every manifest of this run says beside what it is given
 
     def __repr__(self) -> str:
         return f"Run({str(self.path)!r})"
@@ -143,7 +144,8 @@ class Run:
             _files.remove_leftovers(folder)
 
     def _names(self) -> set[str]:
-        return {value.relative_to(self.path).parts[0] for value in vars(self).values() if value != self.path}
+        paths = [value for value in vars(self).values() if isinstance(value, Path) and value != self.path]
+        return {path.relative_to(self.path).parts[0] for path in paths}
 
     def in_use(self) -> bool:
         """Whether a process is writing to the folder."""
@@ -200,8 +202,8 @@ class Run:
     # --- what it holds ---------------------------------------------------------
 
     def write_manifest(self, manifest: Mapping[str, Any]) -> None:
-        """Write `manifest.json`."""
-        _files.write_json(self.manifest, _files.to_json(manifest), format=_FORMAT)
+        """Write `manifest.json`, and into it what is in `recorded`."""
+        _files.write_json(self.manifest, _files.to_json({**manifest, **self.recorded}), format=_FORMAT)
 
     def read_manifest(self) -> dict[str, Any]:
         """Read `manifest.json`.

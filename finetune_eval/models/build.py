@@ -125,7 +125,14 @@ def build_model(
         dropout=head_dropout,
         seed=_checks.positive_int("seed", seed, minimum=0, maximum=2**32 - 1),
     )
-    model.source = {"backbone": source.source, "weights_sha256": source.sha256}
+    model.source = {
+        "backbone": source.source,
+        "weights_sha256": source.sha256,
+        "build": {
+            "task": task, "pooling": pooling, "sequence_length": sequence_length, "long_text": long_text,
+            "dropout": dropout, "freeze": freeze, "seed": seed,
+        },
+    }  # fmt: skip
     if freeze is not False:
         freeze_layers(model, freeze)
         model.compile()

@@ -1,12 +1,15 @@
-"""The versions and the hardware that a result depends on."""
+"""What a result depends on beside its recipe: versions, hardware, and the weights before training."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 _PACKAGES = ("finetune-eval", "tensorflow", "jax", "keras", "keras-hub", "numpy", "scikit-learn")
 
@@ -31,6 +34,14 @@ def environment() -> dict[str, Any]:
         "threads_an_operation": os.environ.get("TF_NUM_INTRAOP_THREADS"),  # None: all cores
         "packages": versions,
     }
+
+
+def weights_hash(model: Any) -> str:
+    """Return a hash of all weights of a model, in their order: 32 hexadecimal characters."""
+    digest = hashlib.sha256()
+    for weight in model.weights:
+        digest.update(np.ascontiguousarray(weight.numpy()).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _processor() -> str:

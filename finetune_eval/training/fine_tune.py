@@ -36,7 +36,7 @@ from finetune_eval.training.callbacks import (
     usable,
 )
 from finetune_eval.training.checkpoints import BestEpoch, Checkpoint
-from finetune_eval.training.environment import environment
+from finetune_eval.training.environment import environment, weights_hash
 from finetune_eval.training.learning import LearningCheck
 from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.recipe import Recipe
@@ -313,7 +313,7 @@ class _Training:
             "precision": {"asked": self.recipe.precision, "used": self.precision},
             "model": {
                 "labels": list(model.labels), "backbone_parameters": int(model.backbone.count_params()),
-                "pooling": model.pooling, **_source(model),
+                "pooling": model.pooling, **_source(model), "weights_hash": weights_hash(model),
             },
             "rows": self.data.record(),
             "environment": environment(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from finetune_eval import _checks
@@ -149,6 +149,12 @@ class Recipe:
     def record(self) -> dict[str, Any]:
         """Return the settings for the manifest; the precision has a place of its own there."""
         return {name: value for name, value in vars(self).items() if name != "precision"}
+
+    @classmethod
+    def of_record(cls, settings: Mapping[str, Any], *, precision: str) -> Recipe:
+        """Return the recipe whose `record` is among the settings of a manifest."""
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: value for name, value in settings.items() if name in names}, precision=precision)
 
 
 def _check_goal(goal: Any) -> None:
