@@ -96,7 +96,7 @@ def predictions(tmp_path):
 def test_evaluate_scores_saved_predictions(capsys, predictions):
     code, out, err = run(capsys, "evaluate", predictions[1])
     assert (code, err) == (0, "")
-    assert "of 60 right" in out
+    assert "of 60 rows right" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -222,7 +222,7 @@ def test_predictions_of_several_labels_a_row(capsys, tmp_path):
     path.write_text("y_a,y_b,p_a,p_b\n1,0,0.9,0.2\n1,1,0.8,0.3\n0,0,0.1,0.1\n0,1,0.2,0.7\n", encoding="utf-8")
     code, out, err = run(capsys, "evaluate", str(path))
     assert (code, err) == (0, "")
-    assert out.startswith("3 of 4 right in every label: accuracy 0.750 ")
+    assert out.startswith("3 of 4 rows right in every label: accuracy 0.750, ")
     from finetune_eval import Evaluation, load_predictions
 
     result = load_predictions(path)
