@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _rows
+from finetune_eval._text import listed
 
 _EXACT = 2**53  # from here on a float does not hold every whole number
 _TRUTH = {"false": False, "true": True}
@@ -512,7 +513,3 @@ def _refuse(name: str, row: int, value: Any, names: tuple[str, ...]) -> NoReturn
         f"`{name}` must be class indices from 0 to {len(names) - 1} or class names ({listed(names)}); "
         f"row {row} is {value!r}."
     )
-
-
-def listed(names: Sequence[str]) -> str:
-    return ", ".join(repr(each) for each in names[:8]) + (", ..." if len(names) > 8 else "")

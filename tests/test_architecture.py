@@ -15,7 +15,7 @@ ALLOWED = {
     "_text": set(),
     "_files": set(),
     "_rows": set(),
-    "_labels": {"_checks", "_rows"},
+    "_labels": {"_checks", "_rows", "_text"},
     "runs": {"_checks", "_files"},
     "data": {*BASE, "data"},
     "traces": {*BASE, "traces"},

@@ -8,12 +8,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval._text import counted
-from finetune_eval.data.splits import _as_rows, _assign, _keys, _units
-
-
-def checked_rows(x: Any) -> np.ndarray:
-    """Return (n,) texts or (n, d) numbers, or raise as `split` does."""
-    return _as_rows(x)
+from finetune_eval.data import assignment
 
 
 def units_of_rows(
@@ -29,7 +24,9 @@ def units_of_rows(
     Returns:
         (n,) numbers, and sentences to know.
     """
-    units, _, _, sentences = _units(x, groups, near_duplicates=near_duplicates and x.ndim == 1)
+    units, _, _, sentences = assignment.units_of_rows(
+        x, groups, near_duplicates=near_duplicates and x.ndim == 1
+    )
     return units, sentences
 
 
@@ -55,9 +52,9 @@ def parts_of_rows(
     Returns:
         (n,) the part of each row, from 0.
     """
-    keys = _keys(x, seed)[:, 0]
-    # `_assign` gets no part that takes the rest: the emptiest part takes a unit that fits nowhere.
-    return _assign(y, units, keys, list(sizes), classes, len(sizes))
+    keys = assignment.keys_of_rows(x, seed)[:, 0]
+    # `assign` gets no part that takes the rest: the emptiest part takes a unit that fits nowhere.
+    return assignment.assign(y, units, keys, list(sizes), classes, len(sizes))
 
 
 def fold_of_rows(

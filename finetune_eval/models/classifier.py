@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune_eval import _checks, _labels
+from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
@@ -350,8 +351,8 @@ class Classifier(Network):
         if np.shape(probabilities) != (len(p), len(self.labels)) or not {named or self.labels} <= known:
             raise ValueError(
                 "`probabilities` must have a column for each of the classes "
-                f"{_labels.listed(self.labels)}; got shape {np.shape(probabilities)}"
-                + (f", columns named {_labels.listed(named)}." if named else ".")
+                f"{listed(self.labels)}; got shape {np.shape(probabilities)}"
+                + (f", columns named {listed(named)}." if named else ".")
             )
         if self.multilabel:
             return (p >= (0.5 if self.threshold is None else float(self.threshold))).astype(np.int64)

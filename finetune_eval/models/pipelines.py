@@ -14,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from finetune_eval import _checks, _labels, _rows
+from finetune_eval._text import listed
 from finetune_eval.models.batching import widths, without_autotune
 from finetune_eval.models.inputs import only_column, read
 from finetune_eval.models.steps import variables_kept
@@ -111,7 +112,7 @@ class Feed:
         if np.shape(y)[1:] != (len(labels),):
             raise ValueError(
                 f"`{self.name}` is a pipeline with numbers as labels, which may be names or places of the "
-                f"classes {_labels.listed(labels)}; batch by batch it cannot be told. Give the names as "
+                f"classes {listed(labels)}; batch by batch it cannot be told. Give the names as "
                 "text: `tf.strings.as_string(y)`, or `y.astype(str)` of an array."
             )
 

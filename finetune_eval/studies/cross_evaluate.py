@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _rows, _text
-from finetune_eval.data.folds import checked_rows, fold_of_rows, units_of_rows
+from finetune_eval.data.assignment import checked_rows
+from finetune_eval.data.folds import fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.baselines import (

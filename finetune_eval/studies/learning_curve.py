@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._text import counted
-from finetune_eval.data.folds import checked_rows, fold_of_rows, parts_of_rows, units_of_rows
+from finetune_eval.data.assignment import checked_rows
+from finetune_eval.data.folds import fold_of_rows, parts_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation.curves import covariance_of_means
 from finetune_eval.evaluation.metrics import METRICS

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from sklearn.model_selection import StratifiedKFold
 
-from finetune_eval.data.folds import checked_rows, units_of_rows
+from finetune_eval.data.assignment import checked_rows
 from finetune_eval.data.folds import fold_of_rows as of_units
+from finetune_eval.data.folds import units_of_rows
 
 TEXTS = checked_rows([f"the {word} number {i} of many films" for i in range(40) for word in ("good", "bad")])
 Y = np.tile([0, 1], 40)
