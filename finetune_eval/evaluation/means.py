@@ -71,6 +71,7 @@ def loss_interval(
     ruled: Ruled | None = None,
     weights: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
+    doubt: str = "",
 ) -> Estimate:
     """Estimate the mean of losses: Student's t with a variance that grows with the mean.
 
@@ -96,6 +97,8 @@ def loss_interval(
         ruled: The rows that give a class a probability of 0; None where no row does.
         weights: (n,) row weights, or None.
         groups: (n,) index of the group of each row, or None where rows are independent.
+        doubt: What else makes the interval unreliable, such as "only 3 rows wrong"; `.method` says so unless
+            it names few rows that make up the variance.
 
     Returns:
         The mean with its interval inside [0, `high`]; never of zero width.
@@ -125,12 +128,13 @@ def loss_interval(
         moves = ruled.cost * float(part[ruled.out].mean())
         method += f", and one more such row of that class would move it by {moves:.2g}"
     elif seen.variance == expects.variance == 0:
-        return constant_interval(value, seen.units, (0.0, high), confidence, f"the {what}s do not vary")
+        reason = f"the {what}s do not vary{_unreliable(doubt)}"
+        return constant_interval(value, seen.units, (0.0, high), confidence, reason)
     return Estimate(
         value,
         min(max(low, 0.0), value),
         max(min(top, high), value),
-        method + _few_carry(seen, expects, what),
+        method + _unreliable(_few_carry(seen, expects, what) or doubt),
         confidence,
     )
 
@@ -205,12 +209,16 @@ def _limits(
 
 
 def _few_carry(seen: Spread, expects: Spread, what: str) -> str:
-    """Return a warning where few rows make up the variance of a loss, else an empty text."""
+    """Return that few rows make up the variance of a loss, or nothing where enough do."""
     larger, by = (expects, "by its probabilities ") if expects.variance > seen.variance else (seen, "")
     if larger.carried >= FEW_CARRYING or larger.variance == 0:
         return ""
     few = times(max(1, round(larger.carried)), what)
-    return f" (unreliable: {by}it rests on about {few}; one more would move it by {larger.move:.2g})"
+    return f"{by}it rests on about {few}; one more would move it by {larger.move:.2g}"
+
+
+def _unreliable(reason: str) -> str:
+    return f" (unreliable: {reason})" if reason else ""
 
 
 def _growing(value: float, variance: float, t: float, high: float) -> tuple[float, float]:
@@ -254,10 +262,9 @@ MANY_UNITS = 100
 FAR = 10
 
 
-def _unreliable_mean(rows: Floats, bounds: tuple[float, float]) -> str:
-    if len(rows) < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max()):
-        return f" (unreliable: only {times(len(rows), 'row')})"
-    return ""
+def _few_of_far(rows: Floats, bounds: tuple[float, float]) -> str:
+    few = len(rows) < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max())
+    return f"only {times(len(rows), 'row')}" if few else ""
 
 
 def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
@@ -287,7 +294,7 @@ def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float
     t = quantile(confidence, n - 1)
     low, high = (value - se * math.sqrt(n) * _unskewed(x / math.sqrt(n), skewness, n) for x in (t, -t))
     low, high = max(bounds[0], min(low, value)), min(bounds[1], max(high, value))
-    method = "Student's t of rows, skewness removed" + _unreliable_mean(rows, bounds)
+    method = "Student's t of rows, skewness removed" + _unreliable(_few_of_far(rows, bounds))
     return Estimate(value, low, high, method, confidence)
 
 

@@ -356,25 +356,25 @@ def ranking_interval(
         none = f"none of {times(found.smallest, 'row')} is ranked wrongly" if found.value else "all are"
         method = f"Newcombe's method 5: no variance to see ({none})"
         estimate = Estimate(found.value, *newcombe, method, confidence)
+        few_rows = False
     elif not shows_variance(found.value, variance):
-        estimate = _unseen(found.value, found.smallest, what, method, confidence)
+        estimate, few_rows = _unseen(found.value, found.smallest, what, method, confidence), False
     else:
         moves = sums_of_groups(found.influence, groups)
-        estimate = _with_few(found, moves, variance, df, newcombe, method, what, confidence)
+        estimate, few_rows = _with_few(found, moves, variance, df, newcombe, method, what, confidence)
     if name == "pr_auc" and average != "binary":
         bias = mean_precision_bias(y, probabilities, average, weights, groups)
         estimate = replace(estimate, low=_lower(estimate, bias))
-    return replace(estimate, method=estimate.method + _rare_classes(found, estimate.method, average, what))
+    rare = "" if few_rows else _rare_class(found, average, what)
+    left_out = f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""
+    return replace(estimate, method=f"{estimate.method}{rare}{left_out}")
 
 
-def _rare_classes(found: Ranking, method: str, average: str, what: str) -> str:
-    """Return words for `.method` where a mean over classes has a class of few rows, or none of a class."""
-    words = ""
-    if average in ("macro", "weighted") and found.smallest < FEW_ROWS - 1e-9 and "unreliable" not in method:
-        words = f" (unreliable: a class {'has' if what == 'row' else 'is in'} {times(found.smallest, what)})"
-    return words + (
-        f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""
-    )
+def _rare_class(found: Ranking, average: str, what: str) -> str:
+    """Return words for `.method` where a mean over classes has a class of few rows."""
+    if average in ("macro", "weighted") and found.smallest < FEW_ROWS - 1e-9:
+        return f" (unreliable: a class {'has' if what == 'row' else 'is in'} {times(found.smallest, what)})"
+    return ""
 
 
 def _with_few(
@@ -386,7 +386,7 @@ def _with_few(
     method: str,
     what: str,
     confidence: float,
-) -> Estimate:
+) -> tuple[Estimate, bool]:
     """Make the limits of an area that shows a variance, widened where few rows, or groups, make it up.
 
     Args:
@@ -399,21 +399,26 @@ def _with_few(
         method: How the variance was computed, in words.
         what: "row" or "group".
         confidence: Nominal coverage in (0, 1).
+
+    Returns:
+        The estimate, and whether its `.method` says that it rests on few rows.
     """
     df = max(min(df, degrees_of_freedom(moves)), FEWEST_FREEDOM)
     low, high = logit_limits(found.value, variance, quantile(confidence, df))
     method += ", logit scale, t"
     squares = moves**2
     carried = float(squares.sum()) ** 2 / float((squares * squares).sum())
-    few = carried < FEW_CARRYING
+    few, widened = carried < FEW_CARRYING, False
     misranked = found.smallest * min(found.value, 1 - found.value)
     if newcombe is not None and misranked < FEW_MISRANKED and (few or found.smallest < SMALL_CLASS):
         low, high = min(low, newcombe[0]), max(high, newcombe[1])
         method += "; widened by Newcombe's method 5, which is conservative"
         method += f" (few of {times(found.smallest, 'row')} are ranked wrongly)"
+        widened = True
     elif few:
         method += f" (unreliable: it rests on about {times(max(1, round(carried)), what)})"
-    return Estimate(found.value, min(low, found.value), max(high, found.value), method, confidence)
+    estimate = Estimate(found.value, min(low, found.value), max(high, found.value), method, confidence)
+    return estimate, few and not widened
 
 
 def _lower(estimate: Estimate, bias: float) -> float:

@@ -43,7 +43,7 @@ def log_loss(sample: Sample, sampling: Sampling) -> Estimate | None:
     """Estimate the mean log-loss; None of answers without probabilities."""
     if sample.p is None:
         return None
-    made = loss_interval(
+    return loss_interval(
         row_loss(sample.y, sample.p),
         confidence=sampling.confidence,
         high=-float(np.log(SMALLEST_PROBABILITY)),
@@ -51,31 +51,28 @@ def log_loss(sample: Sample, sampling: Sampling) -> Estimate | None:
         ruled=ruled_out(sample.y, sample.p),
         weights=sample.weights,
         groups=sample.groups,
+        doubt=_few_wrong_groups(sample),
     )
-    return _few_wrong_groups(made, sample)
 
 
 def brier_score(sample: Sample, sampling: Sampling) -> Estimate | None:
     """Estimate the mean Brier score, which is a sum over the classes (at most 2) where there are over two."""
     if sample.p is None:
         return None
-    made = loss_interval(
+    return loss_interval(
         row_brier(sample.y, sample.p),
         confidence=sampling.confidence,
         high=1.0 if sample.multilabel or sample.classes == 2 else 2.0,
         expected=expected_loss(sample.p, brier_costs, multilabel=sample.multilabel),
         weights=sample.weights,
         groups=sample.groups,
+        doubt=_few_wrong_groups(sample),
     )
-    return _few_wrong_groups(made, sample)
 
 
-def _few_wrong_groups(made: Estimate, sample: Sample) -> Estimate:
-    """Add a warning to a loss where few groups hold the wrong rows: the worst groups may then be missing."""
-    few = "" if sample.groups is None else few_outcomes(*sample.outcomes(), sample.unit)
-    if not few or "unreliable" in made.method:
-        return made
-    return replace(made, method=f"{made.method} (unreliable: {few})")
+def _few_wrong_groups(sample: Sample) -> str:
+    """Return that few groups hold the wrong rows, where they do: the worst groups may then be missing."""
+    return "" if sample.groups is None else few_outcomes(*sample.outcomes(), sample.unit)
 
 
 def roc_auc(sample: Sample, sampling: Sampling) -> Estimate | None:
@@ -186,14 +183,14 @@ def hamming(sample: Sample, sampling: Sampling) -> Estimate:
 
 def samples_f1(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the mean over the rows of the F1 of their labels."""
-    made = loss_interval(
+    missed = loss_interval(
         1 - row_f1(sample.y, sample.predicted),
         confidence=sampling.confidence,
         high=1.0,
         weights=sample.weights,
         groups=sample.groups,
+        doubt=_few_wrong_groups(sample),
     )
-    missed = _few_wrong_groups(made, sample)
     return replace(missed, value=1 - missed.value, low=1 - missed.high, high=1 - missed.low)
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,20 @@ def freeze(backbone: Any, layers: Sequence[Any]) -> None:
         set_trainable(layer, False)
     if layers:
         backbone._trainable = False
+
+
+@contextlib.contextmanager
+def trainable_as_before(model: Any) -> Iterator[None]:
+    """After the context, have the layers and weights trained, or frozen, that were so before it."""
+    layers = [(layer, layer._trainable) for layer in model._flatten_layers()]
+    variables = [(variable, variable.trainable) for variable in model.variables]
+    try:
+        yield
+    finally:
+        for layer, trainable in layers:
+            layer._trainable = trainable  # not the property, which would go on to the layers inside
+        for variable, trainable in variables:
+            variable.trainable = trainable
 
 
 def trains(layer: Any) -> bool:

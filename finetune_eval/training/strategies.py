@@ -55,19 +55,12 @@ def default_rate(model: Any, recipe: Recipe) -> float:
 @contextlib.contextmanager
 def only_its_weights(model: Any, recipe: Recipe) -> Iterator[None]:
     """Have only the weights of the recipe's strategy trainable; after the context all are as before."""
-    layers = [(layer, layer._trainable) for layer in model._flatten_layers()]
-    variables = [(variable, variable.trainable) for variable in model.variables]
-    try:
+    with frozen.trainable_as_before(model):
         if recipe.strategy in ("head", "lora"):
             frozen.set_trainable(model.backbone, False)
         if recipe.strategy == "lora":
             lora.train_adapters_alone(model)
         yield
-    finally:
-        for layer, trainable in layers:
-            layer._trainable = trainable  # not the property, which would go on to the layers inside
-        for variable, trainable in variables:
-            variable.trainable = trainable
 
 
 def groups(model: Any) -> list[list[Any]]:

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval.cli import options
-from finetune_eval.cli.asked import Asked
-from finetune_eval.cli.loading import quiet_tensorflow
+from finetune_eval.commands import options
+from finetune_eval.commands.asked import Asked
+from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
 from finetune_eval.runs import Run, safe_name
 from finetune_eval.training.recipe import Recipe

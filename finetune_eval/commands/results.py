@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval.cli import options
-from finetune_eval.cli.loading import load_evaluation, load_model
+from finetune_eval.commands import options
+from finetune_eval.commands.loading import load_evaluation, load_model
 from finetune_eval.reports import console
 from finetune_eval.runs import Run
 

@@ -1,4 +1,7 @@
-"""The commands' entry: what a failure prints, and with which exit code."""
+"""The command line: it calls a command, and says what failed in one line, with an exit code.
+
+Results go to stdout, progress, warnings and errors to stderr.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_eval.cli import models, results, studies, training
+from finetune_eval.commands import models, results, studies, training
 from finetune_eval.reports import console
 
 _FORESEEN = (OSError, ValueError, TypeError, ImportError, FloatingPointError)
@@ -132,3 +135,7 @@ def _as_flags(sentence: str, arguments: list[str]) -> str:
     return re.sub(
         r"(?<![\w-])([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)(?: to load_dataset)?", with_value, sentence
     )
+
+
+if __name__ == "__main__":
+    main()

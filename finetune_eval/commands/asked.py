@@ -13,7 +13,7 @@ import typer
 
 from finetune_eval import _files
 from finetune_eval._text import listed
-from finetune_eval.cli import options
+from finetune_eval.commands import options
 from finetune_eval.runs import Run
 from finetune_eval.training.recipe import Recipe
 

@@ -11,8 +11,8 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from finetune_eval.cli import options
-from finetune_eval.cli.loading import load_model
+from finetune_eval.commands import options
+from finetune_eval.commands.loading import load_model
 from finetune_eval.reports import console
 from finetune_eval.runs import Run
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval.cli import options
-from finetune_eval.cli.loading import quiet_tensorflow
+from finetune_eval.commands import options
+from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
 
 if TYPE_CHECKING:
