@@ -2,6 +2,7 @@
 # make test   install what tests need, then run all tests
 # make test-slow  the tests that take long and rarely break
 # make test-jax   the tests of models and training on JAX
+# make api        write docs/api.md, the page of public functions, from the source
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
 BIN := .venv/bin
@@ -17,7 +18,7 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-slow test-jax check examples $(EXAMPLES) faults bench clean
+.PHONY: demo test test-slow test-jax check api examples $(EXAMPLES) faults bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -35,6 +36,9 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+api: .venv/installed
+	$(BIN)/python docs/make_api.py
 
 examples: $(EXAMPLES)
 

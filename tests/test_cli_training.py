@@ -456,7 +456,8 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "data": "a.csv", "text": "review", "label": "stars", "labels": "no, yes", "model": "folder/bert",
         "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced", "early_stopping": 1,
         "freeze": "1", "sequence_length": 9, "long_text": "head_tail", "calibrate": True,
-        "threshold_for": "f1", "validation": 0.2, "test": 9.0, "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
+        "threshold_for": "f1", "validation": 0.2, "test": 9.0, "test_file": None, "group": "id",
+        "near_duplicates": True, "drop_missing": True,
         "merge_labels": True, "delimiter": ";", "encoding": "cp1252", "quoted": False, "seed": 7,
         "split_seed": 4,
     }  # fmt: skip

@@ -3,6 +3,7 @@
 import ast
 import inspect
 import re
+import runpy
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,10 @@ from pathlib import Path
 import pytest
 
 import finetune_eval as fe
+
+ROOT = Path(__file__).parent.parent
+
+ROOT = Path(__file__).parent.parent
 
 
 def test_all_names_are_there_and_sorted():
@@ -83,3 +88,12 @@ def test_import_loads_no_framework():
         "assert not {'tensorflow', 'keras', 'pandas', 'scipy', 'sklearn', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_page_of_public_functions_is_up_to_date():
+    made = runpy.run_path(str(ROOT / "docs" / "make_api.py"))
+    page = made["page"]()
+    assert page == made["PAGE"].read_text(encoding="utf-8"), "run `make api`"
+    assert "- `split(x, y, *, labels=None," in page
+    for name in fe.__all__:
+        assert f"- `{name}" in page

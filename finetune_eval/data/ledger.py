@@ -213,3 +213,6 @@ def _stacked(stage: str, name: str, rows_in: str, rows_out: str, digest: str, no
 def _line(text: str) -> str:
     """Return a name from outside as it can be printed in a line."""
     return " ".join(_text.visible(text).split())
+
+
+__all__ = ["DataTrace", "Step", "normalise", "rows_hash", "text_hash"]

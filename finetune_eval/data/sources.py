@@ -416,3 +416,6 @@ def _label_warnings(column: Any, rows: Rows, *, named: bool) -> list[str]:
 
 def _shown(value: Any) -> str:
     return _text.shorten(repr(value), 60)
+
+
+__all__ = ["load_dataset"]

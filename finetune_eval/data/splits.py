@@ -325,3 +325,6 @@ def _part_warnings(name: str, asked: int, y: np.ndarray, labels: tuple[str, ...]
         listed = ", ".join(repr(labels[k]) for k in absent[:3]) + (", ..." if absent.size > 3 else "")
         sentences.append(f"{name} has no row of {'class' if absent.size == 1 else 'the classes'} {listed}.")
     return sentences
+
+
+__all__ = ["Dataset", "Rows", "split"]

@@ -391,3 +391,6 @@ def _ceiling_of(shared: Estimate, classes: int) -> Estimate:
         f"largest share that the agreement allows; its {shared.method}",
         shared.confidence,
     )
+
+
+__all__ = ["Agreement", "PairOfJudges", "agreement"]

@@ -83,3 +83,6 @@ def _at(shares: Floats, prevalence: float) -> dict[str, Floats]:
         "npv": ratio(negatives, negatives + missed),
         "accuracy": positives + negatives,
     }
+
+
+__all__ = ["at_prevalence"]

@@ -101,3 +101,6 @@ def _counts(evaluation: Evaluation, label: str | None) -> tuple[Floats, Floats, 
     last = np.append(np.flatnonzero(np.diff(p[order])), len(p) - 1)  # of equal probabilities
     hits, alarms = (np.cumsum((weights * side)[order])[last] for side in (true, ~true))
     return np.append(np.inf, p[order][last]), np.append(0.0, hits), np.append(0.0, alarms)
+
+
+__all__ = ["precision_recall_curve", "roc_curve"]

@@ -383,3 +383,6 @@ def _other_answers(frame: pd.DataFrame, result: Evaluation) -> str:
         f"In {differ:,} of {counted(result.n, 'row')} the file's column {answer!r} names another class than "
         "the probabilities do here: was there a threshold? The scores are of the probabilities."
     )
+
+
+__all__ = ["load_predictions"]

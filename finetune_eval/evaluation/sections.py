@@ -248,3 +248,6 @@ def metric_meaning(evaluation: Evaluation, name: str) -> str:
 def count(value: float) -> str:
     """Return a count, or a sum of weights, with thousands separated."""
     return f"{value:,.0f}" if float(value).is_integer() else f"{value:,.1f}"
+
+
+__all__ = ["Section", "sections"]

@@ -338,3 +338,6 @@ def _best_of(values: np.ndarray, *, higher: bool) -> tuple[float, ...]:
         float(sum(math.comb(i, k - 1) / math.comb(n, k) * value for i, value in enumerate(ordered.tolist())))
         for k in range(1, n + 1)
     )
+
+
+__all__ = ["SeedComparison", "SeedSummary", "compare_seeds", "evaluate_seeds", "expected_best_of"]

@@ -373,3 +373,6 @@ def _pooling(asked: str, source: pretrained.Pretrained) -> str | None:
             f"`pooling` {asked!r} needs a backbone with a token axis; {name} gives one vector a row."
         )
     return None
+
+
+__all__ = ["build_model", "load_model", "pretrained_features"]

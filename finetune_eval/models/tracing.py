@@ -121,3 +121,6 @@ def _tokens_cut(model: Classifier, text: str, kept: int) -> int:
     tokenizer = model.preprocessor.tokenizer
     special = len(model.encode(["a"]).features["token_ids"]) - len(tokenizer("a"))
     return max(0, len(tokenizer(text)) + special - kept)
+
+
+__all__ = ["trace_prediction"]

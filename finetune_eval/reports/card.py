@@ -319,3 +319,6 @@ _FIGURES: dict[str, Callable[[Contents], list[str]]] = {
     "training": _training,
     "prediction": _prediction,
 }
+
+
+__all__ = ["write_card"]

@@ -325,3 +325,6 @@ def _training_figures(training: TrainingTrace) -> list[Markup]:
 
 def _figure(figure: Any, name: str) -> Markup:
     return Markup(plots.svg(figure, name))  # matplotlib escapes the texts it writes
+
+
+__all__ = ["report"]

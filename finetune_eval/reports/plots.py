@@ -277,3 +277,6 @@ def _finish_epochs(axes: Axes, trace: TrainingTrace) -> None:
         )
     if axes.get_legend_handles_labels()[0]:
         axes.legend(fontsize=8)
+
+
+__all__ = ["accuracy_curves", "confusion", "intervals", "loss_curves", "reliability"]

@@ -218,3 +218,6 @@ def _wrap(words: Sequence[str], more: str) -> list[str]:
             lines[-1] = f"{clip(lines[-1], room - len(more) - 1).removesuffix('...')} {more}"
             break
     return lines
+
+
+__all__ = ["PredictionTrace"]

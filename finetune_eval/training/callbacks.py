@@ -474,3 +474,6 @@ class StepProgress(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Report one step."""
         self._advance(1, note=f"loss {float((logs or {}).get('loss', math.nan)):.3f}")
+
+
+__all__ = ["ClassificationMetrics", "EpochTrace"]

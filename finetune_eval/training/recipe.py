@@ -164,3 +164,6 @@ def _check_goal(goal: Any) -> None:
             "`threshold_for` cannot be 'cost': what a mistake costs must be said. Train without it, then "
             "`choose_threshold(y, p, goal='cost', false_positive_cost=..., false_negative_cost=...)`."
         )
+
+
+__all__ = ["Recipe"]
