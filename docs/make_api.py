@@ -15,8 +15,8 @@ PACKAGE = ROOT / "finetune_eval"
 PAGE = ROOT / "docs" / "api.md"
 HEAD = """# What is public
 
-Made by `make api` from the source; a test fails where this page is out of date. Names that are not here may change
-without notice. `help(name)` describes each argument of a function, with an example.
+Made by `make api` from the source; a test fails where this page is out of date. Names that are not here may
+change without notice. `help(name)` describes each argument of a function, with an example.
 """
 
 

@@ -95,5 +95,6 @@ def test_the_page_of_public_functions_is_up_to_date():
     page = made["page"]()
     assert page == made["PAGE"].read_text(encoding="utf-8"), "run `make api`"
     assert "- `split(x, y, *, labels=None," in page
+    assert "**" not in page  # every keyword is spelled out
     for name in fe.__all__:
         assert f"- `{name}" in page
