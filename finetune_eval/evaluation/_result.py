@@ -154,7 +154,7 @@ class Evaluation(Shown):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Evaluation):
             return NotImplemented
-        return self._record() == other._record() and self.predictions.equals(other.predictions)
+        return self.record() == other.record() and self.predictions.equals(other.predictions)
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -169,7 +169,7 @@ class Evaluation(Shown):
         kind = "labels" if self.task == "multilabel" else "classes"
         return f"<Evaluation of {counted(self.n, 'row')}, {len(self.labels):,} {kind}: {scores}>"
 
-    def _record(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """Everything but the rows, as JSON data."""
         return {
             name: _files.to_json(getattr(self, name))
@@ -218,7 +218,7 @@ class Evaluation(Shown):
             checksums["predictions_sha256"] = _files.sha256(path)
 
         def record(path: Path) -> None:
-            text = _files.json_text({**self._record(), **checksums}, format=_FORMAT)
+            text = _files.json_text({**self.record(), **checksums}, format=_FORMAT)
             path.write_text(text, encoding="utf-8")
 
         _files.write_together(folder, {_ROWS: rows, _RECORD: record})

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.optimize
 import tensorflow as tf
 
 import finetune_eval as fe
@@ -617,6 +618,42 @@ def test_a_goal_that_no_threshold_reaches_is_a_warning_and_the_model_is_kept(tin
     again = fe.load_model(tmp_path / "run")
     assert again.temperature == result.model.temperature == pytest.approx(manifest["temperature"])
     assert manifest["temperature"] != 1 and again.threshold is None
+
+
+def test_temperature_and_threshold_are_chosen_on_validation_rows_and_shipped(tiny, data, tmp_path):
+    x, y = data
+    x_val, y_val = tiny.numeric_rows(60, seed=2)
+    flipped = np.where(np.arange(60) % 5 == 0, 1 - y_val, y_val)  # so that no threshold is right in all
+    result = quick(
+        tiny.numeric_classifier(), x, y, validation_data=(x_val, flipped), calibrate=True, epochs=9,
+        threshold_for="recall>=0.9", run_dir=tmp_path / "run",
+    )  # fmt: skip
+    model = result.model
+    plain = tiny.numeric_classifier()
+    plain.set_weights(model.get_weights())
+    plain.temperature, plain.threshold = 1.0, None
+    logits = np.log(plain.predict(x_val, verbose=0).astype(np.float64))
+
+    def loss(temperature):  # Guo et al. 2017: the temperature of the smallest log-loss
+        scaled = logits / temperature
+        scaled -= np.log(np.exp(scaled).sum(axis=1, keepdims=True))
+        return -scaled[np.arange(60), flipped].mean()
+
+    best = scipy.optimize.minimize_scalar(lambda log: loss(np.exp(log)), bounds=(-4, 4), method="bounded")
+    assert model.temperature == pytest.approx(np.exp(best.x), rel=1e-3) and abs(model.temperature - 1) > 0.01
+    p = model.predict(x_val, verbose=0)[:, 1]
+    # Of all thresholds with a recall of 0.9 the one of the highest precision is chosen.
+    predicted = {t: p >= t for t in np.unique(p)}
+    precisions = [flipped[at].mean() for at in predicted.values() if at[flipped == 1].mean() >= 0.9]
+    answers = model.decide(np.stack([1 - p, p], axis=1)) == 1
+    assert answers[flipped == 1].mean() >= 0.9 and flipped[answers].mean() == pytest.approx(max(precisions))
+    again = fe.load_model(tmp_path / "run")
+    assert again.temperature == model.temperature and again.threshold == model.threshold
+    manifest = Run(tmp_path / "run").read_manifest()
+    assert manifest["temperature"] == model.temperature
+    assert manifest["threshold"]["value"] == float(model.threshold)
+    judged = fe.evaluate(again, x, y, baselines=False, n_resamples=200)
+    assert "chosen for recall>=0.9 on 60 rows" in " ".join(str(judged).split())
 
 
 def test_calibrating_with_a_bad_row_leaves_the_answer_as_it_was(tiny, data):
