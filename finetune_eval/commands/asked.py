@@ -1,4 +1,4 @@
-"""What a run is made from: the rows, the model and the recipe, read from the options or from another run."""
+"""What a run is made from (rows, model, recipe), as the options of `train` or another run say."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from finetune_eval.runs import Run
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts; - reads one a line from standard input.")
+        list[str] | None, typer.Argument(help="The texts to label; - reads one a line from standard input.")
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="A .csv, .jsonl or .parquet file of texts.")
@@ -75,7 +75,7 @@ def _show_labels(row: str, p: Any, labels: Sequence[str], given: Any, as_json: b
 
 def trace(
     run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
-    text: Annotated[str, typer.Argument(help="One text.")],
+    text: Annotated[str, typer.Argument(help="The text to follow.")],
     as_json: options.Json = False,
 ) -> None:
     """Show how one text becomes tokens, layers and an answer.

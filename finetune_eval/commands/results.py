@@ -33,7 +33,9 @@ def evaluate(
     metrics: Annotated[
         str | None, typer.Option("--metrics", help="Further metrics, such as f2,specificity,npv.")
     ] = None,
-    task: Annotated[str | None, typer.Option("--task", help="classification or multilabel.")] = None,
+    task: Annotated[
+        str | None, typer.Option("--task", help="The task: classification or multilabel.")
+    ] = None,
     drop_missing: options.DropMissing = False,
     merge_labels: options.MergeLabels = False,
     frozen: Annotated[

@@ -23,7 +23,9 @@ RunDir = Annotated[
     Path | None,
     typer.Option("--run-dir", help="Keep what each training gave here, and go on with what is kept."),
 ]
-Group = Annotated[str | None, typer.Option("--group", help="A column whose rows stay on one side.")]
+Group = Annotated[
+    str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
+]
 Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: much faster.")]
 
 
@@ -34,7 +36,7 @@ def cross_evaluate(
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
     folds: Annotated[
-        int, typer.Option("--folds", help="Parts; each is judged by a model of the others.")
+        int, typer.Option("--folds", help="How many parts; each is judged by a model of the others.")
     ] = 5,
     repeats: Annotated[int, typer.Option("--repeats", help="How often to deal the rows out anew.")] = 1,
     epochs: options.Epochs = 3,

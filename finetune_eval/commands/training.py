@@ -45,7 +45,7 @@ def demo(
 ) -> None:
     """Fine-tune MiniLM on 1,000 reviews, and show each step.
 
-    They are reviews of films. It takes about a minute on two cores.
+    The reviews are of films. The demo takes about a minute on two cores.
 
     Example: finetune-eval demo
     """
@@ -66,19 +66,20 @@ def train(
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
     epochs: options.Epochs = 3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="Rows a step.")] = 16,
+    batch_size: Annotated[int, typer.Option("--batch-size", help="How many rows make one step.")] = 16,
     learning_rate: Annotated[
-        float | None, typer.Option("--learning-rate", help="The highest rate. [default: by the model's size]")
+        float | None,
+        typer.Option("--learning-rate", help="The highest learning rate. [default: by the model's size]"),
     ] = None,
     class_weight: Annotated[
         str | None,
-        typer.Option("--class-weight", help="balanced: rare classes weigh as much as common ones."),
+        typer.Option("--class-weight", help="With balanced, rare classes weigh as much as common ones."),
     ] = None,
     early_stopping: Annotated[
         int | None, typer.Option("--early-stopping", help="Stop after so many epochs without a better one.")
     ] = None,
     freeze: Annotated[
-        str | None, typer.Option("--freeze", help="Layers of the backbone that are not trained, or all.")
+        str | None, typer.Option("--freeze", help="How many of the lowest layers are not trained, or all.")
     ] = None,
     sequence_length: Annotated[
         int | None, typer.Option("--sequence-length", help="The longest text in tokens; the rest is cut.")
@@ -103,10 +104,10 @@ def train(
         str | None, typer.Option("--test-file", help="A file of rows to judge by, instead of --test.")
     ] = None,
     group: Annotated[
-        str | None, typer.Option("--group", help="A column whose rows stay on one side.")
+        str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
     ] = None,
     near_duplicates: Annotated[
-        bool, typer.Option("--near-duplicates", help="Keep nearly the same texts on one side, too.")
+        bool, typer.Option("--near-duplicates", help="Keep texts that are nearly the same on one side, too.")
     ] = False,
     drop_missing: options.DropMissing = False,
     merge_labels: options.MergeLabels = False,
@@ -115,11 +116,11 @@ def train(
     quoted: options.Quoted = True,
     seed: options.Seed = 0,
     split_seed: Annotated[
-        int | None, typer.Option("--split-seed", help="Of the split alone. [default: --seed]")
+        int | None, typer.Option("--split-seed", help="Seed of the split alone. [default: --seed]")
     ] = None,
     like: Annotated[
         Path | None,
-        typer.Option("--like", help="A run to repeat, to the bit; options beside it change what they name."),
+        typer.Option("--like", help="Repeat this run, to the bit; other options change what they name."),
     ] = None,
     run_dir: options.RunDir = None,
     lockbox: options.Lockbox = False,

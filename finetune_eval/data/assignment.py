@@ -1,4 +1,4 @@
-"""Who sits in which part: rows that stay together are numbered as units, and units are dealt to the parts."""
+"""Which rows stay together as one unit, and which part of a split each unit is put into."""
 
 from __future__ import annotations
 

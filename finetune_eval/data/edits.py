@@ -1,4 +1,4 @@
-"""Short texts that are the same but for a word: pairs are found by what is left when the word is taken away.
+"""Short texts that differ in one word: pairs are found by what is left of a text without each of its words.
 
 The sets of character 5-grams of two short texts differ in half of their members once one word is changed, and
 no threshold on them tells such a pair from a chance one. Word by word it is one of eight.

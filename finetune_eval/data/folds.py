@@ -1,4 +1,4 @@
-"""Parts of rows for cross-validation and learning curves: stratified, what belongs together in one part."""
+"""Parts of rows for cross-validation and learning curves: stratified, and never parting a group of rows."""
 
 from __future__ import annotations
 

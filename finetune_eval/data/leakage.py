@@ -99,8 +99,10 @@ class Leaks(Shown):
     def limits(self) -> str:
         """What would not have been found."""
         if self.threshold is None:
-            return "equal values only"
-        return f"similarity from {self.threshold:g}; a paraphrase would not be noticed"
+            return "only equal values were looked for"
+        return (
+            f"texts are alike from a similarity of {self.threshold:g} on; a paraphrase would not be noticed"
+        )
 
     @property
     def templates(self) -> str:

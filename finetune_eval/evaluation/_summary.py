@@ -127,12 +127,12 @@ def _label_errors(result: Evaluation) -> str:
     if not len(found):
         return ""
     rows = [
-        f"row {identity} ({quoted(label, 20)}, but {p:.2f} {quoted(suggested, 20)})"
+        f"row {identity} (labelled {quoted(label, 20)}; the model says {quoted(suggested, 20)}, with {p:.2f})"
         for identity, label, suggested, p in zip(
             found["id"], found["label"], found["suggested"], found["p_suggested"], strict=True
         )
     ]
-    return fill(f"Possible label errors, to be looked at: {'; '.join(rows)}.")
+    return fill(f"Possible label errors, worth a second look: {', '.join(rows)}.")
 
 
 _NOT_PRINTED = {"care"}  # the section on trust stands directly below and says it at length

@@ -1,4 +1,4 @@
-"""What little effort gives on the same rows: did fine-tuning help?"""
+"""Simple models on the same rows, which show whether fine-tuning helped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a probability of 0.8 comes true eight times in ten.
+"""Calibration: whether what is given a probability of 0.8 happens eight times in ten.
 
 A calibration error is never 0 on finite rows, even for perfect probabilities: each one here stands beside
 the level it would have by chance.

@@ -1,4 +1,4 @@
-"""Which of two (or more) models, and is the difference more than chance?
+"""Comparison of models on the same rows: which one is better, and whether the difference is more than chance.
 
 Everything is paired by row: two models that were scored on the same rows share those rows' luck.
 """

@@ -1,4 +1,4 @@
-"""Why the model with the better accuracy may have the worse log-loss: calibration, or something else?"""
+"""Why the more accurate of two models may have the worse log-loss: its calibration, or something else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a threshold is chosen for, read from one line of text."""
+"""The goal that a threshold is chosen for, such as "recall>=0.9", read from one line of text."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a number of rows can show of a share: exact one-sided bounds, and thresholds that keep a promise."""
+"""Exact one-sided bounds of a share, and thresholds that guarantee a recall or a precision."""
 
 from __future__ import annotations
 

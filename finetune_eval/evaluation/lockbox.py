@@ -1,4 +1,4 @@
-"""How often a test set has been looked at, and whether it chose the model.
+"""A count of how often a test set was looked at, and whether it may have chosen the model.
 
 Every look is a line in a file that all processes append to. Only hashes, scores and counts of rows are
 written: no text, and no result of a single row. Nothing is counted unless it is asked for:

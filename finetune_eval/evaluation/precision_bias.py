@@ -1,4 +1,4 @@
-"""By how much an average precision is too high because each positive row counts itself."""
+"""The bias of an average precision, which is too high because each positive row counts itself."""
 
 from __future__ import annotations
 

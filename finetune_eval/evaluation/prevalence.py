@@ -1,4 +1,4 @@
-"""What precision, NPV and accuracy become where another share of the rows is of the second class."""
+"""Precision, NPV and accuracy of a model where another share of the rows is of the second class."""
 
 from __future__ import annotations
 

@@ -239,10 +239,11 @@ class LeakScores:
         if not self.rows:
             return f"No possible leak found: {looked}{limits}.{templates}"
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
+        kinds += f"; {self.limits}" if self.limits else ""
         start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
         if not self.without:
             return f"{start} No test row is left without them."
-        return f"{start} Without them{limits}: accuracy {self.without['accuracy']}.{templates}"
+        return f"{start} Without these rows the accuracy is {self.without['accuracy']}.{templates}"
 
 
 @dataclass(frozen=True)
@@ -291,7 +292,8 @@ class Looks:
         )
         return (
             f"{times}, with {self.models} models, and this is the best of them: if it was chosen for that, "
-            f"its accuracy is optimistic. Were all {self.models} equally good, the best would look {luck}."
+            f"its accuracy is optimistic. If the {self.models} models were equally good, the best of them "
+            f"would look {luck}."
         )
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""Files of predictions, from any framework: which column is what."""
+"""Files of predictions from any framework: what each column means, and the scores of the rows."""
 
 from __future__ import annotations
 

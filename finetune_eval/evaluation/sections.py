@@ -187,7 +187,7 @@ def _precision(evaluation: Evaluation) -> str:
         # Half the width of a normal interval is z sqrt(p (1 - p) / n). Two digits: an order of magnitude.
         needed = int(float(f"{z**2 * accuracy.value * (1 - accuracy.value) / target**2:.1e}"))
         if needed > evaluation.n:
-            sentence += f"; +-{target * 100:g} would take about {needed:,} rows"
+            sentence += f"; to know it to +-{target * 100:g} points would take about {needed:,} rows"
     return f"{sentence}."
 
 

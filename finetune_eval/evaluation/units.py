@@ -1,4 +1,4 @@
-"""How many independent units rows amount to, where they come in groups or have unequal weights."""
+"""How many independent rows a set of rows is worth that come in groups or have unequal weights."""
 
 from __future__ import annotations
 

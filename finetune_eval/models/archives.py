@@ -1,4 +1,4 @@
-"""Saved models are looked over before Keras opens them: a small file must not fill the memory."""
+"""Checks of a saved model before Keras opens it, so that a small file cannot fill the memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""BERT as its checkpoint declares it."""
+"""BERT with the activation, the epsilon and the dropout that its checkpoint declares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tokenise once, then batches of rows of like length, shuffled anew in every epoch."""
+"""Rows are tokenised once, then fed in batches of similar length, which are shuffled anew in every epoch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two halves of a batch side by side, each on half of the cores."""
+"""Computing two halves of a batch at the same time, each on half of the cores."""
 
 from __future__ import annotations
 

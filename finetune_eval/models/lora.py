@@ -1,4 +1,4 @@
-"""LoRA: beside each kernel that is kept, the product of two narrow matrices is trained."""
+"""LoRA: each kernel stays as it is, and the product of two narrow matrices is trained and added to it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A training batch of many tokens as micro-batches, one after the other: the same step in less memory."""
+"""Computing a training batch of many tokens in parts, one after the other: the same step in less memory."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""bfloat16 matrix products where the processor has them; what is set is put back."""
+"""bfloat16 matrix products on processors that have them, for as long as a context lasts."""
 
 from __future__ import annotations
 

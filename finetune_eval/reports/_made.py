@@ -1,4 +1,4 @@
-"""How a model was made, as its run's manifest tells it."""
+"""How a model was made: what a run's manifest says, as sentences for the page and the card."""
 
 from __future__ import annotations
 

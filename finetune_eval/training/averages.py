@@ -1,4 +1,4 @@
-"""Averaged weights: put into the model where it is judged and kept, and taken out where it trains on."""
+"""Averaged weights: the model has them while it is validated and saved, and its own ones while it trains."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A head alone on a frozen backbone: the features of all rows are computed once for many heads."""
+"""Training heads on a frozen backbone: the features of all rows are computed once for many heads."""
 
 from __future__ import annotations
 

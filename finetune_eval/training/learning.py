@@ -1,4 +1,4 @@
-"""Whether a model learned anything in its first epoch: one sentence where it did not."""
+"""A check whether a model learned anything in its first epoch, which says so where it did not."""
 
 from __future__ import annotations
 

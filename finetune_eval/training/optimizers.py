@@ -1,4 +1,4 @@
-"""The optimizer for fine-tuning: AdamW, decay where it belongs, a warm-up."""
+"""The optimizer for fine-tuning: AdamW with a warm-up, and weight decay of matrices only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strategies of fine-tuning: which weights move, from which step on, at which share of the rate."""
+"""Strategies of fine-tuning: which weights are trained, from which step on, at which share of the rate."""
 
 from __future__ import annotations
 

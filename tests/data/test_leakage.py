@@ -150,7 +150,7 @@ def test_numbers_leak_when_they_are_equal():
         "  train row 2: [4. 5.]"
     )
     assert str(find_leaks(train, test[1:])) == (
-        "No possible leak found: 1 test row against 10 training rows (equal values only)."
+        "No possible leak found: 1 test row against 10 training rows (only equal values were looked for)."
     )
 
 
@@ -199,8 +199,8 @@ def test_printed():
     assert max(map(len, lines)) <= 80
     none = str(find_leaks(train, sentences(5, 30, seed=2)))
     assert none == (
-        "No possible leak found: 5 test rows against 200 training rows (similarity from\n"
-        "0.8; a paraphrase would not be noticed)."
+        "No possible leak found: 5 test rows against 200 training rows (texts are alike\n"
+        "from a similarity of 0.8 on; a paraphrase would not be noticed)."
     )
 
 
@@ -355,7 +355,8 @@ def test_a_filled_in_form_is_a_template_and_no_leak():
     assert len(leaks.clean_rows) == 120
     said = " ".join(str(leaks).split())
     assert said.startswith(
-        "No possible leak found: 120 test rows against 300 training rows (similarity from 0.8; a paraphrase "
+        "No possible leak found: 120 test rows against 300 training rows (texts are alike from a "
+        "similarity of 0.8 on; a paraphrase "
         "would not be noticed). 100 test rows share a template with ten or more training rows, such as 'Dear "
     )
     assert said.endswith("they are not counted as leaks, but easier than texts of another kind.")

@@ -159,7 +159,8 @@ def test_clean_rows_say_so():
     assert result.leaks.without == {} and result.leaks.rows == ()
     said = " ".join(str(result).split())
     assert (
-        "No possible leak found: 2 test rows against 2 training rows (similarity from 0.8; a paraphrase "
+        "No possible leak found: 2 test rows against 2 training rows (texts are alike from a "
+        "similarity of 0.8 on; a paraphrase "
         "would not be "
         "noticed)." in said
     )
@@ -175,7 +176,10 @@ def test_the_limit_stands_beside_the_scores_without_leaks_and_templates_are_name
     )
     assert 20 in result.leaks.rows and not set(range(21, 40)) & set(result.leaks.rows)
     verdict = result.leaks.verdict
-    assert "Without them (similarity from 0.8; a paraphrase would not be noticed): accuracy 0." in verdict
+    assert (
+        "similarity of 0.8 on; a paraphrase would not be noticed). Without these rows the accuracy is 0."
+        in verdict
+    )
     assert (
         "19 test rows share a template with ten or more training rows, such as 'Dear customer, your"
         in verdict
@@ -187,7 +191,7 @@ def test_the_limit_of_numbers_is_another():
     result = evaluate_predictions(
         [0, 1], [0.1, 0.9], labels=["a", "b"], texts=["x y", "z"], train=(["q"], [0])
     )
-    assert "similarity from 0.8" in result.leaks.verdict
+    assert "similarity of 0.8 on" in result.leaks.verdict
 
     class Model:
         labels = ("a", "b")
@@ -197,7 +201,7 @@ def test_the_limit_of_numbers_is_another():
 
     found = evaluate(Model(), np.eye(4), [0, 1, 0, 1], train=(np.eye(4)[:, ::-1] * 2, [0, 1, 0, 1]))
     assert found.leaks.verdict == (
-        "No possible leak found: 4 test rows against 4 training rows (equal values only)."
+        "No possible leak found: 4 test rows against 4 training rows (only equal values were looked for)."
     )
 
 

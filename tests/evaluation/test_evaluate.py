@@ -141,7 +141,8 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
     )
     # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
     assert (
-        "With 200 rows the accuracy is known to about +-5.6 points; +-2 would take about\n1,600 rows." in text
+        "With 200 rows the accuracy is known to about +-5.6 points; to know it to +-2\npoints would take "
+        "about 1,600 rows." in text
     )
     assert max(map(len, text.splitlines())) <= 80
 

@@ -48,7 +48,8 @@ def test_looks_are_counted_and_the_best_of_several_is_optimistic(tmp_path):
     assert best.luck == pytest.approx(free * math.sqrt(1 - best.correlation), rel=0.02)
     assert "4 times" in best.verdict and "with 3 models" in best.verdict
     assert (
-        f"Were all 3 equally good, the best would look about {100 * best.luck:.1f} points too good by luck "
+        f"If the 3 models were equally good, the best of them would look about {100 * best.luck:.1f} points "
+        "too good by luck "
         f"(their errors correlate by {best.correlation:.2f})." in best.verdict
     )
     assert max(map(len, str(best).splitlines())) <= 80

@@ -24,7 +24,8 @@ def test_card_of_everything(tmp_path, binary, training, data):
         "## Can it be trusted?\n\n- The evaluation raised no warning.\n\n"
         "## The rows\n\n100 rows, 2 classes: 50 'negative' (50.0 %), 50 'positive' (50.0 %).\n\n"
         # 1.96^2 * 0.8 * 0.2 / 0.05^2 = 246 rows
-        "With 100 rows the accuracy is known to about +-7.8 points; +-5 would take about 250 rows.\n\n"
+        "With 100 rows the accuracy is known to about +-7.8 points; to know it to +-5 points would take "
+        "about 250 rows.\n\n"
         f"Hash of the rows and their labels: {binary.rows_hash}. Two evaluations with the same hash are of "
         "the same rows.\n\n"
         "## How good\n\n"
@@ -77,7 +78,10 @@ def test_doubts_are_in_the_card(tmp_path, doubtful, seeds, prediction):
     plain = text.replace("\\", "").replace("&lt;", "<").replace("&gt;", ">")
     # 96 of 120 rows right, 94 of 118 without the two possible leaks, 16 of 40 of the one source.
     assert "**Read with care: 2 of the rows may be in the training rows too; it is the best of 2" in plain
-    assert "- Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised)." in plain
+    assert (
+        "- Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised; texts are "
+        in plain
+    )
     assert "| Metric | All 120 rows | The other 118 |" in plain
     assert re.search(r"^\| accuracy \| 0\.800 \[.*\] \| 0\.797 \[", plain, re.MULTILINE)
     assert f"| exact 1.00 | 0: {HOSTILE} " in plain

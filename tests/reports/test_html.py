@@ -163,7 +163,9 @@ def test_what_is_doubtful_stands_beside_the_verdict(tmp_path, doubtful, binary):
 def test_leaks_have_examples_and_the_scores_without(tmp_path, doubtful):
     page = write(tmp_path / "r.html", doubtful)
     trusted = section(page, "Can it be trusted?", "The rows")
-    assert "Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised)." in trusted
+    assert (
+        "Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised; texts" in trusted
+    )
     # 96 of 120, and 94 of 118 without the two, which are right: 0.7966.
     assert "all 120 rows the other 118 accuracy 0.800" in trusted
     assert re.search(r"accuracy 0\.800 0\.\d+ to 0\.\d+ 0\.797 0\.\d+ to", trusted)
@@ -182,7 +184,7 @@ def test_looks_are_counted_and_optimistic_when_so(tmp_path, doubtful):
     assert doubtful.looks.luck == pytest.approx(0.0146, rel=0.35)
     assert "were looked at 2 times" in trusted
     assert (
-        "its accuracy is optimistic. Were all 2 equally good, the best would look about "
+        "its accuracy is optimistic. If the 2 models were equally good, the best of them would look about "
         f"{100 * doubtful.looks.luck:.1f} points too good by luck (their errors correlate by" in trusted
     )
 
@@ -201,7 +203,8 @@ def test_nothing_found_is_said_and_is_no_warning(tmp_path):
     warned = re.search('<ul class="warnings">.*?</ul>', source, re.DOTALL).group()
     trusted = section(Page(source), "Can it be trusted?", "The rows")
     for sentence in (
-        "No possible leak found: 4 test rows against 2 training rows (similarity from 0.8; a paraphrase "
+        "No possible leak found: 4 test rows against 2 training rows (texts are alike from a "
+        "similarity of 0.8 on; a paraphrase "
         "would not be noticed).",
         "First recorded look at these test rows.",
     ):
