@@ -150,7 +150,7 @@ def test_numbers_leak_when_they_are_equal():
         "  train row 2: [4. 5.]"
     )
     assert str(find_leaks(train, test[1:])) == (
-        "No possible leak found: 1 test row against 10 training rows (only equal values were looked for)."
+        "No possible leak found: 1 test row against 10 training rows (only equal values\nwere looked for)."
     )
 
 
