@@ -163,7 +163,7 @@ METRICS: dict[str, Metric] = {
         source="confusion",
         low=-1.0,
         function=formulas.mcc,
-        interval=scores.mcc,
+        interval=scores.table_metric(formulas.mcc, low=-1.0),
         multilabel=False,
     ),
     "kappa": Metric(
@@ -173,7 +173,7 @@ METRICS: dict[str, Metric] = {
         source="confusion",
         low=-1.0,
         function=formulas.kappa,
-        interval=scores.kappa,
+        interval=scores.table_metric(formulas.kappa, low=-1.0),
         multilabel=False,
     ),
     "roc_auc": Metric(

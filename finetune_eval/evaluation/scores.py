@@ -228,14 +228,13 @@ def balanced_accuracy(sample: Sample, sampling: Sampling) -> Estimate:
     return mean_over_classes("balanced_accuracy", sample, sampling)
 
 
-def mcc(sample: Sample, sampling: Sampling) -> Estimate:
-    """Estimate the Matthews correlation."""
-    return of_table(formulas.mcc, sample, sampling, low=-1.0)
+def table_metric(formula: Formula, *, low: float = 0.0) -> Callable[[Sample, Sampling], Estimate]:
+    """Return the function that estimates a metric of the whole confusion matrix; see `of_table`."""
 
+    def estimate(sample: Sample, sampling: Sampling) -> Estimate:
+        return of_table(formula, sample, sampling, low=low)
 
-def kappa(sample: Sample, sampling: Sampling) -> Estimate:
-    """Estimate Cohen's kappa."""
-    return of_table(formulas.kappa, sample, sampling, low=-1.0)
+    return estimate
 
 
 def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
