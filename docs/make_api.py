@@ -78,7 +78,7 @@ def page() -> str:
     parts = [HEAD]
     for module, tree in trees.items():
         names = [name for name in public(tree) if module == PACKAGE.name or name not in everywhere]
-        if not names:
+        if not names or any(part.startswith("_") for part in module.split(".")):
             continue
         lines = [f"## `{module}`", "", sentence(tree), ""]
         for name in names:

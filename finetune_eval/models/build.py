@@ -81,48 +81,18 @@ def build_model(
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
-    head_dropout = 0.1 if dropout is None else dropout
-    if isinstance(backbone, (str, Path)):
-        _checks.path("backbone", backbone)
-        source: Any = _own_preset(backbone, dropout) or pretrained.load_pretrained(
-            backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
-        )
-    elif isinstance(backbone, keras.Model):
-        if preprocessor is not None and not isinstance(preprocessor, keras.layers.Layer):
-            raise TypeError(
-                f"`preprocessor` must be a KerasHub preprocessor; got {type(preprocessor).__name__}."
-            )
-        backbone = _one_vector(_functional(backbone))
-        _check_ending(backbone)
-        source = pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
-    else:
-        raise TypeError(
-            "`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got "
-            f"{type(backbone).__name__}."
-        )
+    source = _source(
+        backbone, preprocessor, sequence_length=sequence_length, dropout=dropout, pooling=pooling
+    )
     chosen = _pooling(pooling, source)
-    if long_text is not None:
-        _checks.one_of("long_text", long_text, tuple(_LONG_TEXTS))
-        if not isinstance(source.preprocessor, TextPreprocessor):
-            raise ValueError(
-                "`long_text` needs a checkpoint whose tokens this library counts: the embedded model, or one "
-                "in Hugging Face's format. Leave it out."
-            )
-        source.preprocessor.truncation_side = _LONG_TEXTS[long_text]
-    if sequence_length is not None:
-        if chosen is None:
-            raise ValueError(
-                f"`sequence_length` needs a backbone that takes tokens; {type(source.backbone).__name__} "
-                f"takes {source.backbone.input.shape[1:]} numbers a row."
-            )
-        source.preprocessor.sequence_length = pretrained.usable_length(sequence_length, source.backbone, None)
+    _set_lengths(source, chosen, long_text, sequence_length)
     model = Classifier(
         source.backbone,
         source.preprocessor,
         labels=names,
         task=task,
         pooling=chosen,
-        dropout=head_dropout,
+        dropout=0.1 if dropout is None else dropout,
         seed=_checks.positive_int("seed", seed, minimum=0, maximum=2**32 - 1),
     )
     model.source = {
@@ -137,6 +107,48 @@ def build_model(
         freeze_layers(model, freeze)
         model.compile()
     return model
+
+
+def _source(
+    backbone: Any, preprocessor: Any, *, sequence_length: int | None, dropout: float | None, pooling: str
+) -> Any:
+    """Return the backbone with its preprocessor, its pooling and where they came from."""
+    if isinstance(backbone, (str, Path)):
+        _checks.path("backbone", backbone)
+        return _own_preset(backbone, dropout) or pretrained.load_pretrained(
+            backbone, sequence_length=sequence_length, dropout=dropout, pooling=pooling
+        )
+    if not isinstance(backbone, keras.Model):
+        raise TypeError(
+            "`backbone` must be a preset name, a folder, a keras_hub backbone or a keras.Model; got "
+            f"{type(backbone).__name__}."
+        )
+    if preprocessor is not None and not isinstance(preprocessor, keras.layers.Layer):
+        raise TypeError(f"`preprocessor` must be a KerasHub preprocessor; got {type(preprocessor).__name__}.")
+    backbone = _one_vector(_functional(backbone))
+    _check_ending(backbone)
+    return pretrained.Pretrained(backbone, preprocessor, None, type(backbone).__name__)
+
+
+def _set_lengths(
+    source: Any, pooling: str | None, long_text: str | None, sequence_length: int | None
+) -> None:
+    """Set how many tokens are read of a text, and which ones of a longer text."""
+    if long_text is not None:
+        _checks.one_of("long_text", long_text, tuple(_LONG_TEXTS))
+        if not isinstance(source.preprocessor, TextPreprocessor):
+            raise ValueError(
+                "`long_text` needs a checkpoint whose tokens this library counts: the embedded model, or one "
+                "in Hugging Face's format. Leave it out."
+            )
+        source.preprocessor.truncation_side = _LONG_TEXTS[long_text]
+    if sequence_length is not None:
+        if pooling is None:
+            raise ValueError(
+                f"`sequence_length` needs a backbone that takes tokens; {type(source.backbone).__name__} "
+                f"takes {source.backbone.input.shape[1:]} numbers a row."
+            )
+        source.preprocessor.sequence_length = pretrained.usable_length(sequence_length, source.backbone, None)
 
 
 def freeze_layers(model: Classifier, freeze: bool | int) -> None:
