@@ -259,8 +259,8 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     result = Evaluation.load("r")
     assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
     assert Run("r").read_manifest()["model"]["build"] == {
-        "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": None, "dropout": None,
-        "freeze": True, "seed": 0,
+        "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": "head_tail",
+        "dropout": None, "freeze": True, "seed": 0,
     }  # fmt: skip
     assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
     again = json.loads(capsys.readouterr().out)
