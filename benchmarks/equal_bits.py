@@ -1,7 +1,7 @@
-"""Is every number of an evaluation the same, to the last bit, as before a change that should change none?
+"""Is every number of an evaluation and of a comparison the same, to the last bit, as before a change?
 
-python benchmarks/equal_bits.py before.json                         # write the estimates of 33 evaluations
-python benchmarks/equal_bits.py after.json --against before.json  # and compare them with earlier ones
+python benchmarks/equal_bits.py before.json   # write the numbers of 33 evaluations and 10 comparisons
+python benchmarks/equal_bits.py after.json --against before.json   # and compare them with earlier ones
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import evaluate_predictions
+from finetune_eval import compare, evaluate_predictions
 
 Arguments = tuple[Any, Any, dict[str, Any]]
 
@@ -104,6 +104,48 @@ def estimates(arguments: Arguments) -> dict[str, list[Any]]:
     }
 
 
+def comparisons() -> Iterator[tuple[str, list[Arguments], dict[str, Any]]]:
+    """Yield models on the same rows, and how to compare them."""
+
+    def models(n: int, k: int, gaps: tuple[float, ...], **options: Any) -> list[Arguments]:
+        y, _ = classes(n, k, n)
+        found = []
+        for seed, gap in enumerate(gaps):
+            random = np.random.default_rng(seed)
+            scores = random.normal(size=(n, k))
+            scores[np.arange(n), y] += gap
+            p = np.exp(scores)
+            found.append((y, p / p.sum(axis=1, keepdims=True), options))
+        return found
+
+    groups, weights = np.arange(240) // 6, np.random.default_rng(1).lognormal(size=240)
+    for metric in ("accuracy", "f1", "loss", "mcc"):
+        yield f"{metric} of two models", models(240, 3, (1.0, 1.5)), {"metric": metric}
+    yield "accuracy of four models", models(240, 3, (1.0, 1.5, 1.6, 2.0)), {}
+    yield "two classes, nearly alike", models(60, 2, (1.0, 1.1)), {}
+    yield "one row", models(1, 2, (1.0, -5.0)), {}
+    yield "f1, groups", models(240, 2, (1.0, 1.5), groups=groups), {"metric": "f1"}
+    yield "accuracy, weights", models(240, 2, (1.0, 1.5), sample_weight=weights), {}
+    yield (
+        "loss, weights and groups",
+        models(240, 3, (1, 2), sample_weight=weights, groups=groups),
+        {"metric": "loss"},
+    )
+
+
+def compared(models: list[Arguments], options: dict[str, Any]) -> dict[str, list[Any]]:
+    result = compare(
+        *(evaluate_predictions(y, p, baselines=False, **more) for y, p, more in models), **options
+    )
+    return {
+        " less ".join(pair.names): [
+            *(pair.difference.value, pair.difference.low, pair.difference.high, pair.difference.method),
+            *(pair.p_value, pair.test.statistic, pair.outcome),
+        ]
+        for pair in result.pairs
+    }
+
+
 def differences(old: dict[str, Any], new: dict[str, Any]) -> Iterator[str]:
     for design in sorted({*old, *new}):
         before, after = old.get(design, {}), new.get(design, {})
@@ -119,8 +161,12 @@ def main() -> None:
     arguments = parser.parse_args()
     designs = [*plain(), *averages(), *weighted_and_grouped(), *multilabel()]
     found = {name: estimates(design) for name, design in designs}
+    pairs = {name: compared(models, options) for name, models, options in comparisons()}
+    found |= pairs
     arguments.to.write_text(json.dumps(found, indent=1))
-    print(f"{len(found)} evaluations, {sum(map(len, found.values())):,} estimates")
+    print(
+        f"{len(designs)} evaluations and {len(pairs)} comparisons, {sum(map(len, found.values())):,} estimates"
+    )
     if arguments.against is not None:
         lines = list(differences(json.loads(arguments.against.read_text()), found))
         print("\n".join(lines) or "equal to the last bit")
