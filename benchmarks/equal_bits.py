@@ -164,9 +164,8 @@ def main() -> None:
     pairs = {name: compared(models, options) for name, models, options in comparisons()}
     found |= pairs
     arguments.to.write_text(json.dumps(found, indent=1))
-    print(
-        f"{len(designs)} evaluations and {len(pairs)} comparisons, {sum(map(len, found.values())):,} estimates"
-    )
+    numbers = sum(map(len, found.values()))
+    print(f"{len(designs)} evaluations and {len(pairs)} comparisons, {numbers:,} estimates")
     if arguments.against is not None:
         lines = list(differences(json.loads(arguments.against.read_text()), found))
         print("\n".join(lines) or "equal to the last bit")
