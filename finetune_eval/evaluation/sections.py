@@ -77,19 +77,13 @@ def sections(
         Section("calibration", "Do the probabilities mean what they say?", _calibration(evaluation)),
         Section("threshold", "The threshold", _said(thresholds.sentence(evaluation))),
         Section("weak", "Where it is weak", tuple(about_slices(evaluation))),
-        Section("seeds", "Other seeds", () if seeds is None else (one_line(str(seeds)),)),
+        Section("seeds", "Other seeds", () if seeds is None else (" ".join(str(seeds).split()),)),
         Section("limits", "What these numbers do not cover", _limits(evaluation)),
     ]
 
 
 def _said(sentence: str) -> tuple[str, ...]:
     return (sentence,) if sentence else ()
-
-
-def one_line(text: str) -> str:
-    """Return a printed text as one paragraph that begins with a capital letter."""
-    words = " ".join(text.split())
-    return words[:1].upper() + words[1:]
 
 
 def verdict(evaluation: Evaluation) -> str:

@@ -57,14 +57,14 @@ class SeedSummary(Shown):
     n: int
 
     def __str__(self) -> str:
-        runs = len(self.values)
+        runs, title = len(self.values), METRICS[self.metric].title
         text = [
-            f"{METRICS[self.metric].title} of {runs} seeds: mean {self.mean.value:.4f} "
+            f"{title[:1].upper()}{title[1:]} of {runs} seeds: mean {self.mean.value:.4f} "
             f"[{self.mean.low:.4f}, {self.mean.high:.4f}], standard deviation {self.spread:.4f}, "
             f"from {min(self.values):.4f} to {max(self.values):.4f}.",
             "Every run: " + ", ".join(f"{value:.4f}" for value in self.values) + ".",
-            "Expected best of k of these runs: "
-            + ", ".join(f"{k}: {value:.4f}" for k, value in enumerate(self.best_of, 1))
+            "The best of k such runs is expected to score "
+            + ", ".join(f"{value:.4f} (k = {k})" for k, value in enumerate(self.best_of, 1))
             + f". By luck alone, the best of {runs} equal runs lies {self.luck:.2f} standard deviations "
             "beyond their mean on average.",
             "The interval covers the seed of the training only: every run has the same "

@@ -313,7 +313,8 @@ class _Training:
             "precision": {"asked": self.recipe.precision, "used": self.precision},
             "model": {
                 "labels": list(model.labels), "backbone_parameters": int(model.backbone.count_params()),
-                "pooling": model.pooling, **_source(model), "weights_hash": weights_hash(model),
+                "pooling": model.pooling, **_source(model),
+                "weights_hash": None if run is None else weights_hash(model),
             },
             "rows": self.data.record(),
             "environment": environment(),
