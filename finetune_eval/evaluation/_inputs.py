@@ -33,21 +33,36 @@ def read_probabilities(
         ValueError: They are no probabilities; or their columns are named, but not by the classes.
     """
     named = _column_names(values, labels)
-    p = _rows.numbers("probabilities", values)
-    _checks.not_empty("probabilities", p)
-    if p.ndim not in (1, 2):
-        raise ValueError(f"`probabilities` must have shape (rows, classes) or (rows,); got {p.shape}.")
-    if p.dtype not in (np.float32, np.float64):
-        p = p.astype(np.float32 if p.dtype.itemsize < 4 else np.float64)
-    p = _within_bounds(p)
+    p = _in_bounds(values)
     if named is not None and labels is not None and len(named) == len(labels):
         p, named = p[:, _labels.column_order("probabilities", named, labels)], tuple(labels)
     if task == "multilabel":
         return (p[:, None] if p.ndim == 1 else p), named, ()
     if p.ndim == 1 or p.shape[1] == 1:
         return two_columns(p.reshape(-1)), named if named and len(named) == 2 else None, ()
-    p, notes = _summing_to_one(p)
-    return p, named, notes
+    p, sums = _summing_to_one(p)
+    return p, named, about_sums(len(sums), sums, len(p)) if len(sums) else ()
+
+
+def _in_bounds(values: Any) -> NDArray[Any]:
+    """Return probabilities as float32 or float64, (n,) or (n, K), each of them in [0, 1]."""
+    p = _rows.numbers("probabilities", values)
+    _checks.not_empty("probabilities", p)
+    if p.ndim not in (1, 2):
+        raise ValueError(f"`probabilities` must have shape (rows, classes) or (rows,); got {p.shape}.")
+    if p.dtype not in (np.float32, np.float64):
+        p = p.astype(np.float32 if p.dtype.itemsize < 4 else np.float64)
+    return _within_bounds(p)
+
+
+def read_part(values: Any) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Return (n, K) probabilities of classes, read as `read_probabilities` does, and the sums that it mended.
+
+    Args:
+        values: (n, K), or (n,) of the second of two classes; without names.
+    """
+    p = _in_bounds(values)
+    return (two_columns(p), np.empty(0)) if p.ndim == 1 else _summing_to_one(p)
 
 
 def _column_names(values: Any, labels: Sequence[str] | None) -> tuple[str, ...] | None:
@@ -71,7 +86,8 @@ def _within_bounds(p: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(np.clip(p, 0, 1))
 
 
-def _summing_to_one(p: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _summing_to_one(p: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.float64]]:
+    """Divide rows that miss a sum of 1 by rounding by their sum; return these sums, too."""
     sums = p.sum(axis=1, dtype=np.float64)
     off = np.abs(sums - 1)
     if (off > _ROUNDED_SUM).any():
@@ -84,15 +100,18 @@ def _summing_to_one(p: NDArray[Any]) -> tuple[NDArray[Any], tuple[str, ...]]:
             "or a digit was left out."
         )
     scaled = off > _EXACT_SUM
-    if not scaled.any():
-        return p, ()
-    p = p.copy()
-    p[scaled] = (p[scaled] / sums[scaled, None]).astype(p.dtype)
-    verb, their = ("sums", "they were") if scaled.sum() == 1 else ("sum", "each was")
-    return p, (
-        f"The probabilities of {scaled.sum():,} of {counted(len(p), 'row')} {verb} to "
-        f"{sums[scaled].min():.3f} to "
-        f"{sums[scaled].max():.3f}, not to 1, as rounded ones do: {their} divided by the sum.",
+    if scaled.any():
+        p = p.copy()
+        p[scaled] = (p[scaled] / sums[scaled, None]).astype(p.dtype)
+    return p, sums[scaled]
+
+
+def about_sums(many: int, sums: NDArray[np.float64], n: int) -> tuple[str, ...]:
+    """Say that the probabilities of `many` of n rows did not sum to 1; `sums` has the extremes."""
+    verb, their = ("sums", "they were") if many == 1 else ("sum", "each was")
+    return (
+        f"The probabilities of {many:,} of {counted(n, 'row')} {verb} to {sums.min():.3f} to "
+        f"{sums.max():.3f}, not to 1, as rounded ones do: {their} divided by the sum.",
     )
 
 

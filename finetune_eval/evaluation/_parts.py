@@ -136,14 +136,39 @@ def _known_values(column: str, values: pd.Series[Any]) -> tuple[Any, list[str]] 
         return f"{len(names):,} values in {n:,} rows"
     if len(names) <= _MANY_VALUES:
         return codes, names
-    counts = np.bincount(codes)
-    kept = np.argsort(-counts, kind="stable")[:_MANY_VALUES]
-    kept = kept[counts[kept] >= _FEWEST]
+    kept = _commonest(np.bincount(codes))
     if not len(kept):
         return f"{len(names):,} values, none in {_FEWEST} rows or more"
     rank = np.full(len(names), len(kept))
     rank[kept] = np.arange(len(kept))
     return rank[codes], [*(names[code] for code in kept), _OTHERS]
+
+
+def _commonest(counts: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the places of the values that are looked at one by one, of a column with many."""
+    kept = np.argsort(-counts, kind="stable")[:_MANY_VALUES]
+    return np.asarray(kept[counts[kept] >= _FEWEST])
+
+
+def pooled(values: dict[str, tuple[int, int]], n: int) -> dict[str, tuple[int, int]] | str:
+    """Pool the rare values of a column, or return why the column says nothing, as `of_columns` does.
+
+    Args:
+        values: Value to rows that have it, and right rows.
+        n: How many rows there are.
+    """
+    names = sorted(values, key=lambda value: (-values[value][0], value))
+    if 2 * len(names) > n and len(names) > 2 * _QUANTILES:
+        return f"{len(names):,} values in {n:,} rows"
+    if len(names) <= _MANY_VALUES:
+        return {name: values[name] for name in names}
+    kept = _commonest(np.array([values[name][0] for name in names]))
+    if not len(kept):
+        return f"{len(names):,} values, none in {_FEWEST} rows or more"
+    out = {names[place]: values[names[place]] for place in kept.tolist()}
+    others = [values[name] for name in names if name not in out]
+    out[_OTHERS] = (sum(rows for rows, _ in others), sum(right for _, right in others))
+    return out
 
 
 def _is_number(values: pd.Series[Any]) -> bool:

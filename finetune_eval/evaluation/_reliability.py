@@ -51,6 +51,8 @@ class Binned:
     variance: Floats  # of the share that happens, were the forecasts perfect
     place: NDArray[np.int64]
     row_weights: Floats
+    row_squares: Floats  # of the weights; of an entry that stands for many rows: their sum
+    rows: int
 
     @property
     def gaps(self) -> Floats:
@@ -58,23 +60,43 @@ class Binned:
         return self.observed - self.predicted
 
 
-def binned(forecast: Floats, happened: Floats, weights: Floats, bins: int, binning: str) -> Binned:
-    """Put (n,) forecasts into bins and compare each bin with what happened there."""
+def binned(
+    forecast: Floats,
+    happened: Floats,
+    weights: Floats,
+    bins: int,
+    binning: str,
+    *,
+    counted: bool = False,
+) -> Binned:
+    """Put (n,) forecasts into bins and compare each bin with what happened there.
+
+    Args:
+        forecast: (n,) probabilities.
+        happened: (n,) zeros and ones.
+        weights: (n,) of the rows.
+        bins: How many bins.
+        binning: "width" or "mass".
+        counted: Whether the weights are numbers of rows that are alike, each of them of weight 1.
+    """
     _checks.one_of("binning", binning, BINNINGS)
     place = _bin_of(forecast, weights, _checks.positive_int("bins", bins), binning)
 
     def sums(values: Floats) -> Floats:
         return np.asarray(np.bincount(place, values), dtype=np.float64)
 
-    total, squares = sums(weights), sums(weights**2)
+    each = weights if counted else weights**2
+    total = sums(weights)
     return Binned(
-        total**2 / squares,
+        total**2 / sums(each),
         total,
         sums(weights * forecast) / total,
         sums(weights * happened) / total,
-        sums(weights**2 * forecast * (1 - forecast)) / total**2,
+        sums(each * forecast * (1 - forecast)) / total**2,
         place,
         weights,
+        each,
+        int(weights.sum()) if counted else len(weights),
     )
 
 
@@ -105,12 +127,17 @@ def debiased(bins: Binned, norm: str) -> float:
     return max(0.0, float((share * (gaps - np.where(sd > 0, bias, 0.0))).sum()))
 
 
-def _centred_log_odds(forecast: Floats, weights: Floats) -> Floats:
+def _centred_log_odds(forecast: Floats, squares: Floats) -> Floats:
     """Return the log-odds of the forecasts, less their mean by the variance that each row adds."""
     inside = np.clip(forecast, _SMALLEST, 1 - _SMALLEST)
     odds = np.log(inside / (1 - inside))
-    variance = weights**2 * forecast * (1 - forecast)
+    variance = squares * forecast * (1 - forecast)
     return np.asarray(odds - np.average(odds, weights=variance if variance.sum() > 0 else None))
+
+
+def drawn_row_by_row(rows: int, n_resamples: int) -> bool:
+    """Return whether `simulated` draws a label for each row, and not the sums over rows as normal numbers."""
+    return rows * n_resamples <= _MANY_DRAWS
 
 
 def simulated(forecast: Floats, bins: Binned, n_resamples: int, seed: int) -> tuple[Floats, Floats]:
@@ -121,10 +148,10 @@ def simulated(forecast: Floats, bins: Binned, n_resamples: int, seed: int) -> tu
         shift), and of that times the centred log-odds (the score of a spread).
     """
     random = np.random.default_rng(seed)
-    weights, odds = bins.row_weights, _centred_log_odds(forecast, bins.row_weights)
-    rows, size = len(forecast), len(bins.n)
-    if rows * n_resamples > _MANY_DRAWS:
-        variance = weights**2 * forecast * (1 - forecast)
+    weights, odds = bins.row_weights, _centred_log_odds(forecast, bins.row_squares)
+    rows, size = bins.rows, len(bins.n)
+    if not drawn_row_by_row(rows, n_resamples):
+        variance = bins.row_squares * forecast * (1 - forecast)
         gaps = random.normal(size=(n_resamples, size)) * np.sqrt(bins.variance)
         scores = random.normal(size=(n_resamples, 2)) * np.sqrt([variance.sum(), (variance * odds**2).sum()])
         return gaps, scores
@@ -176,7 +203,7 @@ def deviation(forecast: Floats, happened: Floats, bins: Binned, gaps: Floats, sc
         Cox 1958, Biometrika 45:562-565; Westfall and Young 1993, Resampling-based multiple testing (min-P).
     """
     residual = (happened - forecast) * bins.row_weights
-    own = np.array([residual.sum(), residual @ _centred_log_odds(forecast, bins.row_weights)])
+    own = np.array([residual.sum(), residual @ _centred_log_odds(forecast, bins.row_squares)])
     seen = np.append(error(bins.weights, bins.gaps, "l1"), np.abs(own))
     null = np.column_stack([error(bins.weights, gaps, "l1"), np.abs(scores)])
     sets = np.vstack([seen, null])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,7 @@ from finetune_eval.evaluation.records import (
 if TYPE_CHECKING:
     import pandas as pd
 
-_RECORD, _ROWS = "evaluation.json", "predictions.parquet"
+_RECORD, _ROWS, _WORST = "evaluation.json", "predictions.parquet", "worst_rows.parquet"
 _FORMAT = 2  # of evaluation.json; the first with checksums
 NEED_PROBABILITIES = ("loss", "brier", "roc_auc", "pr_auc")
 NO_PROBABILITIES = (
@@ -94,6 +94,11 @@ class Evaluation(Shown):
     predictions: pd.DataFrame = field(repr=False)
     slice_search: SliceSearch | None = None
     no_label: NoLabel | None = None
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether `predictions` has every row; a `LargeEvaluation` keeps counts and the worst rows."""
+        return True
 
     @property
     def has_probabilities(self) -> bool:
@@ -210,18 +215,21 @@ class Evaluation(Shown):
         Returns:
             The folder.
         """
-        folder = _checks.path("folder", folder)
+        return self._save(_checks.path("folder", folder), _ROWS, self.predictions)
+
+    def _save(self, folder: Path, name: str, table: pd.DataFrame) -> Path:
+        """Write the record and a table of rows that it knows by its checksum."""
         checksums: dict[str, str] = {}
 
         def rows(path: Path) -> None:
-            _files.write_table(path, self.predictions)
+            _files.write_table(path, table)
             checksums["predictions_sha256"] = _files.sha256(path)
 
         def record(path: Path) -> None:
             text = _files.json_text({**self.record(), **checksums}, format=_FORMAT)
             path.write_text(text, encoding="utf-8")
 
-        _files.write_together(folder, {_ROWS: rows, _RECORD: record})
+        _files.write_together(folder, {name: rows, _RECORD: record})
         return folder
 
     @classmethod
@@ -247,22 +255,116 @@ class Evaluation(Shown):
                 f"`folder` {str(folder)!r} is no folder; pass one that Evaluation.save wrote."
             )
         with _files.together(folder) as path:
-            for name in (_RECORD, _ROWS):
+            large = path(_WORST).is_file() and not path(_ROWS).is_file()
+            rows = _WORST if large else _ROWS
+            for name in (_RECORD, rows):
                 if not path(name).is_file():
                     raise FileNotFoundError(
                         f"`folder` {str(folder)!r} has no {name}; pass a folder that Evaluation.save wrote."
                     )
-            data = _record_of(folder, path)
+            data = _record_of(folder, path, rows)
             try:
-                predictions = pd.read_parquet(path(_ROWS))
+                table = pd.read_parquet(path(rows))
             except (OSError, ValueError) as error:  # pyarrow's errors are both; only without a checksum
-                raise ValueError(f"{str(folder / _ROWS)!r} is damaged ({error}).") from None
+                raise ValueError(f"{str(folder / rows)!r} is damaged ({error}).") from None
         try:
-            return _files.from_json(cls, data, predictions=predictions)  # type: ignore[no-any-return]
+            if large:
+                kept = {"predictions": RowsNotKept(table.columns), "worst": table}
+                return _files.from_json(LargeEvaluation, data, **kept)  # type: ignore[no-any-return]
+            return _files.from_json(cls, data, predictions=table)  # type: ignore[no-any-return]
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{str(folder / _RECORD)!r} is no evaluation of this library ({error})."
             ) from None
+
+
+class RowsNotKept:
+    """What stands in the place of the rows of a `LargeEvaluation`: it knows their columns, and nothing else.
+
+    Attributes:
+        columns: The names of the columns that the rows had.
+    """
+
+    def __init__(self, columns: Iterable[str]) -> None:
+        self.columns = tuple(columns)
+
+    def __contains__(self, column: object) -> bool:
+        return column in self.columns
+
+    def __getattr__(self, name: str) -> NoReturn:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        self._refuse()
+
+    def __getitem__(self, key: object) -> NoReturn:
+        self._refuse()
+
+    def __len__(self) -> NoReturn:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise ValueError(
+            "This needs every row, and an evaluation made by `evaluate_files` or `Statistics` keeps counts "
+            "and the worst rows only; use `load_predictions` or `evaluate_predictions` on as many of the rows as "
+            "memory holds."
+        )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LargeEvaluation(Evaluation):
+    """An evaluation made of counts: `predictions` are not kept, and whatever needs them says so.
+
+    Attributes:
+        worst: The twenty rows with the highest loss, worst first, with their file and their row in it.
+    """
+
+    worst: pd.DataFrame = field(repr=False, kw_only=True)
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether `predictions` has every row: it has none."""
+        return False
+
+    @property
+    def right(self) -> int:
+        """How many rows are right."""
+        return int(self.confusion_matrix.trace())
+
+    @property
+    def worst_rows(self) -> pd.DataFrame:
+        """The twenty rows with the highest loss, worst first, with their file and their row in it."""
+        return self.worst
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, LargeEvaluation):
+            return NotImplemented
+        return self._record() == other._record() and self.worst.equals(other.worst)
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _record(self) -> dict[str, Any]:
+        record = super()._record()
+        del record["worst"]
+        return record
+
+    def save(self, folder: str | Path) -> Path:
+        """Write evaluation.json and worst_rows.parquet into `folder`: both or, where that fails, neither.
+
+        Args:
+            folder: The folder; made if it is not there.
+
+        Returns:
+            The folder.
+
+        Raises:
+            FileExistsError: The folder holds an evaluation with all of its rows.
+        """
+        folder = _checks.path("folder", folder)
+        if (folder / _ROWS).exists():
+            raise FileExistsError(
+                f"`folder` {str(folder)!r} holds {_ROWS} of another evaluation; pass another folder."
+            )
+        return self._save(folder, _WORST, self.worst)
 
 
 def with_no_label(evaluation: Evaluation) -> NDArray[Any]:
@@ -301,13 +403,13 @@ def saved_rows(path: Path) -> Iterator[Path]:
         yield place(_ROWS)
 
 
-def _record_of(folder: Path, place: Callable[[str], Path]) -> dict[str, Any]:
+def _record_of(folder: Path, place: Callable[[str], Path], rows: str = _ROWS) -> dict[str, Any]:
     """Return what evaluation.json holds, and check that the rows beside it are those it was written with."""
     data = _files.read_json(place(_RECORD), newest_format=_FORMAT, checked_from=2)
     expected = data.pop("predictions_sha256", None)
-    if expected is not None and expected != _files.sha256(place(_ROWS)):
+    if expected is not None and expected != _files.sha256(place(rows)):
         raise ValueError(
-            f"{str(folder / _ROWS)!r} is not the file that {_RECORD} was written with: it is damaged, or of "
+            f"{str(folder / rows)!r} is not the file that {_RECORD} was written with: it is damaged, or of "
             "another evaluation. Restore both from one copy, evaluate again, or give rows of your own "
             "another file name."
         )

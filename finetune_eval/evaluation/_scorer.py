@@ -8,27 +8,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
-from finetune_eval._text import counted, quoted
+from finetune_eval._text import quoted
 from finetune_eval.data.ledger import rows_hash, text_hash
 from finetune_eval.evaluation._answers import Answers, read_answers
 from finetune_eval.evaluation._inputs import names_of, read_probabilities
 from finetune_eval.evaluation._options import TASKS, Asked, Options, checked_options
-from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation._result import Evaluation
-from finetune_eval.evaluation._trust import nearly_only_answer, repeats
+from finetune_eval.evaluation._trust import (
+    about_classes,
+    about_small,
+    about_ties,
+    nearly_only_answer,
+    repeats,
+    too_small,
+    undecided,
+)
 from finetune_eval.evaluation.calibration import Calibration, calibrate
-from finetune_eval.evaluation.metrics import METRICS, SMALLEST_PROBABILITY, confusion_matrix, row_loss
+from finetune_eval.evaluation.metrics import METRICS, confusion_matrix, row_loss
 from finetune_eval.evaluation.records import ClassScore, Estimate, NoLabel, Slice, SliceSearch
-from finetune_eval.evaluation.sample import Sample, Sampling
+from finetune_eval.evaluation.sample import Sample, Sampling, decided
 from finetune_eval.evaluation.scores import of_class
 from finetune_eval.evaluation.slices import search_slices
 from finetune_eval.evaluation.thresholds import decided_rows_hash
 
 if TYPE_CHECKING:
     import pandas as pd
-
-# Rows of a class below which its interval is not to be trusted.
-SMALL_CLASS = 5
 
 
 class Scorer:
@@ -80,9 +84,7 @@ class Scorer:
         threshold = self.options.threshold
         if self.multilabel:
             return (self.p >= (0.5 if threshold is None else threshold)).astype(np.int64)
-        if threshold is not None:
-            return (self.p[:, 1] >= threshold).astype(np.int64)
-        return np.asarray(self.p.argmax(axis=1))
+        return decided(self.p, threshold)
 
     def _table(self) -> NDArray[Any]:
         """Return the confusion matrix, or that of each label: counts, or sums of the weights as given.
@@ -243,20 +245,12 @@ class Scorer:
             titles = " and ".join(METRICS[name].title for name in ordered)
             out.append(f"{titles} cannot be computed: an answer that is no label has no place in the order.")
         if not self.multilabel:
-            counts = np.bincount(self.y, minlength=len(self.labels))
-            absent = [self.labels[k] for k in np.flatnonzero(counts == 0)]
-            if absent:
-                out.append(f"No row is {_listed(absent)}: nothing is known about how such rows fare.")
-            small = [
-                f"{self.labels[k]} ({counts[k]})"
-                for k in np.flatnonzero((counts > 0) & (counts < SMALL_CLASS))
-            ]
-            if small:
-                out.append(
-                    f"Fewer than {SMALL_CLASS} rows of {_listed(small)}: the intervals of their scores, and "
-                    "of macro averages, are unreliable."
-                )
-            out += nearly_only_answer(self.y, self.predicted, self.labels)
+            counts, answers = (
+                np.bincount(side, minlength=len(self.labels))[: len(self.labels)]
+                for side in (self.y, self.predicted)
+            )
+            out += about_classes(counts, self.labels)
+            out += nearly_only_answer(counts, answers, self.labels)
         if self.p is not None:
             out += self._about_probabilities(self.p)
         if self.options.texts is not None:
@@ -266,35 +260,14 @@ class Scorer:
     def _about_probabilities(self, p: NDArray[Any]) -> list[str]:
         out = []
         if not self.multilabel and self.options.threshold is None:
-            equal = (p == p.max(axis=1, keepdims=True)).sum(axis=1)
-            ties = int((equal > 1).sum())
-            if ties:
-                out.append(
-                    f"{ties:,} of {counted(len(p), 'row')} {'has' if ties == 1 else 'have'} two equally "
-                    "probable classes; the first was taken."
-                )
+            out += about_ties(int(undecided(p).sum()), len(p))
         chosen = self.options.chosen
         if chosen is not None and chosen.rows_hash == decided_rows_hash(self.y, p):
             out.append(
                 "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
                 "validation rows."
             )
-        capped = int(self._too_small(p).sum())
-        if capped:
-            gives, their = ("gives", "its") if capped == 1 else ("give", "their")
-            out.append(
-                f"{capped:,} of {counted(len(p), 'row')} {gives} {their} true class a probability too small "
-                f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
-            )
-        return out
-
-    def _too_small(self, p: NDArray[Any]) -> NDArray[np.bool_]:
-        """Mark the rows whose loss is known from below only."""
-        if self.multilabel:
-            right = np.where(self.y > 0, p, 1.0 - p).min(axis=1)
-        else:
-            right = p[np.arange(len(self.y)), self.y]
-        return np.asarray((right < SMALLEST_PROBABILITY) | (right == SIGMOID_RESOLUTION))
+        return out + about_small(int(too_small(self.y, p).sum()), len(p))
 
     def _predictions(self, hashes: list[str] | None) -> pd.DataFrame:
         import pandas as pd
@@ -395,7 +368,3 @@ def _column_names(predicted: Any) -> tuple[str, ...]:
 def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:
     """Score predictions and nothing else, for the inside of the library: the main metrics only, cheap."""
     return scorer_of(y_true, probabilities, asked or Asked())[0].evaluation(full=False)
-
-
-def _listed(words: list[str]) -> str:
-    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")

@@ -121,7 +121,7 @@ def _weak(result: Evaluation) -> list[str]:
 
 def _label_errors(result: Evaluation) -> str:
     """Name the rows whose labels are most worth a second look."""
-    if result.task != "classification" or not result.has_probabilities:
+    if result.task != "classification" or not result.has_probabilities or not result.keeps_rows:
         return ""
     found = possible_label_errors(result, n=3)
     if not len(found):

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval._text import counted, quoted, visible
 from finetune_eval.data.words import same_text
+from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
+from finetune_eval.evaluation.losses import SMALLEST_PROBABILITY
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
     from finetune_eval.evaluation.records import Baseline
 
+# Rows of a class below which its interval is not to be trusted.
+SMALL_CLASS = 5
 _NEARLY_EVERY = 0.99  # of the rows have the same answer: said as a warning
 
 
 def only_answer(evaluation: Evaluation) -> str:
     """Return that the model answers every row alike, or nothing where it does not (or is right to)."""
+    if not evaluation.keeps_rows:
+        table = evaluation.confusion_matrix
+        given = np.flatnonzero(table.sum(axis=0))
+        if evaluation.n == 1 or len(given) > 1 or table.trace() == table.sum():
+            return ""
+        return f"The model answers {quoted(evaluation.labels[given[0]])} to every row"
     answers, truth = evaluation.predictions["prediction"], evaluation.predictions["label"]
     answer = answers.iloc[0]
     if len(answers) == 1 or (answers != answer).any() or (truth == answer).all():
@@ -34,17 +44,73 @@ def only_answer(evaluation: Evaluation) -> str:
     )
 
 
-def nearly_only_answer(
-    y: NDArray[np.int64], predicted: NDArray[np.int64], labels: tuple[str, ...]
-) -> list[str]:
-    """Say that the model answers nearly every row alike, though more rows are of another class."""
-    answers = np.bincount(predicted, minlength=len(labels))[: len(labels)]
-    most = int(answers.argmax())
-    others, answered_otherwise = int((y != most).sum()), len(y) - int(answers[most])
-    if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * len(y) or others <= 2 * answered_otherwise:
+def about_classes(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[str]:
+    """Name the classes without rows, and those with few; `counts` holds the rows of each class."""
+    out = []
+    absent = [labels[k] for k in np.flatnonzero(counts == 0)]
+    if absent:
+        out.append(f"No row is {_listed(absent)}: nothing is known about how such rows fare.")
+    small = [f"{labels[k]} ({counts[k]})" for k in np.flatnonzero((counts > 0) & (counts < SMALL_CLASS))]
+    if small:
+        out.append(
+            f"Fewer than {SMALL_CLASS} rows of {_listed(small)}: the intervals of their scores, and "
+            "of macro averages, are unreliable."
+        )
+    return out
+
+
+def _listed(words: list[str]) -> str:
+    return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
+
+
+def undecided(p: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark the rows that have two equally probable classes."""
+    return np.asarray((p == p.max(axis=1, keepdims=True)).sum(axis=1) > 1)
+
+
+def about_ties(ties: int, n: int) -> list[str]:
+    """Say how many of n rows are `undecided`."""
+    if not ties:
         return []
     return [
-        f"The model answers {quoted(labels[most])} to {answers[most]:,} of {counted(len(y), 'row')}, though "
+        f"{ties:,} of {counted(n, 'row')} {'has' if ties == 1 else 'have'} two equally "
+        "probable classes; the first was taken."
+    ]
+
+
+def too_small(y: NDArray[np.int64], p: NDArray[Any]) -> NDArray[np.bool_]:
+    """Mark the rows whose loss is known from below only; `y` as in `row_loss`."""
+    right = np.where(y > 0, p, 1.0 - p).min(axis=1) if y.ndim == 2 else p[np.arange(len(y)), y]
+    return np.asarray((right < SMALLEST_PROBABILITY) | (right == SIGMOID_RESOLUTION))
+
+
+def about_small(capped: int, n: int) -> list[str]:
+    """Say how many of n rows have a true class whose probability is `too_small`."""
+    if not capped:
+        return []
+    gives, their = ("gives", "its") if capped == 1 else ("give", "their")
+    return [
+        f"{capped:,} of {counted(n, 'row')} {gives} {their} true class a probability too small "
+        f"for float32; {their} loss is counted as large as float32 can tell, and may be larger."
+    ]
+
+
+def nearly_only_answer(
+    counts: NDArray[np.int64], answers: NDArray[np.int64], labels: tuple[str, ...]
+) -> list[str]:
+    """Say that the model answers nearly every row alike, though more rows are of another class.
+
+    Args:
+        counts: (K,) rows of each class.
+        answers: (K,) rows that were answered by it; some may be answered by no label.
+        labels: The K class names.
+    """
+    most, n = int(answers.argmax()), int(counts.sum())
+    others, answered_otherwise = n - int(counts[most]), n - int(answers[most])
+    if not 0 < answered_otherwise <= (1 - _NEARLY_EVERY) * n or others <= 2 * answered_otherwise:
+        return []
+    return [
+        f"The model answers {quoted(labels[most])} to {answers[most]:,} of {counted(n, 'row')}, though "
         f"{others:,} {'is' if others == 1 else 'are'} of another class."
     ]
 

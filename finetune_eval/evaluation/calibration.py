@@ -6,18 +6,24 @@ the level it would have by chance.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval._text import Shown, p_value
+from finetune_eval.evaluation._calibration_records import BrierParts, Calibration, ReliabilityBin
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
-from finetune_eval.evaluation._reliability import Deviation, binned, debiased, deviation, error, simulated
+from finetune_eval.evaluation._reliability import (
+    binned,
+    debiased,
+    deviation,
+    drawn_row_by_row,
+    error,
+    simulated,
+)
 from finetune_eval.evaluation.proportions import effective_wilson, wilson
-from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.temperature import apply_temperature, fit_temperature
 from finetune_eval.evaluation.units import effective_units
 
@@ -38,133 +44,6 @@ Floats = NDArray[np.float64]
 NORMS = ("l1", "l2", "max")
 EVENTS = ("auto", "positive", "top")
 BINS = 15  # Guo et al. 2017
-_ALPHA = 0.05
-_CONFIDENT = {1: "Over-confident", -1: "Under-confident", 0: "Miscalibrated"}
-
-
-@dataclass(frozen=True)
-class ReliabilityBin:
-    """Rows of similar probability.
-
-    Attributes:
-        low: The smallest probability in the bin.
-        high: The largest.
-        n: How many rows.
-        share: Their share of all rows (of all weight, where rows have weights).
-        predicted: Their mean probability.
-        observed: The share of them that came true, with its Wilson interval.
-    """
-
-    low: float
-    high: float
-    n: int
-    share: float
-    predicted: float
-    observed: Estimate
-
-
-@dataclass(frozen=True)
-class BrierParts:
-    """The Brier score, taken apart: brier = reliability - resolution + uncertainty + within.
-
-    Attributes:
-        brier: The Brier score; lower is better.
-        reliability: How far the bins' probabilities are from what happened; 0 is perfect.
-        resolution: How far what happened in the bins differs from the average; more is better.
-        uncertainty: The Brier score of always saying how frequent each class is.
-        within: What remains because probabilities differ inside a bin.
-    """
-
-    brier: float
-    reliability: float
-    resolution: float
-    uncertainty: float
-    within: float
-
-
-@dataclass(frozen=True)
-class Calibration(Shown):
-    """How far the probabilities can be taken at their word.
-
-    Attributes:
-        event: "positive" (the second of two classes comes true) or "top" (the predicted class is right).
-        ece: Expected calibration error (l1) in equal-mass bins.
-        debiased: The root mean squared error (l2) of the same bins, less what chance adds to its square.
-        null: What `ece` would be on average if the probabilities were perfect.
-        null_high: The 95th percentile of the same: perfect probabilities show more in one set of 20.
-        brier: The Brier score and its parts.
-        bins: The reliability data.
-        deviation: The test whether the probabilities are perfect, and in which direction they are not.
-        positive: What the second class is called; nothing where the event is "top".
-    """
-
-    event: str
-    ece: float
-    debiased: float
-    null: float
-    null_high: float
-    brier: BrierParts
-    bins: tuple[ReliabilityBin, ...]
-    deviation: Deviation
-    positive: str = "the second class"
-
-    @property
-    def predicted(self) -> float:
-        """The mean probability of the event."""
-        return sum(one.share * one.predicted for one in self.bins)
-
-    @property
-    def observed(self) -> float:
-        """The share of the rows in which it came true."""
-        return sum(one.share * one.observed.value for one in self.bins)
-
-    @property
-    def verdict(self) -> str:
-        """Say in two sentences what the numbers mean."""
-        level = (
-            f"error {self.ece:.3f}; perfect probabilities would show {self.null:.3f} on average, and up to "
-            f"{self.null_high:.3f} in 19 of 20 such sets."
-        )
-        found = self.deviation
-        if found.p_value > _ALPHA:
-            return f"No miscalibration detected: calibration {level}"
-        word, details = self._positive() if self.event == "positive" else self._top()
-        what = f"{'; '.join(details)} ({p_value(found.p_value)}). Calibration" if details else "calibration"
-        return f"{word}: {what} {level}"
-
-    def _positive(self) -> tuple[str, list[str]]:
-        shift, spread = self.deviation.shift, self.deviation.spread
-        details = []
-        if spread:
-            details.append(f"the probabilities are too {'near' if spread > 0 else 'far from'} 0 and 1")
-        if shift:
-            whose = "those" if spread else "the probabilities"
-            details.append(
-                f"{whose} of {self.positive} are too {'high' if shift > 0 else 'low'} on average, "
-                f"{self.predicted:.3f} where {self.observed:.3f} came true"
-            )
-        return _CONFIDENT[spread], details
-
-    def _top(self) -> tuple[str, list[str]]:
-        shift, spread = self.deviation.shift, self.deviation.spread
-        details = []
-        if shift:
-            details.append(
-                f"the predicted class has a probability of {self.predicted:.3f} on average and is right in "
-                f"{self.observed:.3f} of the rows"
-            )
-        if spread:
-            high, low = ("high", "low") if spread > 0 else ("low", "high")
-            details.append(f"high probabilities are too {high}, compared with the low ones")
-        return _CONFIDENT[shift], details
-
-    def __str__(self) -> str:
-        lines = [self.verdict, f"{'probability':<16} {'rows':>8}  predicted  came true"]
-        for one in self.bins:
-            lines.append(
-                f"{f'{one.low:.3f} to {one.high:.3f}':<16} {one.n:>8,}  {one.predicted:>9.3f}  {one.observed}"
-            )
-        return "\n".join(lines)
 
 
 def _event(
@@ -348,23 +227,38 @@ def brier_decomposition(
         and Forecasting 23:752-757.
     """
     y, p, weights = _weighted(y_true, probabilities, sample_weight)
-    total = np.zeros(5)
-    for k in [1] if p.shape[1] == 2 else range(p.shape[1]):
-        forecast, happened = p[:, k].astype(np.float64), (y == k).astype(np.float64)
+    columns = [
+        (p[:, k].astype(np.float64), (y == k).astype(np.float64), weights)
+        for k in ([1] if p.shape[1] == 2 else range(p.shape[1]))
+    ]
+    brier = sum(float(np.average((forecast - happened) ** 2, weights=w)) for forecast, happened, w in columns)
+    return brier_parts(columns, brier, bins=bins, binning=binning)
+
+
+def brier_parts(
+    columns: Sequence[tuple[Floats, Floats, Floats]], brier: float, *, bins: int = BINS, binning: str = "mass"
+) -> BrierParts:
+    """Take a Brier score apart that is the sum of those of several columns of forecasts.
+
+    Args:
+        columns: Of each: (n,) forecasts, whether they happened, and weights (or counts of
+            rows).
+        brier: The score.
+        bins: How many bins.
+        binning: "width" or "mass".
+    """
+    total = np.zeros(3)
+    for forecast, happened, weights in columns:
         made = binned(forecast, happened, weights, bins, binning)
         share, base = made.weights / weights.sum(), float(np.average(happened, weights=weights))
-        brier = float(np.average((forecast - happened) ** 2, weights=weights))
-        reliability = float((share * (made.predicted - made.observed) ** 2).sum())
-        resolution = float((share * (made.observed - base) ** 2).sum())
-        uncertainty = base * (1 - base)
         total += [
-            brier,
-            reliability,
-            resolution,
-            uncertainty,
-            brier - (reliability - resolution + uncertainty),
+            float((share * (made.predicted - made.observed) ** 2).sum()),
+            float((share * (made.observed - base) ** 2).sum()),
+            base * (1 - base),
         ]
-    return BrierParts(*map(float, total))
+    reliability, resolution, uncertainty = map(float, total)
+    within = brier - (reliability - resolution + uncertainty)
+    return BrierParts(brier, reliability, resolution, uncertainty, within)
 
 
 def calibrate(
@@ -410,14 +304,88 @@ def calibrate(
     """
     bins = _checks.positive_int("bins", bins)
     forecast, happened, weights, event = _event(y_true, probabilities, event, sample_weight)
-    bins = max(1, min(bins, int(effective_units(weights, None) + 1e-9) // 5))
-    made = binned(forecast, happened, weights, bins, "mass")
-    gaps, scores = simulated(forecast, made, _checks.positive_int("n_resamples", n_resamples), seed)
+    bins = bins_of(bins, effective_units(weights, None))
+    return of_forecasts(
+        Forecasts(forecast, happened, weights, forecast, forecast),
+        event,
+        brier_decomposition(y_true, probabilities, bins=bins, sample_weight=sample_weight),
+        bins=bins,
+        confidence=confidence,
+        weighted=sample_weight is not None,
+        n_resamples=_checks.positive_int("n_resamples", n_resamples),
+        seed=seed,
+        positive=positive,
+    )
+
+
+def bins_of(bins: int, rows: float) -> int:
+    """Return how many bins to use: fewer where there are fewer than about five rows in each."""
+    return max(1, min(bins, int(rows + 1e-9) // 5))
+
+
+class Forecasts(NamedTuple):
+    """Forecasts and what became of them; an entry may stand for many rows of nearly the same forecast.
+
+    Attributes:
+        forecast: (m,) probability of the event, or the mean of those that the entry stands for.
+        happened: (m,) whether it came true, 0 or 1.
+        weights: (m,) of each row, or how many rows the entry stands for.
+        low: (m,) the smallest probability of an entry.
+        high: (m,) the largest.
+        counted: Whether `weights` are numbers of rows.
+    """
+
+    forecast: Floats
+    happened: Floats
+    weights: Floats
+    low: Floats
+    high: Floats
+    counted: bool = False
+
+    def one_a_row(self) -> Forecasts:
+        """Return counted entries as rows of weight 1."""
+        rows = np.repeat(np.arange(len(self.weights)), self.weights.astype(np.int64))
+        parts = (part[rows] for part in (self.forecast, self.happened, self.low, self.high))
+        forecast, happened, low, high = parts
+        return Forecasts(forecast, happened, np.ones(len(rows)), low, high)
+
+
+def of_forecasts(
+    given: Forecasts,
+    event: str,
+    brier: BrierParts,
+    *,
+    bins: int,
+    confidence: float,
+    weighted: bool,
+    n_resamples: int = 1000,
+    seed: int = 0,
+    positive: str = "the second class",
+) -> Calibration:
+    """Return the `calibrate` of forecasts that were read already.
+
+    Args:
+        given: The forecasts, and what happened.
+        event: "positive" or "top".
+        brier: The parts of the Brier score.
+        bins: As `bins_of` has it.
+        confidence: As in `calibrate`.
+        weighted: Whether the rows have weights.
+        n_resamples: As in `calibrate`.
+        seed: As in `calibrate`.
+        positive: As in `calibrate`.
+    """
+    if given.counted and drawn_row_by_row(int(given.weights.sum()), n_resamples):
+        given = given.one_a_row()
+    forecast, happened, weights, low, high, counted = given
+    made = binned(forecast, happened, weights, bins, "mass", counted=counted)
+    gaps, scores = simulated(forecast, made, n_resamples, seed)
     null = error(made.weights, gaps, "l1")
     lows, highs = np.full(len(made.n), np.inf), np.full(len(made.n), -np.inf)
-    np.minimum.at(lows, made.place, forecast)
-    np.maximum.at(highs, made.place, forecast)
-    counts, hits = np.bincount(made.place), np.bincount(made.place, happened)
+    np.minimum.at(lows, made.place, low)
+    np.maximum.at(highs, made.place, high)
+    rows = weights if counted else np.ones(len(weights))
+    counts, hits = np.bincount(made.place, rows), np.bincount(made.place, happened * rows)
 
     def one_bin(b: int) -> ReliabilityBin:
         return ReliabilityBin(
@@ -427,7 +395,7 @@ def calibrate(
             float(made.weights[b] / weights.sum()),
             float(made.predicted[b]),
             wilson(round(hits[b]), int(counts[b]), confidence=confidence)
-            if sample_weight is None
+            if not weighted
             else effective_wilson(float(made.observed[b]), float(made.n[b]), confidence=confidence),
         )
 
@@ -437,7 +405,7 @@ def calibrate(
         debiased=debiased(made, "l2"),
         null=float(null.mean()),
         null_high=float(np.quantile(null, 0.95)),
-        brier=brier_decomposition(y_true, probabilities, bins=bins, sample_weight=sample_weight),
+        brier=brier,
         bins=tuple(map(one_bin, range(len(counts)))),
         deviation=deviation(forecast, happened, made, gaps, scores),
         positive=positive if event == "positive" else "",

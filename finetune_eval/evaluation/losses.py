@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -47,11 +47,16 @@ def top_k_hits(k: int) -> Callable[[ArrayLike, ArrayLike], Floats]:
 
     def hits(y_true: ArrayLike, probabilities: ArrayLike) -> Floats:
         y, p = np.asarray(y_true), np.asarray(probabilities)
-        own = p[np.arange(len(y)), y][:, None]
-        before = (p > own) | ((p == own) & (np.arange(p.shape[1]) < y[:, None]))
-        return np.asarray(before.sum(axis=1) < k, dtype=np.float64)
+        return np.asarray(ranks(y, p) < k, dtype=np.float64)
 
     return hits
+
+
+def ranks(y: NDArray[np.int64], p: NDArray[Any]) -> NDArray[np.int64]:
+    """Return how many classes stand before the true one of each row: more probable, or equal and first."""
+    own = p[np.arange(len(y)), y][:, None]
+    before = (p > own) | ((p == own) & (np.arange(p.shape[1]) < y[:, None]))
+    return np.asarray(before.sum(axis=1))
 
 
 def row_f1(y_true: ArrayLike, predicted: ArrayLike) -> Floats:

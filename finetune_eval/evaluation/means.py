@@ -50,7 +50,7 @@ class Spread(NamedTuple):
     move: float
 
 
-def _spread(mean: float, second: float, third: float, fourth: float, *, units: int) -> Spread:
+def spread(mean: float, second: float, third: float, fourth: float, *, units: int) -> Spread:
     """Return the spread of a mean from sums of the powers of the units' influences on it."""
     # Rounding moves equal rows by about 1e-16 of their mean.
     if units < 2 or not second > 1e-26 * mean**2 or not fourth > 0:
@@ -110,23 +110,58 @@ def loss_interval(
     """
     part = np.full(len(rows), 1 / len(rows)) if weights is None else weights / weights.sum()
     value = float(rows.mean() if weights is None else rows @ weights / weights.sum())
-    value = min(max(value, 0.0), high)
-    if ruled is not None and not _may_happen(ruled, part, groups, confidence):
-        ruled = None
-    smooth = rows if ruled is None else np.where(ruled.happened, 0.0, rows)
+    zeros = None if ruled is None else _zeros(ruled, part, groups)
+    if ruled is None or zeros is None or not zeros.may_happen(confidence):
+        smooth, zeros = rows, None
+    else:
+        smooth = np.where(ruled.happened, 0.0, rows)
     seen, expects = _spreads(smooth, part, expected, groups)
-    what = "row" if groups is None else "group"
+    return estimate_loss(
+        value,
+        float(part @ smooth),
+        seen,
+        expects,
+        zeros,
+        confidence=confidence,
+        high=high,
+        what="row" if groups is None else "group",
+    )
+
+
+def estimate_loss(
+    value: float,
+    middle: float,
+    seen: Spread,
+    expects: Spread,
+    zeros: Zeros | None,
+    *,
+    confidence: float,
+    high: float,
+    what: str = "row",
+) -> Estimate:
+    """Make the interval of a mean loss from what its rows add up to; `loss_interval` says how and why.
+
+    Args:
+        value: The mean of all losses.
+        middle: The same with a loss of 0 where `zeros` has a row whose true class was given 0.
+        seen: The spread of that mean that the rows show.
+        expects: The spread that the probabilities expect, held against `seen` by `held_against`.
+        zeros: Rows that give a class a probability of 0; None where none does, or none of them matters.
+        confidence: Nominal coverage in (0, 1).
+        high: The largest possible loss of a row.
+        what: "row" or "group".
+
+    Returns:
+        The mean with its interval inside [0, `high`]; never of zero width.
+    """
+    value = min(max(value, 0.0), high)
     method = f"Student's t of {what}s, variance growing with the mean"
-    middle = float(part @ smooth)
     low, top = _limits(middle, seen, expects, confidence, high)
-    if ruled is not None:
-        down, up = _ruled_out_distances(ruled, part, groups, confidence)
+    if zeros is not None:
+        down, up = zeros.distances(confidence)
         low, top = value - math.hypot(middle - low, down), value + math.hypot(top - middle, up)
-        method += (
-            f"; {times(int(ruled.out.sum()), 'row')} {'gives' if ruled.out.sum() == 1 else 'give'} a class 0"
-        )
-        moves = ruled.cost * float(part[ruled.out].mean())
-        method += f", and one more such row of that class would move it by {moves:.2g}"
+        method += f"; {times(zeros.rows, 'row')} {'gives' if zeros.rows == 1 else 'give'} a class 0"
+        method += f", and one more such row of that class would move it by {zeros.move:.2g}"
     elif seen.variance == expects.variance == 0:
         reason = f"the {what}s do not vary{_unreliable(doubt)}"
         return constant_interval(value, seen.units, (0.0, high), confidence, reason)
@@ -136,6 +171,64 @@ def loss_interval(
         max(min(top, high), value),
         method + _unreliable(_few_carry(seen, expects, what) or doubt),
         confidence,
+    )
+
+
+class Zeros(NamedTuple):
+    """What the rows that give some class a probability of 0 add up to.
+
+    Attributes:
+        rows: How many rows do.
+        share: Their share in the mean.
+        happened: The part of that share in which such a class was the true one.
+        units: How many independent units they are.
+        rate: The mean probability that rounding can have turned into their zeros.
+        move: By how much one more row whose true class was given 0 would move the mean.
+        cost: The loss of such a row.
+    """
+
+    rows: int
+    share: float
+    happened: float
+    units: float
+    rate: float
+    move: float
+    cost: float
+
+    def may_happen(self, confidence: float) -> bool:
+        """Tell whether such a class was the true one, or could have been in rows like these."""
+        if self.happened > 0 or self.rows == 0:
+            return self.happened > 0
+        return self.rate * self.units > (1 - confidence) / 2
+
+    def distances(self, confidence: float) -> tuple[float, float]:
+        """Return how far the true mean may lie below and above, by the Jeffreys limits of `happened`."""
+        from scipy.special import betaincinv
+
+        tail = (1 - confidence) / 2
+        hits, misses = self.happened * self.units + 0.5, (1 - self.happened) * self.units + 0.5
+        low = float(betaincinv(hits, misses, tail)) if self.happened > 0 else 0.0
+        top = float(betaincinv(hits, misses, 1 - tail)) if self.happened < 1 else 1.0
+        scale = self.cost * self.share
+        return scale * (self.happened - low), scale * (top - self.happened)
+
+
+def _zeros(ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None) -> Zeros | None:
+    """Add up the rows that give a class a probability of 0; None where there are none."""
+    out = ruled.out
+    if not out.any():
+        return None
+    whole, mean = float(part[out].sum()), float(part[out].mean())
+    if whole == 0:  # rows of weight 0
+        return None
+    return Zeros(
+        rows=int(out.sum()),
+        share=whole,
+        happened=float(part[ruled.happened].sum()) / whole,
+        units=independent_units(out, part, groups),
+        rate=float(np.average(ruled.hidden[out], weights=part[out])),
+        move=ruled.cost * mean,
+        cost=ruled.cost,
     )
 
 
@@ -149,10 +242,10 @@ def _spreads(
     value = float(part @ rows)
     units = sums_of_groups(part * (rows - value), groups)
     square = units * units
-    seen = _spread(value, square.sum(), (square * units).sum(), (square * square).sum(), units=len(units))
+    seen = spread(value, square.sum(), (square * units).sum(), (square * square).sum(), units=len(units))
     mean = 0.0 if expected is None else float(part @ expected.mean)
     if expected is None or not mean > 0:
-        return seen, _spread(0.0, 0.0, 0.0, 0.0, units=len(units))
+        return seen, spread(0.0, 0.0, 0.0, 0.0, units=len(units))
     shift = sums_of_groups(part * (expected.mean - mean), groups)
     alike = _rows_alike(part * (rows - value - (expected.mean - mean)), part, groups)
     # Cumulants of independent rows add up. `alike` rows that move together count as one row of their weight.
@@ -161,14 +254,25 @@ def _spreads(
     third = sums_of_groups(weight * part * alike * expected.third, groups)
     excess = sums_of_groups(weight * weight * alike * (expected.fourth - 3 * expected.variance**2), groups)
     square = shift * shift
-    expects = _spread(
+    expects = spread(
         mean,
         (square + second).sum(),
         (square * shift + 3 * shift * second + third).sum(),
         (square * square + 6 * square * second + 4 * shift * third + excess + 3 * second**2).sum(),
         units=len(units),
     )
-    expects = expects._replace(variance=expects.variance * value / mean)
+    return held_against(seen, expects, value / mean)
+
+
+def held_against(seen: Spread, expects: Spread, ratio: float) -> tuple[Spread, Spread]:
+    """Return the spread that the rows show, and the one that the probabilities expect of such a mean.
+
+    Args:
+        seen: What the rows show.
+        expects: What the probabilities expect of the mean that they expect.
+        ratio: The mean of the rows, divided by the mean that their probabilities expect.
+    """
+    expects = expects._replace(variance=expects.variance * ratio)
     if seen.carried >= ENOUGH_CARRYING and seen.variance >= expects.variance / 4:
         return seen, expects._replace(variance=0.0)
     return seen, expects
@@ -229,30 +333,6 @@ def _growing(value: float, variance: float, t: float, high: float) -> tuple[floa
     trials = share * (1 - share) * high**2 / variance
     low, top = wilson_limits(share * trials, trials, t)
     return low * high, top * high
-
-
-def _may_happen(ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float) -> bool:
-    """Tell whether a class that was given 0 was the true one, or could have been in rows like these."""
-    if ruled.happened.any() or not ruled.out.any():
-        return bool(ruled.happened.any())
-    rate = float(np.average(ruled.hidden[ruled.out], weights=part[ruled.out]))
-    return rate * independent_units(ruled.out, part, groups) > (1 - confidence) / 2
-
-
-def _ruled_out_distances(
-    ruled: Ruled, part: Floats, groups: NDArray[np.int64] | None, confidence: float
-) -> tuple[float, float]:
-    """Return how far the true mean may lie below and above, by the rows that give some class 0."""
-    from scipy.special import betaincinv
-
-    whole = float(part[ruled.out].sum())
-    share = float(part[ruled.happened].sum()) / whole
-    trials = independent_units(ruled.out, part, groups)
-    tail = (1 - confidence) / 2
-    hits, misses = share * trials + 0.5, (1 - share) * trials + 0.5
-    low = float(betaincinv(hits, misses, tail)) if share > 0 else 0.0
-    top = float(betaincinv(hits, misses, 1 - tail)) if share < 1 else 1.0
-    return ruled.cost * whole * (share - low), ruled.cost * whole * (top - share)
 
 
 # With fewer rows than this the mean of numbers that can be ten times as large as any that was seen is

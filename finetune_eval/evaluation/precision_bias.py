@@ -13,6 +13,8 @@ def average_precision_bias(
     scores: Floats,
     weights: Floats | None = None,
     groups: NDArray[np.int64] | None = None,
+    *,
+    counts: Floats | None = None,
 ) -> float:
     """Estimate by how much an average precision is too high because each positive row counts itself.
 
@@ -24,16 +26,19 @@ def average_precision_bias(
         scores: (n,) higher means more positive.
         weights: (n,) row weights, or None.
         groups: (n,) index of the group of each row, or None where rows are independent.
+        counts: (n,) how many such rows there are, without weights and groups; None: one of each.
 
     Returns:
         The mean difference over the positive rows.
     """
     w = np.ones(len(scores)) if weights is None else weights
+    own_w = w
+    if counts is not None:
+        w = counts
     _, place = np.unique(-scores, return_inverse=True)
     together = np.zeros_like(place)
-    total, hits, own, own_hits = (
-        _as_high(part, place, units)[positive] for units in (together, groups) for part in (w, w * positive)
-    )
+    total, hits = (_as_high(part, place, together)[positive] for part in (w, w * positive))
+    own, own_hits = (_as_high(part, place, groups)[positive] for part in (own_w, own_w * positive))
     w, others = w[positive], total - own
     precision = np.divide(hits, total, out=np.zeros_like(w), where=total > 0)
     there = others > 1e-12 * total

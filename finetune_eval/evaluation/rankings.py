@@ -16,9 +16,8 @@ from finetune_eval.evaluation.proportions import clopper_pearson_limits
 from finetune_eval.evaluation.records import Estimate
 from finetune_eval.evaluation.units import (
     FEW_ROWS,
-    FEWEST_FREEDOM,
     clustered_variance,
-    degrees_of_freedom,
+    freedom_and_carried,
     independent_units,
     sums_of_groups,
 )
@@ -207,12 +206,15 @@ def _unseen(value: float, trials: float, what: str, method: str, confidence: flo
     return Estimate(value, min(low, value), max(high, value), method, confidence)
 
 
-def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> tuple[float, float]:
+def delong_variance(
+    positive: NDArray[np.bool_], influence: Floats, counts: Floats | None = None
+) -> tuple[float, float]:
     """Add up squared influences, with a factor n / (n - 1) for each class, as DeLong has it.
 
     Args:
         positive: (n,) True for rows of the positive class.
         influence: (n,) influence of each row on an AUC, or on the difference of two AUCs.
+        counts: (n,) how many such rows there are; None: one of each.
 
     Returns:
         The variance (0 where a class has a single row), and its degrees of freedom: Satterthwaite's, from
@@ -223,10 +225,12 @@ def delong_variance(positive: NDArray[np.bool_], influence: Floats) -> tuple[flo
     """
     parts = []
     for side in (positive, ~positive):
-        n = int(side.sum())
+        squares = influence[side] ** 2
+        n = len(squares) if counts is None else int(counts[side].sum())
         if n < 2:
             return 0.0, 1.0
-        parts.append((float((influence[side] ** 2).sum()) * n / (n - 1), n - 1))
+        second = float(squares.sum() if counts is None else squares @ counts[side])
+        parts.append((second * n / (n - 1), n - 1))
     variance = parts[0][0] + parts[1][0]
     spread = sum(part**2 / df for part, df in parts)
     return variance, variance**2 / spread if spread > 0 else 1.0
@@ -347,11 +351,55 @@ def ranking_interval(
     variance, df, delongs = ranking_variance(name, positive, found.influence, average, weights, groups)
     if average == "binary" and found.smallest < 2:
         variance = 0.0  # a single row (or group) of a class shows no variance
-    what = "row" if groups is None else "group"
-    method = "DeLong" if name == "roc_auc" else "influence of each row"
-    method += "" if groups is None else ", by groups"
     rows = int(positive.sum())
-    newcombe = newcombe_auc(found.value, rows, len(positive) - rows, confidence) if delongs else None
+    bias = 0.0
+    if name == "pr_auc" and average != "binary":
+        bias = mean_precision_bias(y, probabilities, average, weights, groups)
+    return estimate_area(
+        name,
+        found,
+        average,
+        variance,
+        freedom_and_carried(sums_of_groups(found.influence, groups), df),
+        sides=(rows, len(positive) - rows) if delongs else None,
+        bias=bias,
+        confidence=confidence,
+        grouped=groups is not None,
+    )
+
+
+def estimate_area(
+    name: str,
+    found: Ranking,
+    average: str,
+    variance: float,
+    known: tuple[float, float],
+    *,
+    sides: tuple[int, int] | None,
+    bias: float,
+    confidence: float,
+    grouped: bool = False,
+) -> Estimate:
+    """Make the interval of an area from its variance; `ranking_interval` says how and why.
+
+    Args:
+        name: "roc_auc" or "pr_auc".
+        found: The area.
+        average: As in `ranking_influence`.
+        variance: Of the area.
+        known: Degrees of freedom of the variance, and how many rows, or groups, make it up.
+        sides: Rows of the second and of the first class where the variance is DeLong's; else None.
+        bias: By how much a PR-AUC is too high because each positive row counts itself.
+        confidence: Nominal coverage in (0, 1).
+        grouped: Whether the units are groups.
+
+    Returns:
+        The estimate.
+    """
+    what = "group" if grouped else "row"
+    method = "DeLong" if name == "roc_auc" else "influence of each row"
+    method += ", by groups" if grouped else ""
+    newcombe = None if sides is None else newcombe_auc(found.value, *sides, confidence)
     if newcombe is not None and found.value in (0.0, 1.0) and found.smallest >= SMALL_CLASS:
         none = f"none of {times(found.smallest, 'row')} is ranked wrongly" if found.value else "all are"
         method = f"Newcombe's method 5: no variance to see ({none})"
@@ -360,10 +408,8 @@ def ranking_interval(
     elif not shows_variance(found.value, variance):
         estimate, few_rows = _unseen(found.value, found.smallest, what, method, confidence), False
     else:
-        moves = sums_of_groups(found.influence, groups)
-        estimate, few_rows = _with_few(found, moves, variance, df, newcombe, method, what, confidence)
+        estimate, few_rows = _with_few(found, variance, known, newcombe, method, what, confidence)
     if name == "pr_auc" and average != "binary":
-        bias = mean_precision_bias(y, probabilities, average, weights, groups)
         estimate = replace(estimate, low=_lower(estimate, bias))
     rare = "" if few_rows else _rare_class(found, average, what)
     left_out = f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""
@@ -379,9 +425,8 @@ def _rare_class(found: Ranking, average: str, what: str) -> str:
 
 def _with_few(
     found: Ranking,
-    moves: Floats,
     variance: float,
-    df: float,
+    known: tuple[float, float],
     newcombe: tuple[float, float] | None,
     method: str,
     what: str,
@@ -391,10 +436,8 @@ def _with_few(
 
     Args:
         found: The area.
-        moves: (units,) influence of each row, or group.
         variance: The variance of the area.
-        df: Degrees of freedom of the variance; those of the kurtosis of `moves` are taken where they are
-        fewer.
+        known: Degrees of freedom of the variance, and how many rows, or groups, make it up.
         newcombe: Newcombe's limits; None where they do not apply.
         method: How the variance was computed, in words.
         what: "row" or "group".
@@ -403,11 +446,9 @@ def _with_few(
     Returns:
         The estimate, and whether its `.method` says that it rests on few rows.
     """
-    df = max(min(df, degrees_of_freedom(moves)), FEWEST_FREEDOM)
+    df, carried = known
     low, high = logit_limits(found.value, variance, quantile(confidence, df))
     method += ", logit scale, t"
-    squares = moves**2
-    carried = float(squares.sum()) ** 2 / float((squares * squares).sum())
     few, widened = carried < FEW_CARRYING, False
     misranked = found.smallest * min(found.value, 1 - found.value)
     if newcombe is not None and misranked < FEW_MISRANKED and (few or found.smallest < SMALL_CLASS):

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from finetune_eval.evaluation.cells import (
     Cells,
+    cells_of,
     cells_of_rows,
     dirichlet_counts,
     dirichlet_tables,
@@ -35,6 +36,18 @@ _MOST_CELLS = 100_000_000
 _FEWEST_RESAMPLES = 100
 # Draws from a Dirichlet posterior, where it is the fallback of a bootstrap.
 _POSTERIOR_DRAWS = 1000
+
+
+def decided(p: NDArray[Any], threshold: float | None) -> NDArray[np.int64]:
+    """Return the answer to each row of one label: the most probable class, of equal ones the first.
+
+    Args:
+        p: (n, K) probabilities.
+        threshold: Probability from which the second of two classes is the answer instead; or None.
+    """
+    if threshold is not None:
+        return (p[:, 1] >= threshold).astype(np.int64)
+    return np.asarray(p.argmax(axis=1))
 
 
 @dataclass(frozen=True)
@@ -117,6 +130,11 @@ class Sample:
         """(n,) whether the row is right; multilabel: in every label."""
         same = self.y == self.predicted
         return np.asarray(same.all(axis=1) if self.multilabel else same)
+
+    @property
+    def hits_and_rows(self) -> tuple[int, int]:
+        """How many rows are right, and how many there are."""
+        return int(self.right.sum()), len(self.right)
 
     @cached_property
     def classes_of_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64], int]:
@@ -305,3 +323,24 @@ class Sample:
         weights = self.rows if self.groups is None else np.bincount(self.groups, weights=self.rows)
         one = self._contributions() @ moves
         return np.asarray(one - weights * (one.sum() / weights.sum()))
+
+
+class CountedSample(Sample):
+    """Rows of one label each, independent and of equal weight, known by their confusion matrix alone.
+
+    Attributes:
+        table: (K, K) counts, rows true, columns predicted.
+        average: As of a `Sample`.
+    """
+
+    def __init__(self, table: NDArray[np.int64], average: str) -> None:
+        nothing = np.empty(0, dtype=np.int64)
+        super().__init__(nothing, None, nothing, average=average, classes=len(table))
+        self.table = table.astype(np.float64)
+        self.cells = cells_of(table)
+        self.counts = class_counts(table)
+
+    @property
+    def hits_and_rows(self) -> tuple[int, int]:
+        """How many rows are right, and how many there are."""
+        return int(self.counts.hits.sum()), int(self.counts.true.sum())

@@ -103,7 +103,7 @@ def _ranking(name: str, sample: Sample, sampling: Sampling) -> Estimate | None:
 def accuracy(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the share of right rows (multilabel: of rows that are right in every label)."""
     if sample.equal:
-        return _of_counts(int(sample.right.sum()), len(sample.right), sampling)
+        return of_counts(*sample.hits_and_rows, sampling)
     return _share(sample, sample.right, np.arange(len(sample.right)), sampling)
 
 
@@ -169,7 +169,7 @@ def top_k_accuracy(k: int) -> Callable[[Sample, Sampling], Estimate | None]:
             return None
         hits = top_k_hits(k)(sample.y, sample.p) > 0
         if sample.equal:
-            return _of_counts(int(hits.sum()), len(hits), sampling)
+            return of_counts(int(hits.sum()), len(hits), sampling)
         return _share(sample, hits, np.arange(len(hits)), sampling)
 
     return estimate
@@ -256,7 +256,7 @@ def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
         said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
         return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", sampling.confidence)
     if sample.equal:
-        return _of_counts(hits, trials, sampling, jaccard=name == "f1")
+        return of_counts(hits, trials, sampling, jaccard=name == "f1")
     of_it, as_it = (
         side[:, k] > 0 if sample.multilabel else side == k for side in (sample.y, sample.predicted)
     )
@@ -284,12 +284,12 @@ def _share(
     """Estimate the share of hits among rows, or (row, label) pairs; with `jaccard` the F1 of this share."""
     shares = sample.shares(right, rows, np.zeros_like(rows), sampling.confidence)
     value, trials = float(shares.values[0]), float(shares.trials[0])
-    made = _of_counts(value * trials, trials, sampling, jaccard=jaccard)
+    made = of_counts(value * trials, trials, sampling, jaccard=jaccard)
     method = made.method + ("," if jaccard else "") + f" on {times(trials, 'effective row')}"
     return replace(made, method=method)
 
 
-def _of_counts(hits: float, trials: float, sampling: Sampling, *, jaccard: bool = False) -> Estimate:
+def of_counts(hits: float, trials: float, sampling: Sampling, *, jaccard: bool = False) -> Estimate:
     """Estimate the share of hits, which may be effective numbers, or with `jaccard` the F1 of this share."""
     limits, method = modified_wilson_limits(hits, trials, quantile(sampling.confidence), sampling.confidence)
     value, low, high = hits / trials, *limits
@@ -317,13 +317,17 @@ def mean_over_classes(name: str, sample: Sample, sampling: Sampling) -> Estimate
     counted = true > 0 if name == "balanced_accuracy" else predicted + true > 0
     counted = np.ones_like(counted) if sample.multilabel else counted
     some, total = np.flatnonzero(trials > 0), int(counted.sum())
-    if sample.multilabel:
+    values, worth = hits[some] / trials[some], trials[some]
+    method = "score limits of the mean over classes"
+    if sample.equal and not sample.multilabel:
+        units = trials
+    elif sample.multilabel:
         rows, classes = np.nonzero(side)
+        units = sample.units_of(rows, classes)
     else:
         rows = np.flatnonzero(side < sample.classes)  # not those whose answer is no label
         classes = side[rows]
-    values, worth = hits[some] / trials[some], trials[some]
-    method = "score limits of the mean over classes"
+        units = sample.units_of(rows, classes)
     if len(some) and (sample.multilabel or not sample.equal):
         right = (sample.y == sample.predicted)[rows, classes] if sample.multilabel else sample.right[rows]
         values, worth = sample.shares(right, rows, np.searchsorted(some, classes), sampling.confidence)
@@ -332,7 +336,7 @@ def mean_over_classes(name: str, sample: Sample, sampling: Sampling) -> Estimate
     if len(some):
         low, high = score_limits(values * worth, worth, quantile(sampling.confidence))
     low, high = low * len(some) / total, (high * len(some) + total - len(some)) / total
-    method += _few_in_a_class(sample.units_of(rows, classes)[counted], sample, name) + _absent(counted)
+    method += _few_in_a_class(units[counted], sample, name) + _absent(counted)
     return Estimate(value, min(low, value), max(high, value), method, sampling.confidence)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ __all__ = ["ConfusedPair", "Slice", "confused_pairs", "find_slices", "possible_l
 SMALL = 30  # rows below which a slice is marked: its Wilson interval is wider than 30 points
 _SHOWN_WORDS = 20
 _POWER = 0.8
+_FEW_TERMS = 100_000  # of a hypergeometric sum, which are all added up
 
 
 _PICKED = (
@@ -112,6 +113,44 @@ def search_slices(
     # What adds up over rows: rows, weights, weights of right rows, and squares for Kish's number.
     summed = np.column_stack([weights > 0, weights, weights * right, weights**2])
     sums, left_out = _sums(summed, texts, metadata, seed)
+    total = summed.sum(axis=0)
+    return _tested(sums, left_out, total, confidence=confidence, weighted=sample_weight is not None)
+
+
+def slices_of_counts(
+    counts: Mapping[str, Mapping[str, tuple[int, int]]],
+    left_out: Sequence[tuple[str, str]],
+    n: int,
+    right: int,
+    *,
+    confidence: float,
+) -> tuple[tuple[Slice, ...], SliceSearch]:
+    """Return what `search_slices` returns, of the values of columns whose rows were counted.
+
+    Args:
+        counts: Column to value to how many rows have it, and how many of them are right.
+        left_out: Columns that are not looked at, each with the reason.
+        n: How many rows there are.
+        right: How many of them are right.
+        confidence: Nominal coverage of the intervals.
+    """
+    total = np.array([n, n, right, n], dtype=np.float64)
+    families = [k for k, values in enumerate(counts.values()) for _ in values]
+    names = [(column, value) for column, values in counts.items() for value in values]
+    inside = [(rows, rows, hits, rows) for values in counts.values() for rows, hits in values.values()]
+    sums = _looked_at(names, families, inside, [total] * len(names)) if names else None
+    return _tested(sums, tuple(left_out), total, confidence=confidence, weighted=False)
+
+
+def _tested(
+    sums: _Sums | None,
+    left_out: tuple[tuple[str, str], ...],
+    total: NDArray[np.float64],
+    *,
+    confidence: float,
+    weighted: bool,
+) -> tuple[tuple[Slice, ...], SliceSearch]:
+    """Test every slice against the other rows; `total` is what adds up over all of the rows."""
     if sums is None:
         return (), SliceSearch(0, 0, left_out, 0, None)
     ours, rest = sums.inside, sums.whole - sums.inside
@@ -131,7 +170,7 @@ def search_slices(
             q[i] <= FALSE_DISCOVERIES
         ):  # R of m were selected: 1 - (1 - confidence) R / m, weighted as the test is
             level = 1 - (1 - confidence) * min(1.0, found / float(penalty[i]))
-        if sample_weight is None:
+        if not weighted:
             made = wilson(round(ours[i, 2]), int(ours[i, 0]), confidence=level)
         else:
             made = effective_wilson(float(share[i]), float(units[i]), confidence=level)
@@ -153,7 +192,6 @@ def search_slices(
         )
         for i in shown.tolist()
     )
-    total = summed.sum(axis=0)
     n = int(total[1] ** 2 / total[3] + 1e-6)
     size = max(1, min(max(SMALL, n // 10), n // 2))
     given = penalty[~is_word] if (~is_word).any() else penalty
@@ -204,15 +242,22 @@ def _sums(
         whole += [looked_at] * len(words)
     if not names:
         return None, tuple(left_out)
-    ours, every = np.array(inside), np.array(whole)
+    return _looked_at(names, families, inside, whole), tuple(left_out)
+
+
+def _looked_at(
+    names: list[tuple[str, str]], families: list[int], inside: Sequence[Any], whole: Sequence[Any]
+) -> _Sums | None:
+    """Return the slices that say something; `inside` and `whole` are (m, 4) as in `_Sums`."""
+    ours, every = np.array(inside, dtype=np.float64), np.array(whole, dtype=np.float64)
     rest = every - ours
     # A slice of rows without weight, or with all of it, says nothing.
     kept = np.flatnonzero((ours[:, 1] > 0) & (rest[:, 1] > 1e-9 * every[:, 1]) & (rest[:, 0] > 0))
     if not len(kept):
-        return None, tuple(left_out)
+        return None
     family = np.array(families)[kept]
     codes = np.unique(family, return_inverse=True)[1].astype(np.int64)
-    return _Sums([names[i] for i in kept], codes, family < 0, ours[kept], every[kept]), tuple(left_out)
+    return _Sums([names[i] for i in kept], codes, family < 0, ours[kept], every[kept])
 
 
 def _findable(accuracy: float, n: int, size: int, level: float) -> float | None:
@@ -275,7 +320,12 @@ def _hypergeometric(
     """Return how many may be right of `size` drawn from `total`, up to `most`, and with which probability."""
     from scipy.special import gammaln
 
-    hits = np.arange(max(0, size - (total - right)), (min(size, right) if most is None else most) + 1)
+    low, high = max(0, size - (total - right)), min(size, right) if most is None else most
+    if high - low > _FEW_TERMS:  # what is 40 standard deviations away has a probability of 0 in float64
+        mean = size * right / total
+        away = 40 * math.sqrt(max(mean * (1 - right / total) * (1 - size / total), 1.0))
+        low, high = max(low, int(min(high, mean) - away)), min(high, int(mean + away))
+    hits = np.arange(low, high + 1)
     rest, wrong = size - hits, total - right
     logs = gammaln(np.array([right, wrong, size, total - size, total]) + 1.0)
     terms = gammaln(np.stack([hits, right - hits, rest, wrong - rest]) + 1.0).sum(axis=0)
@@ -310,12 +360,16 @@ def confused_pairs(evaluation: Evaluation, *, n: int = 10) -> tuple[ConfusedPair
         The pairs; none where nothing is wrong.
     """
     _single_label(evaluation)
-    size, frame = len(evaluation.labels), evaluation.predictions
-    codes = {label: k for k, label in enumerate(evaluation.labels)}
-    y, predicted = (
-        frame[name].map(codes).fillna(size).to_numpy(dtype=np.int64) for name in ("label", "prediction")
-    )
-    counts = confusion_matrix(y, predicted, size + 1)[:size]
+    size = len(evaluation.labels)
+    if evaluation.keeps_rows:
+        frame = evaluation.predictions
+        codes = {label: k for k, label in enumerate(evaluation.labels)}
+        y, predicted = (
+            frame[name].map(codes).fillna(size).to_numpy(dtype=np.int64) for name in ("label", "prediction")
+        )
+        counts = confusion_matrix(y, predicted, size + 1)[:size]
+    else:
+        counts = np.column_stack([evaluation.confusion_matrix, np.zeros(size, dtype=np.int64)])
     support = counts.sum(axis=1)
     np.fill_diagonal(counts, 0)
     answers = (*evaluation.labels, "no label")
@@ -341,7 +395,10 @@ def worst_rows(evaluation: Evaluation, *, n: int = 20) -> pd.DataFrame:
         evaluation: Any evaluation.
         n: How many rows at most.
     """
-    return rows_of_highest_loss(evaluation.predictions, _checks.positive_int("n", n))
+    n = _checks.positive_int("n", n)
+    if not evaluation.keeps_rows:
+        return evaluation.worst_rows.head(n)
+    return rows_of_highest_loss(evaluation.predictions, n)
 
 
 def possible_label_errors(evaluation: Evaluation, *, n: int = 20) -> pd.DataFrame:

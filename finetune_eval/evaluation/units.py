@@ -142,10 +142,30 @@ def degrees_of_freedom(units: Floats) -> float:
     Reference:
         Box 1953, Biometrika 40:318-335; Shoemaker 2003, Am. Stat. 57:105-110.
     """
-    n, squares = len(units), units * units
-    square = float(squares.sum())
-    kurtosis = n * float((squares * squares).sum()) / square**2 if square > 0 else 3.0
+    squares = units * units
+    return freedom_of(len(units), float(squares.sum()), float((squares * squares).sum()))
+
+
+def freedom_of(n: int, second: float, fourth: float) -> float:
+    """Return the `degrees_of_freedom` of n units, from the sums of their second and fourth powers."""
+    kurtosis = n * fourth / second**2 if second > 0 else 3.0
     return min(max(2 * n / (kurtosis - 1), 1.0) if kurtosis > 1 else math.inf, max(n - 1.0, 1.0))
+
+
+def freedom_and_carried(units: Floats, freedom: float, counts: Floats | None = None) -> tuple[float, float]:
+    """Return the degrees of freedom of the sum of squared influences, and how many units make it up.
+
+    Args:
+        units: (m,) influence of each row, or group.
+        freedom: Those of the kurtosis are taken where they are fewer.
+        counts: (m,) how many such rows there are; None: one of each.
+    """
+    squares = units * units
+    n = len(units) if counts is None else int(counts.sum())
+    powers = squares, squares * squares
+    second, fourth = (float(part.sum() if counts is None else part @ counts) for part in powers)
+    carried = second**2 / fourth if fourth > 0 else math.inf
+    return max(min(freedom, freedom_of(n, second, fourth)), FEWEST_FREEDOM), carried
 
 
 def clustered_variance(influence: Floats, groups: NDArray[np.int64] | None) -> tuple[float, float]:

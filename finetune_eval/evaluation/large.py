@@ -1,0 +1,436 @@
+"""Evaluation larger than memory: statistics of parts of the rows, which add up to an evaluation of all."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune_eval import _checks, _labels
+from finetune_eval._text import counted, in_words, listed, quoted
+from finetune_eval.data.readers import as_numbers
+from finetune_eval.evaluation._counts import MISSING, Counts
+from finetune_eval.evaluation._inputs import read_part
+from finetune_eval.evaluation._of_counts import evaluation_of
+from finetune_eval.evaluation._options import Asked, checked_options
+from finetune_eval.evaluation._result import LargeEvaluation
+from finetune_eval.evaluation.thresholds import Threshold
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+__all__ = ["LargeEvaluation", "Statistics"]
+
+# What the columns of a file may be called, as in `load_predictions`.
+TRUTH = ("label", "y_true", "target")
+SECOND = ("probability", "score", "p")
+ANSWER = ("prediction", "predicted", "predicted_label", "pred_label", "y_pred", "pred")
+REFUSED = {
+    "weight": "Rows with weights cannot be counted: their intervals need every row.",
+    "group": "Rows in groups cannot be counted: their intervals need the sums of each group.",
+}
+_REPORTED_ROW = re.compile(r" in row \d+")  # of the list of different labels, which nobody sees
+_AT_ONCE = 65_536  # rows; their arrays stay in a processor's cache
+
+
+class Statistics:
+    """What rows with probabilities add up to, in a megabyte, however many there are.
+
+    Statistics of parts of the rows are added with `+`. Counts, and the totals that losses are made of, are
+    exact: they are the same to the bit for any split and any order of the rows. ROC-AUC, PR-AUC and
+    calibration are made of histograms with up to 65,536 bins, and their `.method` says within which limits
+    the exact area lies.
+
+    Rows have one label each and equal weight. Weights, groups, several labels a row and answers without
+    probabilities are refused.
+
+    Args:
+        labels: The K class names, in the order of their places.
+        threshold: As for `evaluate_predictions`.
+        metadata: Names of columns in whose values weak parts of the rows are looked for.
+
+    Example:
+        >>> empty = Statistics(["ham", "spam"])
+        >>> monday = empty.of({"label": ["ham", "spam"], "p_ham": [0.9, 0.2], "p_spam": [0.1, 0.8]})
+        >>> tuesday = empty.of({"label": ["spam"], "p_ham": [0.7], "p_spam": [0.3]})
+        >>> (monday + tuesday).n, round((monday + tuesday).finish().accuracy, 3)
+        (3, 0.667)
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[str],
+        *,
+        threshold: float | Threshold | None = None,
+        metadata: Sequence[str] = (),
+    ) -> None:
+        self.labels = _labels.class_names(labels)
+        self.metadata = _column_names(metadata)
+        self._asked = threshold
+        self.threshold = checked_options(1, self.labels, Asked(threshold=threshold)).threshold
+        self._counts = Counts(len(self.labels), self.metadata)
+        self._read: dict[str, int] = {}  # each different label of the rows, as JSON, and its class
+
+    @property
+    def n(self) -> int:
+        """How many rows were counted."""
+        return self._counts.n
+
+    @property
+    def confusion_matrix(self) -> NDArray[np.int64]:
+        """(K, K) rows true, columns predicted."""
+        return self._counts.table
+
+    def empty(self) -> Statistics:
+        """Return statistics of no rows, of the same classes and settings."""
+        return Statistics(self.labels, threshold=self._asked, metadata=self.metadata)
+
+    def of(self, table: Any, *, source: str = "", start: int = 0) -> Statistics:
+        """Return the statistics of a part of the rows.
+
+        Args:
+            table: A pyarrow Table or RecordBatch, a DataFrame, or a dictionary of columns: `label` (or
+                `y_true`, `target`) and `p_<class>` of each class, or `probability` (or `score`, `p`) of the
+                second of two. `id` is used where it is there.
+            source: What the rows are of, such as the name of a file: for errors, and for the worst rows.
+            start: The row of the source that the first row of the table is.
+
+        Returns:
+            Statistics of these rows alone.
+
+        Raises:
+            ValueError: A column is missing, or a label or a probability cannot be one; the sentence names the
+                source and the first such row.
+        """
+        made = self.empty()
+        made.count(table, source=source, start=start)
+        return made
+
+    def count(self, table: Any, *, source: str = "", start: int = 0) -> None:
+        """Add the rows of a table to these statistics; arguments and errors as in `of`."""
+        table = _arrow(table)
+        reader = _Reader(table.column_names, self.labels, self.metadata, source)
+        for first in range(0, table.num_rows, _AT_ONCE):
+            part = table.slice(first, _AT_ONCE)
+            try:
+                y, p, mended, seen = reader.rows(part)
+            except (TypeError, ValueError) as error:
+                raise _located(error, reader, part, source, start + first) from None
+            self._see(seen, source)
+            self._counts.count(
+                y,
+                p,
+                mended,
+                threshold=self.threshold,
+                columns=reader.values(part),
+                source=source,
+                start=start + first,
+                ids=reader.ids(part),
+            )
+
+    def __add__(self, other: Statistics) -> Statistics:
+        if not isinstance(other, Statistics):
+            return NotImplemented
+        made = copy.deepcopy(self)
+        made.add(other)
+        return made
+
+    def add(self, other: Statistics) -> None:
+        """Add the rows of other statistics to these.
+
+        Raises:
+            ValueError: They are of other classes or settings.
+        """
+        _checks.instance("other", other, Statistics, "`Statistics.of`")
+        if self._settings() != other._settings():
+            raise ValueError(
+                f"`other` has other settings, {other._settings()}; these are {self._settings()}. Statistics "
+                "can be added where both have the same labels, threshold and metadata."
+            )
+        self._see(other._read, "")
+        self._counts.add(other._counts)
+
+    def finish(
+        self,
+        *,
+        average: str = "auto",
+        metrics: Sequence[str] = (),
+        confidence: float = 0.95,
+        n_resamples: int = 2000,
+        seed: int = 0,
+    ) -> LargeEvaluation:
+        """Return the evaluation of all rows that were counted; arguments as for `evaluate_predictions`.
+
+        Args:
+            average: As for `evaluate_predictions`.
+            metrics: As for `evaluate_predictions`.
+            confidence: As for `evaluate_predictions`.
+            n_resamples: As for `evaluate_predictions`.
+            seed: As for `evaluate_predictions`.
+
+        Returns:
+            The evaluation. It keeps no rows but the worst: `predictions`, and what is made of them, say so.
+
+        Raises:
+            ValueError: No row was counted, or an argument is out of range.
+        """
+        asked = Asked(
+            threshold=self._asked,
+            average=average,
+            metrics=metrics,
+            confidence=confidence,
+            n_resamples=n_resamples,
+            seed=seed,
+        )
+        options = checked_options(max(self.n, 1), self.labels, asked)
+        if not self.n:
+            raise ValueError("There are no rows; at least one is needed.")
+        return evaluation_of(self._counts, self.labels, options)
+
+    def to_bytes(self) -> bytes:
+        """Return everything as bytes with a checksum, to be stored or sent; nothing is pickled."""
+        return self._counts.to_bytes({**self._settings(), "read": self._read})
+
+    def add_bytes(self, data: bytes) -> None:
+        """Add what `to_bytes` returned.
+
+        Raises:
+            ValueError: It is damaged, or of other classes or settings.
+        """
+        made = self.empty()
+        made._counts, about = Counts.from_bytes(data)
+        made._read = about.pop("read")
+        if about != self._settings():
+            raise ValueError(f"these statistics have other settings, {about}, than {self._settings()}")
+        self.add(made)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"labels": list(self.labels), "threshold": self.threshold, "metadata": list(self.metadata)}
+
+    def _see(self, seen: dict[str, int], source: str) -> None:
+        """Check that a label is read as the same class in every part: a number may be a name or a place."""
+        if seen.items() <= self._read.items():
+            return
+        together = {**self._read, **seen}
+        values = [json.loads(value) for value in together]
+        try:
+            places = dict(zip(together, _labels.read("label", values, self.labels).tolist(), strict=True))
+        except (TypeError, ValueError) as error:
+            sentence = _REPORTED_ROW.sub("", str(error))
+            raise ValueError(
+                f"The labels of the parts do not fit together{_up_to(source)}: {sentence}"
+            ) from None
+        changed = [
+            value
+            for reading in (self._read, seen)
+            for value, place in reading.items()
+            if places[value] != place
+        ]
+        if changed:
+            meant = quoted(self.labels[places[changed[0]]])
+            raise ValueError(
+                f"The label {changed[0]} means {meant} beside the labels of the other parts, and another "
+                f"class by itself{_up_to(source)}: write class names, as texts, in all parts."
+            )
+        self._read = together
+
+
+def _up_to(source: str) -> str:
+    return f" (from {source!r} on)" if source else ""
+
+
+def _column_names(metadata: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(metadata, str) or not isinstance(metadata, (list, tuple)):
+        raise TypeError(f"`metadata` must be a list of names of columns; got {metadata!r}.")
+    for name in metadata:
+        if not isinstance(name, str):
+            raise TypeError(f"`metadata` must be names of columns; got {name!r}.")
+    if len(set(metadata)) < len(metadata):
+        raise ValueError(f"`metadata` names a column twice: {listed(metadata)}.")
+    return tuple(metadata)
+
+
+def _arrow(table: Any) -> pa.Table:
+    """Return a table of any kind as pyarrow's."""
+    import pyarrow as pa
+
+    if isinstance(table, pa.RecordBatch):
+        return pa.Table.from_batches([table])
+    if isinstance(table, pa.Table):
+        return table
+    if isinstance(table, dict):
+        return pa.table({str(name): pa.array(values) for name, values in table.items()})
+    if hasattr(table, "columns") and hasattr(table, "iloc"):
+        return pa.Table.from_pandas(table, preserve_index=False)
+    raise TypeError(
+        "`table` must be a pyarrow Table or RecordBatch, a DataFrame or a dictionary of columns; got "
+        f"{type(table).__name__}."
+    )
+
+
+class _Reader:
+    """Which column of a table is what, and how a slice of it becomes labels and probabilities.
+
+    Attributes:
+        truth: The column with the true class.
+        probabilities: The column of each class, or one of the second of two.
+    """
+
+    def __init__(
+        self, names: Sequence[str], labels: tuple[str, ...], metadata: Sequence[str], source: str
+    ) -> None:
+        self.labels, self.metadata = labels, tuple(metadata)
+        self.truth, self.probabilities = columns_of(names, labels, metadata, source)
+        self.id = "id" if "id" in names else None
+
+    def rows(
+        self, part: pa.Table
+    ) -> tuple[NDArray[np.int64], NDArray[Any], NDArray[np.float64], dict[str, int]]:
+        """Return (n,) classes, (n, K) probabilities, the sums that were mended, and the labels that occur."""
+        y, seen = self._classes(part.column(self.truth))
+        columns = [self._numbers(part, name) for name in self.probabilities]
+        p, mended = read_part(columns[0] if len(columns) == 1 else np.column_stack(columns))
+        return y, p, mended, seen
+
+    def _classes(self, column: Any) -> tuple[NDArray[np.int64], dict[str, int]]:
+        import pyarrow as pa
+
+        one = column.combine_chunks()
+        if isinstance(one, pa.ChunkedArray):  # of dictionaries that differ
+            one = pa.concat_arrays([chunk.dictionary_decode() for chunk in one.chunks])
+        if isinstance(one, pa.DictionaryArray):
+            one = one.dictionary_decode()
+        if one.null_count:
+            row = int(one.is_null().to_numpy(zero_copy_only=False).argmax())
+            raise ValueError(f"`{self.truth}` has no label in row {row}; drop the row or give it a label.")
+        coded = one.dictionary_encode()
+        values = coded.dictionary.to_pylist()
+        places = _labels.read(self.truth, values, self.labels)
+        words = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
+        seen = {json.dumps(word, default=str): k for word, k in zip(words, places.tolist(), strict=True)}
+        return places[coded.indices.to_numpy()], seen
+
+    def _numbers(self, part: pa.Table, name: str) -> NDArray[Any]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        column = part.column(name)
+        if pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
+            try:
+                column = pc.cast(column, pa.float64())
+            except pa.ArrowInvalid:  # other spellings, or no number at all
+                return as_numbers(part.select([name]).to_pandas(), [name])[name].to_numpy()
+        if pa.types.is_decimal(column.type):
+            column = pc.cast(column, pa.float64())
+        return column.to_numpy()
+
+    def values(self, part: pa.Table) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
+        """Return the place of each row's value, and the values, of the columns of metadata."""
+        import pyarrow as pa
+
+        out = {}
+        for name in self.metadata:
+            one = part.column(name).combine_chunks()
+            if isinstance(one, pa.ChunkedArray):
+                one = pa.concat_arrays([chunk.dictionary_decode() for chunk in one.chunks])
+            if isinstance(one, pa.DictionaryArray):
+                one = one.dictionary_decode()
+            coded = one.dictionary_encode(null_encoding="encode")
+            words = [MISSING if _is_nothing(value) else str(value) for value in coded.dictionary.to_pylist()]
+            index = {word: place for place, word in enumerate(dict.fromkeys(words))}
+            places = np.array([index[word] for word in words], dtype=np.int64)
+            out[name] = (places[coded.indices.to_numpy()], list(index))
+        return out
+
+    def ids(self, part: pa.Table) -> Callable[[NDArray[np.int64]], list[str]] | None:
+        """Return the function from rows to their ids, or None where they have none."""
+        if self.id is None:
+            return None
+        column = part.column(self.id)
+        return lambda rows: ["" if value is None else str(value) for value in column.take(rows).to_pylist()]
+
+
+def _is_nothing(value: Any) -> bool:
+    return value is None or value != value or (isinstance(value, str) and not value.strip())
+
+
+def columns_of(
+    names: Sequence[str], labels: tuple[str, ...], metadata: Sequence[str], source: str = ""
+) -> tuple[str, tuple[str, ...]]:
+    """Return the column of the truth and those of the probabilities, or say what a table lacks.
+
+    Args:
+        names: The columns of the table.
+        labels: The K class names.
+        metadata: Further columns that are needed.
+        source: The name of the file, for errors.
+    """
+    where = repr(source) if source else "The table"
+    twice = next((name for name in names if list(names).count(name) > 1), None)
+    if twice is not None:
+        raise ValueError(f"{where} has two columns named {twice!r}; rename one.")
+    for name, why in REFUSED.items():
+        if name in names:
+            raise ValueError(
+                f"{where} has a column {name!r}. {why} Use `load_predictions` on rows that memory holds, or "
+                f"leave the column out where it is no {name}."
+            )
+    truth = next((name for name in TRUTH if name in names), None)
+    if truth is None:
+        raise ValueError(
+            f"{where} needs a column 'label' (or 'y_true', 'target') with the truth; it has {listed(names)}."
+        )
+    absent = [name for name in metadata if name not in names]
+    if absent:
+        raise ValueError(
+            f"{where} has no column {absent[0]!r}, which `metadata` names; it has {listed(names)}."
+        )
+    each = [f"p_{label}" for label in labels]
+    missing = [name for name in each if name not in names]
+    if not missing:
+        return truth, tuple(each)
+    one = next((name for name in SECOND if name in names), None)
+    answer = next((name for name in ANSWER if name in names), None)
+    if one is not None and len(labels) == 2 and len(missing) == 2:
+        if answer is None:
+            return truth, (one,)
+        raise ValueError(
+            f"{where}: {one!r} may be the probability of {quoted(labels[1])} or of the class in {answer!r}; "
+            "give a column p_<class> for each class, or leave the answers out."
+        )
+    if not any(name.startswith("p_") for name in names) and one is None:
+        raise ValueError(
+            f"{where} needs a column p_<class> for each class, or a column 'probability' of the second of "
+            f"two; it has {listed(names)}. Answers without probabilities are scored by `load_predictions`."
+        )
+    raise ValueError(
+        f"{where} has no {in_words([repr(name) for name in missing[:5]])} for the labels "
+        f"{listed(labels)}; its columns are {listed(names)}."
+    )
+
+
+def _located(error: Exception, reader: _Reader, part: pa.Table, source: str, start: int) -> Exception:
+    """Return the error with the file and the row of the first row that is wrong."""
+    low, high = 0, part.num_rows  # the first `low` rows are right, and the first `high` are not
+    while high - low > 1:
+        middle = (low + high) // 2
+        try:
+            reader.rows(part.slice(0, middle))
+            low = middle
+        except (TypeError, ValueError):
+            high = middle
+    where = f"{source!r}: " if source else ""
+    try:
+        reader.rows(part.slice(low, 1))
+    except (TypeError, ValueError) as alone:
+        sentence = str(alone).replace(" row 0", f" row {start + low}")
+        return type(error)(f"{where}{sentence}")
+    among = (
+        f"among {counted(high, 'row')} from row {start} on, of which row {start + low} is the first wrong: "
+    )
+    return type(error)(f"{where}{among}{error}")
