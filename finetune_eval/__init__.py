@@ -16,6 +16,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.evaluation.agreement import agreement
     from finetune_eval.evaluation.comparison import compare, compare_totals
     from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
+    from finetune_eval.evaluation.files import evaluate_files
     from finetune_eval.evaluation.saved import load_predictions
     from finetune_eval.evaluation.seeds import compare_seeds, evaluate_seeds
     from finetune_eval.models.build import build_model, load_model, pretrained_features
@@ -45,6 +46,7 @@ _HOME = {
     "TrainingTrace": "traces.training",
     "evaluate": "evaluation.evaluate",
     "evaluate_predictions": "evaluation.evaluate",
+    "evaluate_files": "evaluation.files",
     "Evaluation": "evaluation.evaluate",
     "load_predictions": "evaluation.saved",
     "compare": "evaluation.comparison",
@@ -75,6 +77,7 @@ __all__ = [
     "compare_totals",
     "cross_evaluate",
     "evaluate",
+    "evaluate_files",
     "evaluate_predictions",
     "evaluate_seeds",
     "find_leaks",

@@ -56,8 +56,9 @@ def _options(
 
 
 for _command in (
-    training.demo, training.train, results.evaluate, results.compare, studies.cross_evaluate,
-    studies.learning_curve, models.predict, results.leaks, results.report, models.trace,
+    training.demo, training.train, results.evaluate, results.evaluate_files, results.compare,
+    studies.cross_evaluate, studies.learning_curve, models.predict, results.leaks, results.report,
+    models.trace,
 ):  # fmt: skip
     app.command()(_command)
 

@@ -127,6 +127,60 @@ def _of_new_rows(
     return score(model, *rows, ids=rows.ids, metadata=rows.metadata, lockbox=lockbox, **more)
 
 
+def evaluate_files(
+    files: Annotated[
+        list[Path], typer.Argument(help="Files (.parquet, .csv, .tsv), folders of them, or patterns.")
+    ],
+    labels: options.Labels = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", help="How many processes count. [default: one a core]")
+    ] = None,
+    threshold: Annotated[
+        float | None, typer.Option("--threshold", help="Predict the second class from this probability on.")
+    ] = None,
+    metadata: Annotated[
+        str | None,
+        typer.Option("--metadata", help="Columns in whose values weak parts are looked for, with commas."),
+    ] = None,
+    metrics: Annotated[
+        str | None, typer.Option("--metrics", help="Further metrics, such as f2,specificity,npv.")
+    ] = None,
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    resume_dir: Annotated[
+        Path | None,
+        typer.Option("--resume-dir", help="Keep what each part adds up to here, and go on from there."),
+    ] = None,
+    progress: Annotated[
+        bool | None,
+        typer.Option("--progress/--no-progress", help="On stderr. [default: where it is a terminal]"),
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Score files of predictions that may be larger than memory, on all cores.
+
+    Example: finetune-eval evaluate-files predictions/*.parquet
+    """
+    from finetune_eval.evaluation.files import evaluate_files as score
+
+    result = score(
+        files,
+        labels=options.names(labels),
+        workers=workers,
+        threshold=threshold,
+        metadata=options.names(metadata) or (),
+        metrics=options.names(metrics) or (),
+        delimiter=delimiter,
+        encoding=encoding,
+        resume_dir=resume_dir,
+        progress=progress,
+    )
+    if as_json:
+        console.show_json(result._record())
+    else:
+        console.show(str(result))
+
+
 def compare(
     paths: Annotated[
         list[Path], typer.Argument(help="Two or more run folders, or predictions of any model.")

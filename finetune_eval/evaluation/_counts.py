@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zlib
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,12 @@ _FORMAT = 1  # of `to_bytes`
 TOTALS = ("r1", "r2", "r3", "r4", "e1", "e2", "e3", "e4", "v", "ev", "eev", "t", "et", "f")
 LOSSES = {"loss": (row_loss, log_costs), "brier": (row_brier, brier_costs)}
 MISSING = "(missing)"
+
+
+def _badness(row: list[Any]) -> tuple[Any, ...]:
+    """Order rows by their loss, and equal losses by all else that is known of them."""
+    loss, source, place, name, *rest = row
+    return -loss, source, place, name or "", *rest
 
 
 class Counts:
@@ -107,9 +114,8 @@ class Counts:
             start: The row of the file that the first of these is.
             ids: Function from rows to their ids, or None.
         """
+        self._make_room(len(y))
         self.n += len(y)
-        if self.n > MOST_ROWS:
-            raise ValueError(f"At most {MOST_ROWS:,} rows can be counted; evaluate parts of them.")
         answers = decided(p, threshold)
         self.table += confusion_matrix(y, answers, self.classes)
         zero = p < SMALLEST_PROBABILITY
@@ -189,9 +195,8 @@ class Counts:
 
     def add(self, other: Counts) -> None:
         """Add the rows of another part, of the same classes and columns."""
+        self._make_room(other.n)
         self.n += other.n
-        if self.n > MOST_ROWS:
-            raise ValueError(f"At most {MOST_ROWS:,} rows can be counted; evaluate parts of them.")
         self.table += other.table
         for name in LOSSES:
             pairs = zip(self.totals[name], other.totals[name], strict=True)
@@ -212,6 +217,10 @@ class Counts:
             else:
                 self._count_values(column, values)
         self._merge_worst(other.worst)
+
+    def _make_room(self, rows: int) -> None:
+        if self.n + rows > MOST_ROWS:
+            raise ValueError(f"At most {MOST_ROWS:,} rows can be counted; evaluate parts of them.")
 
     def _histograms(self) -> list[Histogram]:
         return self.classwise if self.top is None else [*self.classwise, self.top]
@@ -235,7 +244,7 @@ class Counts:
             self.parts[column] = None
 
     def _merge_worst(self, rows: list[list[Any]]) -> None:
-        self.worst = sorted([*self.worst, *rows], key=lambda row: (-row[0], row[1], row[2]))[:WORST]
+        self.worst = sorted([*self.worst, *rows], key=_badness)[:WORST]
 
     # --------------------------------------------------------------------------------------
     # Bytes
@@ -256,14 +265,14 @@ class Counts:
             "parts": self.parts,
         }
         file = io.BytesIO()
-        arrays = {"table": self.table, "zeros": self.zeros, "ranks": self.ranks}
+        arrays: dict[str, NDArray[Any]] = {"table": self.table, "zeros": self.zeros, "ranks": self.ranks}
         for i, one in enumerate(self._histograms()):
             full = np.flatnonzero(one.rows.sum(axis=0))
             arrays |= {f"h{i}_full": full, f"h{i}_rows": one.rows[:, full], f"h{i}_mass": one.mass[full]}
             arrays |= {f"h{i}_low": one.low[full], f"h{i}_high": one.high[full]}
         arrays["record"] = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
-        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        data = file.getvalue()
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+        data = zlib.compress(file.getvalue(), 1)
         return hashlib.sha256(data).digest() + data
 
     @classmethod
@@ -275,7 +284,7 @@ class Counts:
         """
         if hashlib.sha256(data[32:]).digest() != data[:32]:
             raise ValueError("these statistics are damaged: they do not fit their checksum")
-        with np.load(io.BytesIO(data[32:]), allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(zlib.decompress(data[32:])), allow_pickle=False) as arrays:
             record = json.loads(arrays["record"].tobytes())
             if record["format"] != _FORMAT:
                 raise ValueError("these statistics were written by another version of finetune-eval")

@@ -59,7 +59,7 @@ def exact_totals(values: Floats) -> list[int]:
 
 def number(total: int) -> float:
     """Return a total as the nearest float."""
-    return total / 2**UNIT
+    return float(total / 2**UNIT)
 
 
 def central_moments(totals: tuple[int, int, int, int], n: int, low: float, high: float) -> Floats:

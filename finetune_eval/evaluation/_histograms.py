@@ -220,7 +220,7 @@ def _bracket(name: str, histogram: Histogram) -> tuple[float, float]:
     def first(passed: Floats) -> Floats:
         """Sum the precisions of the bin's positive rows, one after the other, below `passed` negatives."""
         start = hits + passed
-        return positive - passed * (digamma(start + positive + 1) - digamma(start + 1))
+        return np.asarray(positive - passed * (digamma(start + positive + 1) - digamma(start + 1)))
 
     tied = positive * (hits + positive) / (hits + positive + alarms + negative)
     total = positive.sum()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from finetune_eval._text import quoted
@@ -34,13 +36,13 @@ def evaluation_of(counts: Counts, labels: tuple[str, ...], options: Options) -> 
     columns = ["file", "row", "id", "label", "prediction", *(f"p_{label}" for label in labels), "loss"]
     worst = pd.DataFrame(
         [
-            (source, row, name, labels[y], labels[answer], *p, loss)
+            (source, row if source else None, name, labels[y], labels[answer], *p, loss)
             for loss, source, row, name, y, answer, p in counts.worst
         ],
         columns=columns,
     )
-    if worst["id"].isna().all():
-        worst = worst.drop(columns="id")
+    worst["row"] = worst["row"].astype("Int64")  # not known where the rows are of no file
+    worst = worst.drop(columns=[name for name in ("file", "row", "id") if _unknown(worst[name])])
     return LargeEvaluation(
         labels=labels,
         task="classification",
@@ -69,10 +71,14 @@ def evaluation_of(counts: Counts, labels: tuple[str, ...], options: Options) -> 
         looks=None,
         slices=slices,
         identified=False,
-        predictions=RowsNotKept(worst.columns),  # type: ignore[arg-type]
+        predictions=RowsNotKept(worst.columns),
         slice_search=search,
         worst=worst,
     )
+
+
+def _unknown(column: Any) -> bool:
+    return bool(column.isna().all() or (column == "").all())
 
 
 def _estimates(

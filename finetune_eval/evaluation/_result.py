@@ -305,8 +305,8 @@ class RowsNotKept:
     def _refuse(self) -> NoReturn:
         raise ValueError(
             "This needs every row, and an evaluation made by `evaluate_files` or `Statistics` keeps counts "
-            "and the worst rows only; use `load_predictions` or `evaluate_predictions` on as many of the rows as "
-            "memory holds."
+            "and the worst rows only; use `load_predictions` or `evaluate_predictions` on as many of the "
+            "rows as memory holds."
         )
 
 
@@ -340,7 +340,7 @@ class LargeEvaluation(Evaluation):
             return NotImplemented
         return self._record() == other._record() and self.worst.equals(other.worst)
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None
 
     def _record(self) -> dict[str, Any]:
         record = super()._record()

@@ -35,6 +35,7 @@ REFUSED = {
     "group": "Rows in groups cannot be counted: their intervals need the sums of each group.",
 }
 _REPORTED_ROW = re.compile(r" in row \d+")  # of the list of different labels, which nobody sees
+_OTHER_TASK = "Pass task='multilabel' for labels that do not exclude each other; divide"
 _AT_ONCE = 65_536  # rows; their arrays stay in a processor's cache
 
 
@@ -70,7 +71,7 @@ class Statistics:
         metadata: Sequence[str] = (),
     ) -> None:
         self.labels = _labels.class_names(labels)
-        self.metadata = _column_names(metadata)
+        self.metadata = column_names(metadata)
         self._asked = threshold
         self.threshold = checked_options(1, self.labels, Asked(threshold=threshold)).threshold
         self._counts = Counts(len(self.labels), self.metadata)
@@ -147,9 +148,9 @@ class Statistics:
             ValueError: They are of other classes or settings.
         """
         _checks.instance("other", other, Statistics, "`Statistics.of`")
-        if self._settings() != other._settings():
+        if self.settings() != other.settings():
             raise ValueError(
-                f"`other` has other settings, {other._settings()}; these are {self._settings()}. Statistics "
+                f"`other` has other settings, {other.settings()}; these are {self.settings()}. Statistics "
                 "can be added where both have the same labels, threshold and metadata."
             )
         self._see(other._read, "")
@@ -194,10 +195,14 @@ class Statistics:
 
     def to_bytes(self) -> bytes:
         """Return everything as bytes with a checksum, to be stored or sent; nothing is pickled."""
-        return self._counts.to_bytes({**self._settings(), "read": self._read})
+        return self._counts.to_bytes({**self.settings(), "read": self._read})
 
-    def add_bytes(self, data: bytes) -> None:
+    def add_bytes(self, data: bytes, *, source: str = "") -> None:
         """Add what `to_bytes` returned.
+
+        Args:
+            data: The bytes.
+            source: What the rows are of, for errors.
 
         Raises:
             ValueError: It is damaged, or of other classes or settings.
@@ -205,11 +210,13 @@ class Statistics:
         made = self.empty()
         made._counts, about = Counts.from_bytes(data)
         made._read = about.pop("read")
-        if about != self._settings():
-            raise ValueError(f"these statistics have other settings, {about}, than {self._settings()}")
-        self.add(made)
+        if about != self.settings():
+            raise ValueError(f"these statistics have other settings, {about}, than {self.settings()}")
+        self._see(made._read, source)
+        self._counts.add(made._counts)
 
-    def _settings(self) -> dict[str, Any]:
+    def settings(self) -> dict[str, Any]:
+        """Return labels, threshold and metadata, as JSON data."""
         return {"labels": list(self.labels), "threshold": self.threshold, "metadata": list(self.metadata)}
 
     def _see(self, seen: dict[str, int], source: str) -> None:
@@ -244,7 +251,7 @@ def _up_to(source: str) -> str:
     return f" (from {source!r} on)" if source else ""
 
 
-def _column_names(metadata: Sequence[str]) -> tuple[str, ...]:
+def column_names(metadata: Sequence[str]) -> tuple[str, ...]:
     if isinstance(metadata, str) or not isinstance(metadata, (list, tuple)):
         raise TypeError(f"`metadata` must be a list of names of columns; got {metadata!r}.")
     for name in metadata:
@@ -324,10 +331,10 @@ class _Reader:
             try:
                 column = pc.cast(column, pa.float64())
             except pa.ArrowInvalid:  # other spellings, or no number at all
-                return as_numbers(part.select([name]).to_pandas(), [name])[name].to_numpy()
+                return np.asarray(as_numbers(part.select([name]).to_pandas(), [name])[name])
         if pa.types.is_decimal(column.type):
             column = pc.cast(column, pa.float64())
-        return column.to_numpy()
+        return np.asarray(column.to_numpy())
 
     def values(self, part: pa.Table) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
         """Return the place of each row's value, and the values, of the columns of metadata."""
@@ -428,8 +435,9 @@ def _located(error: Exception, reader: _Reader, part: pa.Table, source: str, sta
     try:
         reader.rows(part.slice(low, 1))
     except (TypeError, ValueError) as alone:
-        sentence = str(alone).replace(" row 0", f" row {start + low}")
-        return type(error)(f"{where}{sentence}")
+        sentence = str(alone).replace(" row 0", f" row {start + low}").replace(_OTHER_TASK, "Divide")
+        at = "" if sentence != str(alone) else f"row {start + low}: "
+        return type(error)(f"{where}{at}{sentence}")
     among = (
         f"among {counted(high, 'row')} from row {start} on, of which row {start + low} is the first wrong: "
     )
