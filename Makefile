@@ -1,6 +1,7 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
 # make test-slow  the tests that take long and rarely break
+# make test-engines  evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
 # make test-jax   the tests of models and training on JAX
 # make api        write docs/api.md, the page of public functions, from the source
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
@@ -18,13 +19,19 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-slow test-jax check api examples $(EXAMPLES) faults bench clean
+.PHONY: demo test test-slow test-engines test-jax check api examples $(EXAMPLES) faults bench clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+
+# Not part of .ci/run: Spark needs Java, and the engines are larger than this library. They have an environment of their
+# own, because Spark wants an older pandas than the one that is tested with; nothing is skipped where one is missing.
+test-engines: .venv-engines/installed
+	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install default-jre-headless" >&2; exit 1; }
+	.venv-engines/bin/python -m pytest -q -W default tests/engines/local_mode.py
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 -m slow
@@ -56,7 +63,7 @@ bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/speed.py --peers .venv-peers
 
 clean:
-	rm -rf .venv .venv-peers build dist *.egg-info
+	rm -rf .venv .venv-peers .venv-engines build dist *.egg-info
 
 .venv/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; set PYTHON=python3.11" >&2; exit 1; }
@@ -72,6 +79,11 @@ clean:
 
 .venv/installed-jax: .venv/installed-dev
 	$(PIP) -e '.[dev,jax]'
+	@touch $@
+
+.venv-engines/installed: pyproject.toml
+	$(PYTHON) -m venv .venv-engines
+	.venv-engines/bin/pip install --quiet --disable-pip-version-check -e '.[dev,spark,ray,dask]'
 	@touch $@
 
 # The peers that benchmarks/speed.py measures against: never among the project's own dependencies.

@@ -173,7 +173,7 @@ class Counts:
         start: int,
         ids: Any,
     ) -> None:
-        """Keep the rows of the highest loss; of equal losses those of the first file and row."""
+        """Keep the rows of the highest loss; of equal ones the first of a file, or any of no file."""
         bound = self.worst[-1][0] if len(self.worst) == WORST else -np.inf
         rows = np.flatnonzero(losses >= bound)
         if len(rows) > WORST:
@@ -184,7 +184,15 @@ class Counts:
             return
         names = [None] * len(rows) if ids is None else ids(rows)
         found = [
-            [float(losses[row]), source, start + row, name, int(y[row]), int(answers[row]), p[row].tolist()]
+            [
+                float(losses[row]),
+                source,
+                start + row if source else 0,
+                name,
+                int(y[row]),
+                int(answers[row]),
+                p[row].tolist(),
+            ]
             for row, name in zip(rows.tolist(), names, strict=True)
         ]
         self._merge_worst(found)
@@ -270,7 +278,7 @@ class Counts:
             full = np.flatnonzero(one.rows.sum(axis=0))
             arrays |= {f"h{i}_full": full, f"h{i}_rows": one.rows[:, full], f"h{i}_mass": one.mass[full]}
             arrays |= {f"h{i}_low": one.low[full], f"h{i}_high": one.high[full]}
-        arrays["record"] = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
+        arrays["record"] = np.frombuffer(json.dumps(record, sort_keys=True).encode(), dtype=np.uint8)
         np.savez(file, **arrays)  # type: ignore[arg-type]
         data = zlib.compress(file.getvalue(), 1)
         return hashlib.sha256(data).digest() + data

@@ -104,8 +104,8 @@ def _no_line_breaks_in_cells(path: str, rows: int) -> None:
     if lines != rows + 1:
         raise ValueError(
             f"{path!r} has {counted(lines, 'line')}, blank ones not counted, and "
-            f"{counted(rows, 'row')}: a quote does not close, or cells hold line breaks. Write it as Parquet, "
-            "or take the line breaks out."
+            f"{counted(rows, 'row')}: a quote does not close, or cells hold line breaks. Write it as "
+            "Parquet, or take the line breaks out."
         )
 
 

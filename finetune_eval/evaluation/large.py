@@ -435,8 +435,8 @@ def _located(error: Exception, reader: _Reader, part: pa.Table, source: str, sta
     try:
         reader.rows(part.slice(low, 1))
     except (TypeError, ValueError) as alone:
+        at = "" if " row 0" in str(alone) else f"row {start + low}: "
         sentence = str(alone).replace(" row 0", f" row {start + low}").replace(_OTHER_TASK, "Divide")
-        at = "" if sentence != str(alone) else f"row {start + low}: "
         return type(error)(f"{where}{at}{sentence}")
     among = (
         f"among {counted(high, 'row')} from row {start} on, of which row {start + low} is the first wrong: "

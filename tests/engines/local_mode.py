@@ -1,7 +1,7 @@
-"""Spark, Ray and Dask in their local mode, with two workers: `make test-engines` installs and runs them.
+"""Spark, Ray and Dask in their local mode, with two workers: `make test-engines` runs them.
 
-The gate (.ci/run) does not: Spark needs Java, and both are larger than this library. Without an engine its test
-fails, and is not skipped.
+The gate (.ci/run) does not: Spark needs Java, and the engines are larger than this library. The name of this
+file keeps them out of `make test`. Where an engine is missing its test fails, and is not skipped.
 """
 
 import sys
