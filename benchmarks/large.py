@@ -2,9 +2,9 @@
 
     python benchmarks/large.py --rows 10000000 --classes 2 --in-memory
 
-Synthetic Parquet files (a label and float32 probabilities, 10,000,000 rows a file) are made in a temporary folder and
-removed. Each measurement is a process of its own; memory is the largest resident set of that process, and of its
-workers the largest one times their number (an upper bound).
+Synthetic Parquet files (a label and float32 probabilities, 10,000,000 rows a file) are made in a temporary
+folder and removed. Each measurement is a process of its own; memory is the largest resident set of that
+process, and of its workers the largest one times their number (an upper bound).
 """
 
 import argparse
@@ -61,7 +61,7 @@ def measure(way, folder, classes, workers):
         y = table.column("label").combine_chunks().indices.to_numpy()
         p = np.column_stack([table.column(f"p_{label}").to_numpy() for label in labels])
         del table
-        result = evaluate_predictions(y, p, labels=labels, baselines=False)
+        result = evaluate_predictions(y, p, labels=labels)
     own, workers_most = (
         resource.getrusage(who).ru_maxrss / 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
     )

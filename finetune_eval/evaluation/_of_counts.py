@@ -64,7 +64,7 @@ def evaluation_of(counts: Counts, labels: tuple[str, ...], options: Options) -> 
         ),
         majority=(labels[int(support.argmax())], float(support.max())),
         rows_hash=rows_hash(support),
-        warnings=_warnings(counts, labels),
+        warnings=_warnings(counts, labels, chosen=options.chosen is not None),
         calibration=_calibration(counts, labels, options),
         baselines=(),
         leaks=None,
@@ -215,7 +215,7 @@ def _slices(counts: Counts, confidence: float) -> tuple[tuple[Slice, ...], Slice
     return slices_of_counts(kept, left_out, counts.n, right, confidence=confidence)
 
 
-def _warnings(counts: Counts, labels: tuple[str, ...]) -> tuple[str, ...]:
+def _warnings(counts: Counts, labels: tuple[str, ...], *, chosen: bool) -> tuple[str, ...]:
     support, answers = counts.table.sum(axis=1), counts.table.sum(axis=0)
     sums = np.array(counts.mended[1:])
     return (
@@ -224,6 +224,7 @@ def _warnings(counts: Counts, labels: tuple[str, ...]) -> tuple[str, ...]:
         *_trust.about_ties(counts.ties, counts.n),
         *_trust.about_small(counts.capped, counts.n),
         *(about_sums(int(counts.mended[0]), sums, counts.n) if counts.mended[0] else ()),
+        *(("Whether the threshold was chosen on these very rows was not checked.",) if chosen else ()),
         "The rows were counted and not kept: nothing looked for repeated rows, leaks or possible label "
         "errors, no baseline was scored, and `compare` needs the rows.",
     )

@@ -314,6 +314,8 @@ class RowsNotKept:
 class LargeEvaluation(Evaluation):
     """An evaluation made of counts: `predictions` are not kept, and whatever needs them says so.
 
+    `rows_hash` is of the number of rows of each class: rows that share it need not be the same.
+
     Attributes:
         worst: The twenty rows with the highest loss, worst first, with their file and their row in it.
     """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PARQUET, CSV = (".parquet",), (".csv", ".tsv")
 _PART = 4_000_000  # rows of a part of a Parquet file, unless a row group has more
-_BATCH = 262_144  # rows read at once
+_BATCH = 65_536  # rows read at once
 _BLOCK = 1 << 24  # bytes of a CSV file that are parsed at once; a row must fit
 
 
@@ -64,8 +64,10 @@ class Part:
             elif self.groups is not None:
                 import pyarrow.parquet as pq
 
-                with pq.ParquetFile(self.name, page_checksum_verification=True) as file:
-                    yield from file.iter_batches(_BATCH, range(*self.groups), columns=list(self.columns))
+                with pq.ParquetFile(self.name, page_checksum_verification=True, pre_buffer=False) as file:
+                    yield from file.iter_batches(
+                        _BATCH, range(*self.groups), columns=list(self.columns), use_threads=False
+                    )
             else:
                 yield from _csv(self.name, self.columns, self.delimiter, self.encoding)
         except OSError as error:
@@ -217,8 +219,8 @@ def parts_of(
     """
     if is_dataset(files):
         names = files.schema.names
-        labels = labels or labels_of(names, "files")
-        return _of_dataset(files, _needed(names, labels, metadata, "files")), labels, []
+        labels = labels or labels_of(names, "the dataset")
+        return _of_dataset(files, _needed(names, labels, metadata, "")), labels, []
     parts: list[Part] = []
     notes: list[str] = []
     empty: list[str] = []
@@ -352,7 +354,10 @@ def receive(pipe: IO[bytes]) -> bytes | None:
 
 def main() -> None:
     """Count the parts that the parent process sends, and send back what they add up to."""
+    import pyarrow as pa
+
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    pa.set_memory_pool(pa.system_memory_pool())  # which gives memory back, where pyarrow's own keeps it
     pipe = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no message
     while (message := receive(sys.stdin.buffer)) is not None:

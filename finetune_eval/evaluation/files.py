@@ -82,7 +82,7 @@ def evaluate_files(
         FileNotFoundError: A file is not there.
         ValueError: A file cannot be read, lacks a column or has a wrong row; the sentence names the file and
             the row, counted from 0 without the header.
-        RuntimeError: A process that counted was ended from outside.
+        ChildProcessError: A process that counted was ended from outside.
     """
     column_names(metadata)
     names = None if labels is None else _labels.class_names(labels)
@@ -103,6 +103,8 @@ def evaluate_files(
     total = Statistics(names, threshold=threshold, metadata=metadata)
     checked_options(1, names, asked)
     shown = sys.stderr.isatty() if progress is None else _checks.flag("progress", progress)
+    if any(part.fragment is not None and not part.identity for part in parts):
+        cores = 1  # rows in this process's memory are in no other
     _Scan(total, parts, folder, _Progress(parts, shown)).run(min(cores, max(len(parts), 1)))
     result = total.finish(
         average=average, metrics=metrics, confidence=confidence, n_resamples=n_resamples, seed=seed
@@ -248,7 +250,7 @@ class _Worker:
             answer = None
         if answer is None:
             code = self._process.wait()
-            raise RuntimeError(
+            raise ChildProcessError(
                 f"A process that counted rows of {part.name!r} was ended from outside (exit code {code}), as "
                 "the system does where memory runs out; pass fewer `workers`."
             )

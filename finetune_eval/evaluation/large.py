@@ -36,7 +36,8 @@ REFUSED = {
 }
 _REPORTED_ROW = re.compile(r" in row \d+")  # of the list of different labels, which nobody sees
 _OTHER_TASK = "Pass task='multilabel' for labels that do not exclude each other; divide"
-_AT_ONCE = 65_536  # rows; their arrays stay in a processor's cache
+MOST_CLASSES = 2_000  # whose statistics take about 120 MB
+_AT_ONCE = 32_768  # rows; their arrays stay in a processor's cache
 
 
 class Statistics:
@@ -71,6 +72,11 @@ class Statistics:
         metadata: Sequence[str] = (),
     ) -> None:
         self.labels = _labels.class_names(labels)
+        if len(self.labels) > MOST_CLASSES:
+            raise ValueError(
+                f"`labels` may name {MOST_CLASSES:,} classes at most where rows are counted, because every "
+                f"pair of classes has a count; got {len(self.labels):,}."
+            )
         self.metadata = column_names(metadata)
         self._asked = threshold
         self.threshold = checked_options(1, self.labels, Asked(threshold=threshold)).threshold
@@ -320,7 +326,7 @@ class _Reader:
         places = _labels.read(self.truth, values, self.labels)
         words = [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
         seen = {json.dumps(word, default=str): k for word, k in zip(words, places.tolist(), strict=True)}
-        return places[coded.indices.to_numpy()], seen
+        return places[_array(coded.indices)], seen
 
     def _numbers(self, part: pa.Table, name: str) -> NDArray[Any]:
         import pyarrow as pa
@@ -334,7 +340,7 @@ class _Reader:
                 return np.asarray(as_numbers(part.select([name]).to_pandas(), [name])[name])
         if pa.types.is_decimal(column.type):
             column = pc.cast(column, pa.float64())
-        return np.asarray(column.to_numpy())
+        return _array(column)
 
     def values(self, part: pa.Table) -> dict[str, tuple[NDArray[np.int64], list[str]]]:
         """Return the place of each row's value, and the values, of the columns of metadata."""
@@ -351,7 +357,7 @@ class _Reader:
             words = [MISSING if _is_nothing(value) else str(value) for value in coded.dictionary.to_pylist()]
             index = {word: place for place, word in enumerate(dict.fromkeys(words))}
             places = np.array([index[word] for word in words], dtype=np.int64)
-            out[name] = (places[coded.indices.to_numpy()], list(index))
+            out[name] = (places[_array(coded.indices)], list(index))
         return out
 
     def ids(self, part: pa.Table) -> Callable[[NDArray[np.int64]], list[str]] | None:
@@ -360,6 +366,17 @@ class _Reader:
             return None
         column = part.column(self.id)
         return lambda rows: ["" if value is None else str(value) for value in column.take(rows).to_pylist()]
+
+
+def _array(column: Any) -> NDArray[Any]:
+    """Return a column as an array, without loading pandas where it is one of numbers: that takes 50 MB."""
+    import pyarrow as pa
+
+    if isinstance(column, pa.ChunkedArray):
+        column = column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    if column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        return np.from_dlpack(column)
+    return np.asarray(column.to_numpy(zero_copy_only=False))
 
 
 def _is_nothing(value: Any) -> bool:

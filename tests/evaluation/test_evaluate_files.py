@@ -102,7 +102,7 @@ def test_a_scan_goes_on_from_the_parts_that_were_counted(folder, frame, monkeypa
 def test_a_process_that_is_ended_is_said(folder, monkeypatch):
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(
-        RuntimeError, match=r"was ended from outside \(exit code 1\), as the system does where memory"
+        ChildProcessError, match=r"was ended from outside \(exit code 1\), as the system does where memory"
     ):
         scan(folder, workers=2)
 
