@@ -18,7 +18,7 @@ def run(capsys, *arguments):
     return stop.value.code, captured.out, captured.err
 
 
-COMMANDS = ("demo", "train", "evaluate", "compare", "predict", "leaks", "report", "trace")
+COMMANDS = ("demo", "train", "evaluate", "evaluate-files", "compare", "predict", "leaks", "report", "trace")
 
 
 def test_help_lists_every_command(capsys):
@@ -174,7 +174,7 @@ def test_every_command_says_in_a_line_what_it_does(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, "--help")
     lines = out.partition("\nCommands:\n")[2].splitlines()
-    assert len(lines) == 10 and all(line.endswith(".") and "..." not in line for line in lines)
+    assert len(lines) == 11 and all(line.endswith(".") and "..." not in line for line in lines)
 
 
 def test_without_a_command_the_help_is_printed_as_it_is(capsys):

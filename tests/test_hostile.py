@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import finetune_eval as fe
+from finetune_eval.evaluation.large import Statistics
 from finetune_eval.evaluation.thresholds import choose_threshold
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -53,6 +54,10 @@ CALLS = {
         "groups": None, "metadata": None, "sample_weight": None, "average": "auto", "confidence": 0.95,
         "threshold": None, "task": "classification", "train": None, "features": None, "baselines": True,
         "n_resamples": 100, "seed": 0}),
+    "evaluate_files": (fe.evaluate_files, {
+        "files": "predictions.csv", "labels": ["bad", "good"], "workers": 1, "threshold": None,
+        "metadata": (), "average": "auto", "metrics": (), "confidence": 0.95, "n_resamples": 100, "seed": 0,
+        "delimiter": None, "encoding": "utf-8", "resume_dir": None, "progress": None}),
     "compare": (fe.compare, {"a": RESULT, "b": OTHER, "metric": "accuracy", "names": None}),
     "choose_threshold": (choose_threshold, {
         "y_true": Y, "probabilities": P, "goal": "f1", "false_positive_cost": None,
@@ -70,8 +75,9 @@ def call(name, arguments):
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """Hostile paths are relative to an empty folder, and the network is not asked."""
+    """Hostile paths are relative to a folder with one file, and the network is not asked."""
     monkeypatch.chdir(tmp_path)
+    Path("predictions.csv").write_text("label,p_bad,p_good\nbad,0.9,0.1\ngood,0.2,0.8\n", encoding="utf-8")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
@@ -103,6 +109,15 @@ WRITERS = {
     "compare_totals": lambda value, at: fe.compare_totals(*((value, 80, 100) if at else (70, 80, value))),
     "predicted": lambda value, at: fe.evaluate_predictions(
         [0, 1, 1, 0], predicted=value, **({"labels": ["a", "b"]} if at else {})
+    ),
+    "Statistics": lambda value, at: Statistics(value) if at else Statistics(["bad", "good"]).of(value),
+    "Statistics.of": lambda value, at: Statistics(["bad", "good"]).of(
+        {"label": Y, "score": value} if at else {"label": value, "score": [0.1, 0.8, 0.3, 0.2]}
+    ),
+    "Statistics metadata": lambda value, at: (
+        Statistics(["bad", "good"], metadata=value)
+        if at
+        else Statistics(["bad", "good"], metadata=["m"]).of({"label": Y, "score": [0.5] * 4, "m": value})
     ),
     "metrics": lambda value, at: fe.evaluate_predictions(
         [0, 1, 1, 0], [0.1, 0.8, 0.3, 0.2], metrics=[value] if at else value

@@ -157,7 +157,7 @@ def evaluate_files(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Score files of predictions that may be larger than memory, on all cores.
+    """Score files of predictions that may be larger than memory.
 
     Example: finetune-eval evaluate-files predictions/*.parquet
     """

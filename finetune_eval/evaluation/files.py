@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import hashlib
 import json
@@ -95,6 +96,7 @@ def evaluate_files(
         seed=seed,
     )
     checked_options(1, names, asked)
+    _checked_reading(delimiter, encoding)
     cores = _cores() if workers is None else _checks.positive_int("workers", workers)
     folder = None if resume_dir is None else _checks.path("resume_dir", resume_dir)
     parts, names, notes = _scanning.parts_of(
@@ -110,6 +112,18 @@ def evaluate_files(
         average=average, metrics=metrics, confidence=confidence, n_resamples=n_resamples, seed=seed
     )
     return dataclasses.replace(result, warnings=(*result.warnings, *notes))
+
+
+def _checked_reading(delimiter: Any, encoding: Any) -> None:
+    ascii_characters = set(map(chr, range(128))) - set('"\r\n\0')
+    if delimiter is not None and not (isinstance(delimiter, str) and delimiter in ascii_characters):
+        raise ValueError(f"`delimiter` must be one ASCII character; got {delimiter!r}.")
+    try:
+        codecs.lookup(encoding)
+    except (LookupError, TypeError, ValueError):
+        raise ValueError(
+            f"`encoding` must be one that Python knows, such as 'utf-8' or 'cp1252'; got {encoding!r}."
+        ) from None
 
 
 def _cores() -> int:

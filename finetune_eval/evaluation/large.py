@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted, in_words, listed, quoted
 from finetune_eval.data.readers import as_numbers
 from finetune_eval.evaluation._counts import MISSING, Counts
@@ -276,14 +276,35 @@ def _arrow(table: Any) -> pa.Table:
         return pa.Table.from_batches([table])
     if isinstance(table, pa.Table):
         return table
-    if isinstance(table, dict):
-        return pa.table({str(name): pa.array(values) for name, values in table.items()})
-    if hasattr(table, "columns") and hasattr(table, "iloc"):
-        return pa.Table.from_pandas(table, preserve_index=False)
+    if isinstance(table, dict) or (hasattr(table, "columns") and hasattr(table, "iloc")):
+        names = list(table) if isinstance(table, dict) else list(table.columns)
+        if len(set(map(str, names))) < len(names):
+            raise ValueError(f"`table` has two columns of one name; it has {listed(names)}.")
+        columns = {str(name): _arrow_column(str(name), table[name]) for name in names}
+        lengths = {name: len(column) for name, column in columns.items()}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"`table` must have as many rows in each column; got {lengths}.")
+        return pa.table(columns)
     raise TypeError(
         "`table` must be a pyarrow Table or RecordBatch, a DataFrame or a dictionary of columns; got "
         f"{type(table).__name__}."
     )
+
+
+def _arrow_column(name: str, values: Any) -> Any:
+    """Return a column of any kind as pyarrow's."""
+    import pyarrow as pa
+
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        return values
+    array = _rows.one_a_row(name, values)
+    try:
+        return pa.array(array, from_pandas=True)
+    except Exception as error:  # of pyarrow, NumPy or the value itself, whatever it is
+        kinds = sorted({type(value).__name__ for value in array.tolist()})
+        raise TypeError(
+            f"`{name}` must hold values of one kind; it has {listed(kinds, quote=False)} ({error})."
+        ) from None
 
 
 class _Reader:
