@@ -28,7 +28,7 @@ test: .venv/installed-dev
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile
 
 # Not part of .ci/run: Spark needs Java, and the engines are larger than this library. They have an environment of their
-# own, because Spark wants an older pandas than the one that is tested with; nothing is skipped where one is missing.
+# own, so that what they require changes nothing in that of the gate; nothing is skipped where one is missing.
 test-engines: .venv-engines/installed
 	@command -v java >/dev/null || { echo "Spark needs Java 17 or newer: apt-get install default-jre-headless" >&2; exit 1; }
 	.venv-engines/bin/python -m pytest -q -W default tests/engines/local_mode.py
