@@ -192,13 +192,18 @@ def show(text: str, *, file: TextIO | None = None) -> None:
     print(safe.encode(encoding, "replace").decode(encoding), file=file)
 
 
+_TINY = 1e-9  # a smaller share has so many zeros that a power of ten is easier to read
+
+
 def share(value: float) -> str:
     """Return a share with three decimals, or with more where three would say 1.000 or 0.000 wrongly.
 
     Example:
-        >>> share(0.785), share(0.99962), share(1.0), share(0.0004)
-        ('0.785', '0.9996', '1.000', '0.0004')
+        >>> share(0.785), share(0.99962), share(1.0), share(0.0004), share(9.7e-21)
+        ('0.785', '0.9996', '1.000', '0.0004', '1e-20')
     """
+    if 0 < abs(value) < _TINY:
+        return f"{value:.0e}"
     shown = f"{value:.3f}"
     digits = 3
     while abs(float(shown)) in (0.0, 1.0) and abs(value) not in (0.0, 1.0) and digits < 16:

@@ -55,6 +55,7 @@ def test_what_people_write_is_left_alone(text):
         (1.0, "1.000"),
         (0.0, "0.000"),
         (1e-9, "0.000000001"),
+        (9.7e-21, "1e-20"),  # with a fixed number of digits this would be all zeros
     ],
 )
 def test_shares(value, shown):
