@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 PARQUET, CSV = (".parquet",), (".csv", ".tsv")
 _PART = 4_000_000  # rows of a part of a Parquet file, unless a row group has more
 _BATCH = 65_536  # rows read at once
+_BUFFER = 1 << 20  # bytes of a column that are read at once: a row group may be larger than memory
 _BLOCK = 1 << 24  # bytes of a CSV file that are parsed at once; a row must fit
 
 
@@ -64,7 +65,9 @@ class Part:
             elif self.groups is not None:
                 import pyarrow.parquet as pq
 
-                with pq.ParquetFile(self.name, page_checksum_verification=True, pre_buffer=False) as file:
+                with pq.ParquetFile(
+                    self.name, page_checksum_verification=True, pre_buffer=False, buffer_size=_BUFFER
+                ) as file:
                     yield from file.iter_batches(
                         _BATCH, range(*self.groups), columns=list(self.columns), use_threads=False
                     )

@@ -126,6 +126,10 @@ def _checked_reading(delimiter: Any, encoding: Any) -> None:
         ) from None
 
 
+def _with_note(error: Exception, note: str) -> Exception:
+    return type(error)(f"{error}{note}") if note else error
+
+
 def _cores() -> int:
     """Return how many cores this process may use."""
     if hasattr(os, "sched_getaffinity"):
@@ -182,7 +186,18 @@ class _Scan:
                     worker.kill()
                 raise
         if self._error is not None:
-            raise self._error
+            raise _with_note(self._error, self._kept())
+
+    def _kept(self) -> str:
+        """Return what becomes of the parts that were counted before an error; nothing if there are none."""
+        if not self._done:
+            return ""
+        parts = (
+            f"{self._done:,} of {counted(len(self._parts), 'part')} {'was' if self._done == 1 else 'were'}"
+        )
+        if self._folder is None:
+            return f" {parts} counted already; with `resume_dir` such parts are kept."
+        return f" {parts} counted and {'is' if self._done == 1 else 'are'} kept in {str(self._folder)!r}."
 
     def _with_process(self) -> None:
         try:

@@ -80,8 +80,12 @@ def test_a_dataset_gives_what_its_files_give(folder):
 def test_a_scan_goes_on_from_the_parts_that_were_counted(folder, frame, monkeypatch, capsys):
     keep = folder / "_keep"
     frame[600:].assign(label="eggs").to_parquet(folder / "inside" / "c.parquet", index=False)
-    with pytest.raises(ValueError, match="c.parquet': `label` has an unknown label 'eggs' in row 0"):
+    with pytest.raises(
+        ValueError,
+        match=r"c.parquet': `label` has an unknown label 'eggs' in row 0; .* 2 of 3 parts were counted and are kept in",
+    ):
         scan(folder, resume_dir=keep)
+    assert len(list(keep.iterdir())) == 2
     frame[600:].to_parquet(folder / "inside" / "c.parquet", index=False)
     read = []
     count = _scanning.Part.count
@@ -131,9 +135,9 @@ def test_one_bad_cell_in_the_last_file_is_named(folder, frame):
     with pytest.raises(ValueError) as error:
         scan(folder)
     path = str(folder / "inside" / "c.parquet")
-    assert (
-        str(error.value)
-        == f"{path!r}: `probabilities` has NaN in row 250, column 0; drop the row or fill it."
+    assert str(error.value) == (
+        f"{path!r}: `probabilities` has NaN in row 250, column 0; drop the row or fill it. 2 of 3 parts "
+        "were counted already; with `resume_dir` such parts are kept."
     )
     bad["p_ham"] = bad["p_ham"].astype(object)
     bad.loc[250, "p_ham"] = "n.a."
