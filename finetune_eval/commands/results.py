@@ -176,7 +176,7 @@ def evaluate_files(
         progress=progress,
     )
     if as_json:
-        console.show_json(result._record())
+        console.show_json(result.record())
     else:
         console.show(str(result))
 

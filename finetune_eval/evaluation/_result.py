@@ -340,12 +340,13 @@ class LargeEvaluation(Evaluation):
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, LargeEvaluation):
             return NotImplemented
-        return self._record() == other._record() and self.worst.equals(other.worst)
+        return self.record() == other.record() and self.worst.equals(other.worst)
 
     __hash__ = None
 
-    def _record(self) -> dict[str, Any]:
-        record = super()._record()
+    def record(self) -> dict[str, Any]:
+        """Everything but the rows, as JSON data."""
+        record = super().record()
         del record["worst"]
         return record
 

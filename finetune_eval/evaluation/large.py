@@ -213,13 +213,12 @@ class Statistics:
         Raises:
             ValueError: It is damaged, or of other classes or settings.
         """
-        made = self.empty()
-        made._counts, about = Counts.from_bytes(data)
-        made._read = about.pop("read")
+        counts, about = Counts.from_bytes(data)
+        read = about.pop("read")
         if about != self.settings():
             raise ValueError(f"these statistics have other settings, {about}, than {self.settings()}")
-        self._see(made._read, source)
-        self._counts.add(made._counts)
+        self._see(read, source)
+        self._counts.add(counts)
 
     def settings(self) -> dict[str, Any]:
         """Return labels, threshold and metadata, as JSON data."""

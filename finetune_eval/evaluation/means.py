@@ -125,6 +125,7 @@ def loss_interval(
         confidence=confidence,
         high=high,
         what="row" if groups is None else "group",
+        doubt=doubt,
     )
 
 
@@ -138,6 +139,7 @@ def estimate_loss(
     confidence: float,
     high: float,
     what: str = "row",
+    doubt: str = "",
 ) -> Estimate:
     """Make the interval of a mean loss from what its rows add up to; `loss_interval` says how and why.
 
@@ -150,6 +152,7 @@ def estimate_loss(
         confidence: Nominal coverage in (0, 1).
         high: The largest possible loss of a row.
         what: "row" or "group".
+        doubt: As in `loss_interval`.
 
     Returns:
         The mean with its interval inside [0, `high`]; never of zero width.

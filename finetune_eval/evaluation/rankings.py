@@ -389,27 +389,24 @@ def estimate_area(
         variance: Of the area.
         known: Degrees of freedom of the variance, and how many rows, or groups, make it up.
         sides: Rows of the second and of the first class where the variance is DeLong's; else None.
-        bias: By how much a PR-AUC is too high because each positive row counts itself.
+        bias: By how much a mean PR-AUC is too high because each positive row counts itself.
         confidence: Nominal coverage in (0, 1).
         grouped: Whether the units are groups.
-
-    Returns:
-        The estimate.
     """
     what = "group" if grouped else "row"
     method = "DeLong" if name == "roc_auc" else "influence of each row"
     method += ", by groups" if grouped else ""
+    few_rows = False
     newcombe = None if sides is None else newcombe_auc(found.value, *sides, confidence)
     if newcombe is not None and found.value in (0.0, 1.0) and found.smallest >= SMALL_CLASS:
         none = f"none of {times(found.smallest, 'row')} is ranked wrongly" if found.value else "all are"
         method = f"Newcombe's method 5: no variance to see ({none})"
         estimate = Estimate(found.value, *newcombe, method, confidence)
-        few_rows = False
     elif not shows_variance(found.value, variance):
-        estimate, few_rows = _unseen(found.value, found.smallest, what, method, confidence), False
+        estimate = _unseen(found.value, found.smallest, what, method, confidence)
     else:
         estimate, few_rows = _with_few(found, variance, known, newcombe, method, what, confidence)
-    if name == "pr_auc" and average != "binary":
+    if bias:
         estimate = replace(estimate, low=_lower(estimate, bias))
     rare = "" if few_rows else _rare_class(found, average, what)
     left_out = f", over {found.classes:,} of {found.asked:,} classes" if found.classes < found.asked else ""

@@ -38,7 +38,7 @@ def expected(folder):
 def check(statistics, expected):
     """All but where the worst rows are found, which an engine does not tell, is equal to the bit."""
     result = statistics.finish()
-    assert result._record() == expected._record()
+    assert result.record() == expected.record()
     assert result.worst_rows.equals(expected.worst_rows.drop(columns=["file", "row"]))
 
 

@@ -82,7 +82,7 @@ def test_a_scan_goes_on_from_the_parts_that_were_counted(folder, frame, monkeypa
     frame[600:].assign(label="eggs").to_parquet(folder / "inside" / "c.parquet", index=False)
     with pytest.raises(
         ValueError,
-        match=r"c.parquet': `label` has an unknown label 'eggs' in row 0; .* 2 of 3 parts were counted and are kept in",
+        match=r"c.parquet': `label` has an unknown label 'eggs' in row 0; .* 2 of 3 parts were .* kept in '/",
     ):
         scan(folder, resume_dir=keep)
     assert len(list(keep.iterdir())) == 2
