@@ -156,7 +156,7 @@ class PredictionTrace(Shown):
         return said
 
     def _check(self) -> str:
-        return f"check: differs from model.predict by at most {self.check:.1g}"
+        return f"check: the probabilities differ from those of model.predict by at most {self.check:.1g}"
 
 
 def _room() -> int:

@@ -47,7 +47,7 @@ def test_drawing():
         "           |\n"
         "answer     positive (0.971)\n"
         "\n"
-        "check: differs from model.predict by at most 6e-08"
+        "check: the probabilities differ from those of model.predict by at most 6e-08"
     )
 
 
