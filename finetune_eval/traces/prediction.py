@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from finetune_eval import _checks
-from finetune_eval._text import Shown, width
+from finetune_eval._text import Shown, fill, width
 
 _MARGIN = 11  # where what a stage did begins; the stage's name stands before it
 _LINES = 5  # at most this many lines of text or tokens: a review of 400 tokens is no drawing
@@ -156,7 +156,9 @@ class PredictionTrace(Shown):
         return said
 
     def _check(self) -> str:
-        return f"check: the probabilities differ from those of model.predict by at most {self.check:.1g}"
+        return fill(
+            f"check: the probabilities differ from those of model.predict by at most {self.check:.1g}"
+        )
 
 
 def _room() -> int:
