@@ -23,6 +23,11 @@ if TYPE_CHECKING:
     from finetune_eval.evaluation.outcomes import Comparison
     from finetune_eval.evaluation.seeds import SeedSummary
 
+# What a reader without statistics takes p for, and what it is.
+P_VALUE = (
+    "p is the probability of a result at least this extreme if there were nothing to find; it is not the "
+    "probability that the verdict is wrong."
+)
 _MOST_COUNTED = 12  # classes up to which a sentence counts the rows of each
 _NARROWER = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # half widths of an interval that a reader may want
 
@@ -78,7 +83,7 @@ def sections(
         Section("threshold", "The threshold", _said(thresholds.sentence(evaluation))),
         Section("weak", "Where it is weak", tuple(about_slices(evaluation))),
         Section("seeds", "Other seeds", () if seeds is None else (" ".join(str(seeds).split()),)),
-        Section("limits", "What these numbers do not cover", _limits(evaluation)),
+        Section("limits", "How to read these numbers", _limits(evaluation)),
     ]
 
 
@@ -89,7 +94,7 @@ def _said(sentence: str) -> tuple[str, ...]:
 def verdict(evaluation: Evaluation) -> str:
     """Return how many rows are right, the accuracy with its interval, and what guessing would give."""
     accuracy = evaluation.estimates["accuracy"]
-    weighted = "weighted " if "weight" in evaluation.predictions else ""
+    weighted, by_weight = ("weighted ", " by weight") if "weight" in evaluation.predictions else ("", "")
     right = "right" if evaluation.task == "classification" else "right in every label"
     sentence = opening(
         evaluation,
@@ -106,10 +111,10 @@ def verdict(evaluation: Evaluation) -> str:
     elif accuracy.high < always:
         where = "the whole interval is below that"
     else:
-        where = "the interval does not exclude that"
+        where = "the interval includes that"
     return (
         f"{sentence}. Always answering {quoted(label)} would be right on {count(rows)} of "
-        f"{count(evaluation.total)} ({always:.3f}): {where}."
+        f"{count(evaluation.total)}{by_weight} ({always:.3f}): {where}."
     )
 
 
@@ -136,7 +141,8 @@ def _trust(evaluation: Evaluation) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if leaks is not None:
         (against if leaks.rows else checked).insert(0, leaks.verdict)
     if not against:
-        checked.insert(0, "The evaluation raised no warning.")
+        unknown = "" if leaks is not None else "; whether these rows were in its training was not checked"
+        checked.insert(0, f"No check found a problem with how the model was evaluated{unknown}.")
     return tuple(against), tuple(checked)
 
 
@@ -153,10 +159,8 @@ def _rows(evaluation: Evaluation) -> tuple[str, ...]:
         )
         by_weight = ", by weight" if "weight" in evaluation.predictions else ""
         sentence += f"{by_weight}: {', '.join(counts)}"
-    known = (
-        f"Hash of the rows and their labels: {visible(evaluation.rows_hash)}. Two evaluations with the same"
-    )
-    return f"{sentence}.", _precision(evaluation), f"{known} hash are of the same rows."
+    known = f"Hash of the rows and their labels: {visible(evaluation.rows_hash)}; evaluations of the same rows share it."
+    return f"{sentence}.", _precision(evaluation), known
 
 
 def class_shares(evaluation: Evaluation) -> list[float]:
@@ -175,13 +179,13 @@ def _precision(evaluation: Evaluation) -> str:
     half = (accuracy.high - accuracy.low) / 2
     z = float(ndtri(0.5 + evaluation.confidence / 2))
     target = next((step for step in _NARROWER if step < half * 0.75), None)
-    sentence = f"With {counted(evaluation.n, 'row')} the accuracy is known to about +-{half * 100:.2g} points"
+    sentence = f"With {counted(evaluation.n, 'row')} the accuracy is known to about +-{half * 100:.2g} percentage points"
     equal = {"weight", "group"}.isdisjoint(evaluation.predictions.columns)
     if target is not None and 0 < accuracy.value < 1 and equal:
         # Half the width of a normal interval is z sqrt(p (1 - p) / n). Two digits: an order of magnitude.
         needed = int(float(f"{z**2 * accuracy.value * (1 - accuracy.value) / target**2:.1e}"))
         if needed > evaluation.n:
-            sentence += f"; to know it to +-{target * 100:g} points would take about {needed:,} rows"
+            sentence += f"; +-{target * 100:g} would take about {needed:,} rows in all"
     return f"{sentence}."
 
 
@@ -198,13 +202,17 @@ def _calibration(evaluation: Evaluation) -> tuple[str, ...]:
 
 
 def _limits(evaluation: Evaluation) -> tuple[str, ...]:
-    these = "this one row" if evaluation.n == 1 else f"these {evaluation.n:,} rows"
+    percent = f"{evaluation.confidence * 100:g}"
+    tested = evaluation.baselines or evaluation.calibration is not None
     return (
-        f"The intervals ({evaluation.confidence * 100:g} %) cover the choice of {these} only: another seed "
-        "of the training, or rows from another source or time, may give other numbers.",
-        "Whether two intervals overlap does not say whether two models differ: compare the models row by "
-        "row, on the same rows.",
-        "If these rows chose the model, its settings or its threshold, every number here is optimistic.",
+        f"A {percent} % interval holds the score on all rows of this kind in about {percent} of 100 such "
+        "evaluations; it is no range for single rows. It does not allow for another seed of the training, or "
+        "for rows from another source or time.",
+        *((P_VALUE,) if tested else ()),
+        "Whether two intervals overlap does not tell whether two models differ: compare them row by row, on "
+        "the same rows.",
+        "If these rows were used to choose the model, its settings or its threshold, every number here looks "
+        "better than it is.",
     )
 
 

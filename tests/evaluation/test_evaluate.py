@@ -141,8 +141,8 @@ def test_accuracy_has_the_wilson_interval_and_its_headline():
     )
     # +-2 points need z^2 p (1 - p) / 0.02^2 = 3.8415 * 0.1659 / 0.0004 = 1593 rows
     assert (
-        "With 200 rows the accuracy is known to about +-5.6 points; to know it to +-2\npoints would take "
-        "about 1,600 rows." in text
+        "With 200 rows the accuracy is known to about +-5.6 percentage points; +-2 would\ntake about 1,600 "
+        "rows in all." in text
     )
     assert max(map(len, text.splitlines())) <= 80
 
@@ -888,3 +888,15 @@ def test_no_zero_width_for_weights_groups_and_labels_that_do_not_exclude_each_ot
         assert estimate.high - estimate.low > 1e-6, name
         assert estimate.low <= estimate.value <= estimate.high, name
     assert max(map(len, str(result).splitlines())) <= 80
+
+
+def test_a_verdict_says_what_is_a_sum_of_weights():
+    # Weights 2, 2, 1, 1: right are the rows of 2 + 1, and 'a' has 4 of 6.
+    result = evaluate_predictions(
+        [0, 0, 1, 1], [0.1, 0.9, 0.2, 0.8], labels=["a", "b"], sample_weight=[2, 2, 1, 1], n_resamples=100
+    )
+    text = " ".join(str(result).split())
+    assert text.startswith("2 of 4 rows right: weighted accuracy 0.500, 95 % interval ")
+    assert (
+        "Always answering 'a' would be right on 4 of 6 by weight (0.667): the interval includes that." in text
+    )

@@ -21,13 +21,14 @@ def test_card_of_everything(tmp_path, binary, training, data):
         "80 of 100 rows right: accuracy 0.800, 95 % interval 0.711 to 0.867. "
         "Always answering 'negative' would be right on 50 of 100 (0.500): the whole interval is above "
         "that.\n\n"
-        "## Can it be trusted?\n\n- The evaluation raised no warning.\n\n"
+        "## Can it be trusted?\n\n- No check found a problem with how the model was evaluated; "
+        "whether these rows were in its training was not checked.\n\n"
         "## The rows\n\n100 rows, 2 classes: 50 'negative' (50.0 %), 50 'positive' (50.0 %).\n\n"
         # 1.96^2 * 0.8 * 0.2 / 0.05^2 = 246 rows
-        "With 100 rows the accuracy is known to about +-7.8 points; to know it to +-5 points would take "
-        "about 250 rows.\n\n"
-        f"Hash of the rows and their labels: {binary.rows_hash}. Two evaluations with the same hash are of "
-        "the same rows.\n\n"
+        "With 100 rows the accuracy is known to about +-7.8 percentage points; +-5 would take about "
+        "250 rows in all.\n\n"
+        f"Hash of the rows and their labels: {binary.rows_hash}; evaluations of the same rows share "
+        "it.\n\n"
         "## How good\n\n"
         "| Metric | Value | 95 % interval | Interval by |\n"
         "| --- | --- | --- | --- |\n"
@@ -42,14 +43,14 @@ def test_card_of_everything(tmp_path, binary, training, data):
         "## What these rows could show",
         "## Do the probabilities mean what they say?",
         "## Where it is weak",
-        "## What these numbers do not cover",
+        "## How to read these numbers",
         "## Where the rows came from",
         "## The training",
     ]
     assert "3 epochs; best epoch 2, by val\\_loss.\n\nTraining values are averages" in text
     assert "\n\n1. first epoch: loss 0.65" in text
     assert "| split: test | 1,000 x 2 | 250 x 2 |  |  |" in text
-    assert "The intervals (95 %) cover the choice of these 100 rows only" in text
+    assert "A 95 % interval holds the score on all rows of this kind in about 95 of 100 such" in text
 
 
 def test_labels_cannot_break_the_card(tmp_path, hostile):
@@ -121,7 +122,7 @@ def test_what_is_not_known_has_no_heading(tmp_path, plain):
         "## Each class",
         "## What these rows could show",
         "## Do the probabilities mean what they say?",
-        "## What these numbers do not cover",
+        "## How to read these numbers",
     ]
 
 
