@@ -255,14 +255,19 @@ def _notes(
         )
     if not all(rows[0].surely_pairs_with(other) for other in rows[1:]):
         notes.append(
-            "The rows are paired by their order: nothing but their labels says which row is which. Give "
-            "every evaluation `ids` or `texts` (a file: a column `id` or `text`) to be sure."
+            "The rows are paired by their order, since nothing but their labels says which row is which. "
+            "Give every evaluation `ids` or `texts` (a file: a column `id` or `text`) to be sure."
         )
-    covers = "The interval covers" if len(pairs) == 1 else "The intervals cover"
+    allow = "The interval and p allow" if len(pairs) == 1 else "The intervals and p-values allow"
     if crossed:
-        notes.append(f"{covers} other rows to train on and to judge by, and training seeds, not drift.")
+        notes.append(
+            f"{allow} for other rows to train on and to judge by, and for training seeds, not for drift of later "
+            "rows."
+        )
     else:
-        notes.append(f"{covers} the sampling of these rows only, not training seeds or drift.")
+        notes.append(
+            f"{allow} for the choice of these rows only, not for training seeds or drift of later rows."
+        )
     return notes
 
 

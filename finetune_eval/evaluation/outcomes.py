@@ -19,6 +19,12 @@ NO_DIFFERENCE = "no difference that matters"
 CANNOT_TELL = "cannot tell yet"
 IDENTICAL = "identical answers"
 
+# What p is, for a reader who takes it for the probability of being wrong.
+P_VALUE = (
+    "p is the probability of a result at least this extreme if there were nothing to find; it is not the "
+    "probability that the verdict is wrong."
+)
+
 # The smallest difference that is taken to matter unless the user says otherwise: two points of a share, and
 # 5 % of a loss.
 MATTERS = 0.02
@@ -137,12 +143,12 @@ class Comparison(Shown):
             for name, value in zip(self.names, self.values, strict=True)
         ]
         if self.overall is not None:
-            lines += ["", *wrap(str(self.overall))]
+            lines += ["", *wrap(f"All models together, {self.overall}")]
         for pair in self.pairs:
-            lines += ["", *wrap(f"{pair.names[0]} - {pair.names[1]}: {pair.outcome}")]
+            lines += ["", *wrap(f"{pair.names[0]} against {pair.names[1]}: {pair.outcome}")]
             for head, text in self._facts(pair):
                 lines += wrap(text, indent=f"  {head:<12}")
-        for note in self.notes:
+        for note in (*self.notes, P_VALUE):
             lines += ["", *wrap(note)]
         return "\n".join(lines)
 
@@ -235,12 +241,12 @@ def verdict_of_two(metric: str, pair: Pair, n: int, matters: float) -> str:
         )
     if pair.outcome == CANNOT_TELL:
         return (
-            f"These rows cannot tell yet whether {a} or {b} is better: {figures}. The interval holds both 0 "
-            f"and differences above {limit}, which would matter.{_rows_needed(pair, n, matters, limit)}"
+            f"These rows cannot tell yet whether {a} or {b} is better: {figures}. There may be no difference "
+            f"or one above {limit}, which would matter.{_rows_needed(pair, n, matters, limit)}"
         )
     small = max(abs(low), abs(high)) <= matters
     return f"{a} is {pair.outcome} than {b}: {figures}." + (
-        f" The difference is more than chance, but below {limit}, from which on it matters." if small else ""
+        f" The difference is more than chance, but too small to matter (below {limit})." if small else ""
     )
 
 
@@ -250,7 +256,7 @@ def _rows_needed(pair: Pair, n: int, matters: float, limit: str) -> str:
     if not matters or half <= matters:
         return ""
     rows = float(f"{n * (half / matters) ** 2:.1e}")
-    return f" About {rows:,.0f} rows like these would narrow it to {limit} either way."
+    return f" About {rows:,.0f} rows like these in all would narrow the interval to {limit} either way."
 
 
 def verdict_of_many(
@@ -277,7 +283,7 @@ def verdict_of_many(
             for outcome, start, end in (
                 (BETTER, "It is better than ", "."),
                 (CANNOT_TELL, "These rows cannot tell yet whether it is better than ", "."),
-                (NO_DIFFERENCE, "There is no difference that matters to ", "."),
+                (NO_DIFFERENCE, "There is no difference that matters between it and ", "."),
                 (IDENTICAL, "It gives every row the same answer as ", "."),
             )
             if outcome in others

@@ -15,6 +15,7 @@ from finetune_eval.evaluation import thresholds
 from finetune_eval.evaluation._result import NO_PROBABILITIES
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.outcomes import P_VALUE
 from finetune_eval.evaluation.power import detectable_sentence
 from finetune_eval.evaluation.slices import about_slices
 
@@ -23,11 +24,6 @@ if TYPE_CHECKING:
     from finetune_eval.evaluation.outcomes import Comparison
     from finetune_eval.evaluation.seeds import SeedSummary
 
-# What a reader without statistics takes p for, and what it is.
-P_VALUE = (
-    "p is the probability of a result at least this extreme if there were nothing to find; it is not the "
-    "probability that the verdict is wrong."
-)
 _MOST_COUNTED = 12  # classes up to which a sentence counts the rows of each
 _NARROWER = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)  # half widths of an interval that a reader may want
 
@@ -159,8 +155,8 @@ def _rows(evaluation: Evaluation) -> tuple[str, ...]:
         )
         by_weight = ", by weight" if "weight" in evaluation.predictions else ""
         sentence += f"{by_weight}: {', '.join(counts)}"
-    known = f"Hash of the rows and their labels: {visible(evaluation.rows_hash)}; evaluations of the same rows share it."
-    return f"{sentence}.", _precision(evaluation), known
+    known = f"Hash of the rows and their labels: {visible(evaluation.rows_hash)}"
+    return f"{sentence}.", _precision(evaluation), f"{known}; evaluations of the same rows share it."
 
 
 def class_shares(evaluation: Evaluation) -> list[float]:

@@ -181,7 +181,7 @@ def _comparison(contents: Contents) -> list[str]:
     models = [[name, f"{value:.4f}"] for name, value in zip(comparison.names, comparison.values, strict=True)]
     pairs = [
         [
-            " less ".join(pair.names),
+            " against ".join(pair.names),
             pair.outcome,
             ", ".join(_words.difference(comparison.metric, pair.difference)),
             _words.p_value(pair.p_value),

@@ -228,11 +228,11 @@ def _comparison(comparison: Comparison) -> dict[str, Any]:
         "metric": METRICS[comparison.metric].title,
         "interval": _words.interval_of(comparison),
         "models": list(zip(map(printable, comparison.names), comparison.values, strict=True)),
-        "overall": None if comparison.overall is None else str(comparison.overall),
+        "overall": None if comparison.overall is None else f"All models together, {comparison.overall}",
         "adjusted": len(pairs) > 1,
         "pairs": [
             {
-                "names": " less ".join(map(printable, pair.names)),
+                "names": " against ".join(map(printable, pair.names)),
                 "outcome": pair.outcome,
                 "p": _words.p_value(pair.p_value),
                 "test": str(pair.test),

@@ -102,8 +102,8 @@ def test_better_and_worse():
             16,
             "cannot tell yet",
             "These rows cannot tell yet whether A or B is better: accuracy 0.966 against 0.953, +1.3 points "
-            "[-0.1, +2.8] on 1,000 rows, p = 0.065. The interval holds both 0 and differences above 2.0 "
-            "points, which would matter.",
+            "[-0.1, +2.8] on 1,000 rows, p = 0.065. There may be no difference or one above 2.0 points, "
+            "which would matter.",
         ),
         (
             150,
@@ -112,9 +112,9 @@ def test_better_and_worse():
             12,
             "cannot tell yet",
             "These rows cannot tell yet whether A or B is better: accuracy 0.850 against 0.840, +1.0 points "
-            "[-5.2, +7.2] on 200 rows, p = 0.749. The interval holds both 0 and differences above 2.0 "
-            "points, which would matter. About 1,900 rows like these would narrow it to 2.0 points either "
-            "way.",
+            "[-5.2, +7.2] on 200 rows, p = 0.749. There may be no difference or one above 2.0 points, "
+            "which would matter. About 1,900 rows like these in all would narrow the interval to 2.0 points "
+            "either way.",
         ),
         (
             936,
@@ -123,7 +123,7 @@ def test_better_and_worse():
             45,
             "better",
             "A is better than B: accuracy 0.950 against 0.941, +0.9 points [+0.1, +1.9] on 1,000 rows, p = "
-            "0.041. The difference is more than chance, but below 2.0 points, from which on it matters.",
+            "0.041. The difference is more than chance, but too small to matter (below 2.0 points).",
         ),
     ],
 )
@@ -226,7 +226,11 @@ def test_holm_adjusts_every_p_value_and_every_interval():
         "A test on 100 rows at the level 0.017 (alpha shared by all pairs) detects a true difference of"
         in text
     )
-    assert "The intervals cover the sampling of these rows only" in text
+    assert (
+        "The intervals and p-values allow for the choice of these rows only, not for training seeds" in text
+    )
+    assert text.count("p is the probability of a result at least this extreme") == 1
+    assert "All models together, Cochran's Q: statistic " in text
 
 
 def test_five_models_have_one_voice():

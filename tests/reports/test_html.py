@@ -341,7 +341,7 @@ def test_comparison_is_in_the_verdict_and_has_its_section(tmp_path, binary):
     assert verdict in words.split("Can it be trusted?")[0]
     section = words.split("Against another model ")[1].split("Against simple models")[0]
     assert "A 0.8000 B 0.5000" in section
-    assert "A less B: better +30.0 points" in section
+    assert "A against B: better +30.0 points" in section
     assert comparison.pairs[0].difference.method in section
     assert all(note in section for note in comparison.notes)
 
@@ -358,7 +358,7 @@ def test_three_models_and_the_declared_metric(tmp_path, doubtful):
     assert "script" not in page.tags
     section = page.words.split("Against another model ")[1].split("Against simple models")[0]
     assert "p after Holm" in section
-    for names in (f"a less {HOSTILE}", "a less c", f"{HOSTILE} less c"):
+    for names in (f"a against {HOSTILE}", "a against c", f"{HOSTILE} against c"):
         assert names in section
     assert " points" not in section  # a loss is not a share
     # The declared metric comes first.
