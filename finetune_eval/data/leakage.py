@@ -100,9 +100,7 @@ class Leaks(Shown):
         """What would not have been found."""
         if self.threshold is None:
             return "only equal values were looked for"
-        return (
-            f"texts are alike from a similarity of {self.threshold:g} on; a paraphrase would not be noticed"
-        )
+        return f"texts match from a similarity of {self.threshold:g} on; a paraphrase would not be noticed"
 
     @property
     def templates(self) -> str:
@@ -120,10 +118,13 @@ class Leaks(Shown):
     @property
     def found(self) -> str:
         """Say in one sentence how many possible leaks there are, and what would not have been found."""
-        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
+        test, train = counted(self.n_test, "test row"), counted(self.n_train, "training row")
         if not len(self):
-            return f"No possible leak found: {looked} ({self.limits})."
-        return f"Possible leak: {len(self):,} of {looked} ({100 * len(self) / self.n_test:.3g} %)."
+            match = "matches" if self.n_test == 1 else "match"
+            return f"No possible leak found: {test} {match} none of {train} ({self.limits})."
+        match = "matches" if len(self) == 1 else "match"
+        share = f"{100 * len(self) / self.n_test:.3g} %"
+        return f"Possible leak: {len(self):,} of {test} {match} one of {train} ({share})."
 
     def __str__(self) -> str:
         lines = wrap(self.found)

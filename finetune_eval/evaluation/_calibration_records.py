@@ -92,8 +92,8 @@ class Calibration(Shown):
     def verdict(self) -> str:
         """Say in two sentences what the numbers mean."""
         level = (
-            f"error {self.ece:.3f}; perfect probabilities would show {self.null:.3f} on average, and up to "
-            f"{self.null_high:.3f} in 19 of 20 such sets."
+            f"error (mean gap to what came true) {self.ece:.3f}; perfect probabilities would "
+            f"show {self.null:.3f} on average, and up to {self.null_high:.3f} in 19 of 20 cases."
         )
         found = self.deviation
         if found.p_value > _ALPHA:
@@ -106,7 +106,8 @@ class Calibration(Shown):
         shift, spread = self.deviation.shift, self.deviation.spread
         details = []
         if spread:
-            details.append(f"the probabilities are too {'near' if spread > 0 else 'far from'} 0 and 1")
+            near = "too near 0 and 1" if spread > 0 else "not near enough to 0 and 1"
+            details.append(f"the probabilities are {near}")
         if shift:
             whose = "those" if spread else "the probabilities"
             details.append(

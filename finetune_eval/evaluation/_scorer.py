@@ -219,8 +219,8 @@ class Scorer:
             parts.append("weak parts of the rows")
         if self.options.groups is not None and parts:
             return [
-                f"Computed as if the rows of a group were independent: {', '.join(parts)}. Chance may look "
-                "like more there."
+                f"Computed as if the rows of a group were independent: {', '.join(parts)}. What is reported "
+                "there may be chance."
             ]
         return []
 

@@ -11,7 +11,7 @@ from rich.cells import cell_len
 from finetune_eval._text import fill, pad, quoted, share, shorten, visible, width, wrap
 from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.sections import count, metric_names, metric_title, sections
+from finetune_eval.evaluation.sections import count, directed_title, metric_names, sections
 from finetune_eval.evaluation.slices import possible_label_errors
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def _metrics(result: Evaluation) -> str:
     lines = [f"{'metric':<{room}} {'value':>7}  {'interval':<18} method"]
     for name in names:
         estimate = result.estimates[name]
-        title = metric_title(result, name)
+        title = directed_title(result, name)
         interval = f"[{share(estimate.low)}, {share(estimate.high)}]"
         mark = methods.index(estimate.method) + 1
         lines.append(f"{pad(_cut(title, room), room)} {share(estimate.value):>7}  {interval:<18} ({mark})")
@@ -115,7 +115,7 @@ def _classes(result: Evaluation) -> str:
 def _weak(result: Evaluation) -> list[str]:
     weak = [str(one) for one in result.slices if one.weak][:10]
     head = f"{'':<{max(12, width() - 42)}} {'rows':>7}  {'accuracy':<20}  rest"
-    parts = ["Weaker than the rest (false discovery rate 5 %)", head, *weak] if weak else []
+    parts = ["Weak parts (of such findings at most 5 % are chance, on average)", head, *weak] if weak else []
     return ["\n".join(parts), _label_errors(result)]
 
 
@@ -127,12 +127,13 @@ def _label_errors(result: Evaluation) -> str:
     if not len(found):
         return ""
     rows = [
-        f"row {identity} (labelled {quoted(label, 20)}; the model says {quoted(suggested, 20)}, with {p:.2f})"
+        f"row {identity} (labelled {quoted(label, 20)}; the model says {quoted(suggested, 20)} with "
+        f"probability {p:.2f})"
         for identity, label, suggested, p in zip(
             found["id"], found["label"], found["suggested"], found["p_suggested"], strict=True
         )
     ]
-    return fill(f"Possible label errors, worth a second look: {', '.join(rows)}.")
+    return fill(f"Possible label errors, unless the model is wrong: {', '.join(rows)}.")
 
 
 _NOT_PRINTED = {"care"}  # the section on trust stands directly below and says it at length

@@ -296,7 +296,7 @@ def calibrate(
     Example:
         >>> y, p = [0, 0, 1, 1] * 50, [0.1, 0.4, 0.6, 0.9] * 50
         >>> print(calibrate(y, p).verdict)
-        Under-confident: the probabilities are too far from 0 and 1 (p ...). Calibration error 0.250...
+        Under-confident: the probabilities are not near enough to 0 and 1 (p ...). Calibration error ...
 
     Reference:
         Cox 1958, Biometrika 45:562-565 (shift and spread); Broecker and Smith 2007, Weather and Forecasting

@@ -261,8 +261,8 @@ def _notes(
     allow = "The interval and p allow" if len(pairs) == 1 else "The intervals and p-values allow"
     if crossed:
         notes.append(
-            f"{allow} for other rows to train on and to judge by, and for training seeds, not for drift of later "
-            "rows."
+            f"{allow} for other rows to train on and to judge by, and for training seeds, not for drift of "
+            "later rows."
         )
     else:
         notes.append(

@@ -150,7 +150,7 @@ METRICS: dict[str, Metric] = {
     ),
     "balanced_accuracy": Metric(
         title="balanced accuracy",
-        meaning="recall, averaged over the classes: 1/K is guessing",
+        meaning="recall, averaged over the classes; 1 / (number of classes) is guessing",
         source="confusion",
         function=formulas.balanced_accuracy,
         interval=scores.balanced_accuracy,
@@ -186,7 +186,7 @@ METRICS: dict[str, Metric] = {
     ),
     "pr_auc": Metric(
         title="PR-AUC",
-        meaning="precision, averaged over every level of recall",
+        meaning="precision, averaged over every level of recall; the share of the class is guessing",
         source="ranking",
         function=None,
         interval=scores.pr_auc,

@@ -148,8 +148,9 @@ class Comparison(Shown):
             lines += ["", *wrap(f"{pair.names[0]} against {pair.names[1]}: {pair.outcome}")]
             for head, text in self._facts(pair):
                 lines += wrap(text, indent=f"  {head:<12}")
-        for note in (*self.notes, P_VALUE):
+        for note in self.notes:
             lines += ["", *wrap(note)]
+        lines += wrap(P_VALUE)
         return "\n".join(lines)
 
     def _facts(self, pair: Pair) -> list[tuple[str, str]]:

@@ -209,10 +209,9 @@ def detectable_sentence(evaluation: Evaluation) -> str:
             f"A test on {these} detects no difference to another model, however large, with 80 % probability."
         )
     return (
-        f"Another model would have to be about {percent(difference)} points {ways} in accuracy for a test on "
-        f"{these} to detect the difference with 80 % probability (if the two disagree on "
-        f"{percent(disagreement).removesuffix('.0')} % of the rows). Smaller differences are detected "
-        "less often."
+        f"A test on {these} detects with 80 % probability that another model is about {percent(difference)} "
+        f"points {ways} in accuracy (if the two disagree on {percent(disagreement).removesuffix('.0')} % of "
+        "the rows), and a smaller difference less often."
     )
 
 

@@ -233,14 +233,16 @@ class LeakScores:
     @property
     def verdict(self) -> str:
         """Say how much leaked, what is left of the accuracy without, and what would not have been found."""
-        looked = f"{counted(self.n_test, 'test row')} against {counted(self.n_train, 'training row')}"
+        test, train = counted(self.n_test, "test row"), counted(self.n_train, "training row")
         limits = f" ({self.limits})" if self.limits else ""
         templates = f" {self.templates}" if self.templates else ""
         if not self.rows:
-            return f"No possible leak found: {looked}{limits}.{templates}"
+            match = "matches" if self.n_test == 1 else "match"
+            return f"No possible leak found: {test} {match} none of {train}{limits}.{templates}"
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in self.counts.items() if count)
         kinds += f"; {self.limits}" if self.limits else ""
-        start = f"Possible leak: {len(self.rows):,} of {looked} ({kinds})."
+        match = "matches" if len(self.rows) == 1 else "match"
+        start = f"Possible leak: {len(self.rows):,} of {test} {match} one of {train} ({kinds})."
         if not self.without:
             return f"{start} No test row is left without them."
         return f"{start} Without these rows the accuracy is {self.without['accuracy']}.{templates}"

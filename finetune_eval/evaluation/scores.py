@@ -253,8 +253,12 @@ def of_class(name: str, k: int, sample: Sample, sampling: Sampling) -> Estimate:
     hits, predicted, true = (float(part[k]) for part in sample.counts)
     trials = {"precision": predicted, "recall": true, "f1": predicted + true - hits}[name]
     if trials <= 0:
-        said = {"precision": "predicted", "recall": "true", "f1": "true or predicted"}[name]
-        return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {said}", sampling.confidence)
+        such = {
+            "precision": "predicted as the class",
+            "recall": "of the class",
+            "f1": "of the class or predicted as it",
+        }
+        return Estimate(0.0, 0.0, 1.0, f"undefined: no row is {such[name]}", sampling.confidence)
     if sample.equal:
         return of_counts(hits, trials, sampling, jaccard=name == "f1")
     of_it, as_it = (

@@ -175,7 +175,8 @@ def _precision(evaluation: Evaluation) -> str:
     half = (accuracy.high - accuracy.low) / 2
     z = float(ndtri(0.5 + evaluation.confidence / 2))
     target = next((step for step in _NARROWER if step < half * 0.75), None)
-    sentence = f"With {counted(evaluation.n, 'row')} the accuracy is known to about +-{half * 100:.2g} percentage points"
+    sentence = f"With {counted(evaluation.n, 'row')} the accuracy is known to about "
+    sentence += f"+-{half * 100:.2g} percentage points"
     equal = {"weight", "group"}.isdisjoint(evaluation.predictions.columns)
     if target is not None and 0 < accuracy.value < 1 and equal:
         # Half the width of a normal interval is z sqrt(p (1 - p) / n). Two digits: an order of magnitude.
@@ -193,7 +194,7 @@ def _calibration(evaluation: Evaluation) -> tuple[str, ...]:
         evaluation.calibration.verdict,
         f"Brier score {parts.brier:.3f} = reliability {parts.reliability:.3f} (0 is perfect) - resolution "
         f"{parts.resolution:.3f} (more is better) + uncertainty {parts.uncertainty:.3f} (of the class sizes) "
-        f"+ within bins {parts.within:.3f}.",
+        f"+ {round(parts.within, 3) + 0.0:.3f} (within bins).",
     )
 
 
@@ -202,8 +203,8 @@ def _limits(evaluation: Evaluation) -> tuple[str, ...]:
     tested = evaluation.baselines or evaluation.calibration is not None
     return (
         f"A {percent} % interval holds the score on all rows of this kind in about {percent} of 100 such "
-        "evaluations; it is no range for single rows. It does not allow for another seed of the training, or "
-        "for rows from another source or time.",
+        "evaluations; it is no range for single rows, and leaves out other seeds of the training and rows of "
+        "another source or time.",
         *((P_VALUE,) if tested else ()),
         "Whether two intervals overlap does not tell whether two models differ: compare them row by row, on "
         "the same rows.",
@@ -226,6 +227,12 @@ def metric_title(evaluation: Evaluation, name: str) -> str:
         return METRICS[name].title
     of = f"of {quoted(evaluation.labels[1])}" if evaluation.average == "binary" else evaluation.average
     return f"{METRICS[name].title} ({of})"
+
+
+def directed_title(evaluation: Evaluation, name: str) -> str:
+    """Return a metric's name for a table that does not say what it means: a loss is best where it is low."""
+    loss = name in METRICS and METRICS[name].direction == "lower"
+    return metric_title(evaluation, name) + (" (lower is better)" if loss else "")
 
 
 def metric_meaning(evaluation: Evaluation, name: str) -> str:

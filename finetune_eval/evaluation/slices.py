@@ -32,8 +32,8 @@ _FEW_TERMS = 100_000  # of a hypergeometric sum, which are all added up
 
 
 _PICKED = (
-    "These parts were picked for looking weak, and so they look worse than they are; the intervals allow for "
-    "that."
+    "The parts called weak were picked for their low accuracy, and so they look worse than they are; their "
+    "intervals allow for that."
 )
 
 

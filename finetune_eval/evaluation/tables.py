@@ -128,7 +128,8 @@ class Support(NamedTuple):
             out.append(f"unreliable: a class {having} {times(fewest, self.unit)}")
         elif hits < FEW_ROWS - _EDGE:
             few = times(hits, self.unit)
-            out.append(f"only {few} of a class right" if row else f"rows of a class right in only {few}")
+            few = f"only {few}" if hits else f"no {self.unit}"
+            out.append(f"{few} of a class right" if row else f"rows of a class right in {few}")
         return out
 
 

@@ -12,7 +12,7 @@ from finetune_eval._files import write_text
 from finetune_eval._text import counted, share
 from finetune_eval.evaluation._result import with_no_label
 from finetune_eval.evaluation.metrics import METRICS
-from finetune_eval.evaluation.sections import Section, count, metric_names, metric_title
+from finetune_eval.evaluation.sections import Section, count, directed_title, metric_names, metric_title
 from finetune_eval.reports import _findings, _made, _words
 from finetune_eval.reports._arguments import check
 from finetune_eval.reports._words import Contents
@@ -124,14 +124,18 @@ def _metrics(contents: Contents) -> list[str]:
     evaluation, comparison = contents.evaluation, contents.comparison
     rows = [
         [
-            metric_title(evaluation, name),
+            directed_title(evaluation, name),
             share(evaluation.estimates[name].value),
             f"{share(evaluation.estimates[name].low)} to {share(evaluation.estimates[name].high)}",
             evaluation.estimates[name].method,
         ]
         for name in metric_names(evaluation, "accuracy" if comparison is None else comparison.metric)
     ]
-    return [_table(["Metric", "Value", f"{evaluation.confidence * 100:g} % interval", "Interval by"], rows)]
+    return [
+        _table(
+            ["Metric", "Value", f"{evaluation.confidence * 100:g} % interval", "Method of the interval"], rows
+        )
+    ]
 
 
 def _confusion(evaluation: Evaluation) -> list[str]:
@@ -210,8 +214,8 @@ def _baselines(contents: Contents) -> list[str]:
         ]
         for one in baselines
     ]
-    of_it = f"{METRICS[baselines[0].metric].title} of it"
-    return [_table(["Simple model", of_it, "This model is better by", "p"], rows)]
+    its = f"Its {METRICS[baselines[0].metric].title}"
+    return [_table(["Simple model", its, "This model minus the simple one", "p"], rows)]
 
 
 def _weak(contents: Contents) -> list[str]:
@@ -229,7 +233,7 @@ def _weak(contents: Contents) -> list[str]:
             ]
             for one in found
         ]
-        parts.append(_table(["Part", "Rows", "Accuracy", "Of the rest", ""], rows))
+        parts.append(_table(["Part", "Rows", "Accuracy", "Accuracy of the rest", ""], rows))
     confused = _findings.confused(evaluation)
     if confused:
         rows = [[pair.label, pair.prediction, f"{pair.n:,}", str(pair.share)] for pair in confused]
@@ -240,7 +244,9 @@ def _weak(contents: Contents) -> list[str]:
         if not evaluation.has_probabilities:
             which = "The first wrong rows (the model did not say how sure it was)"
         parts.append(
-            f"{which}; {suspects:,} of all rows are possible label errors:" if suspects else f"{which}:"
+            f"{which}; {suspects:,} of all rows are possible label errors, unless the model is wrong:"
+            if suspects
+            else f"{which}:"
         )
         rows = [
             [

@@ -143,14 +143,15 @@ def test_numbers_leak_when_they_are_equal():
     leaks = find_leaks(train, test)
     assert (leaks.test_rows.tolist(), leaks.train_rows.tolist(), leaks.kind.tolist()) == ([0], [2], ["exact"])
     assert str(leaks) == (
-        "Possible leak: 1 of 2 test rows against 10 training rows (50 %).\n"
+        "Possible leak: 1 of 2 test rows matches one of 10 training rows (50 %).\n"
         "  exact              1  the same values\n"
         "exact, similarity 1.00\n"
         "  test  row 0: [4. 5.]\n"
         "  train row 2: [4. 5.]"
     )
     assert str(find_leaks(train, test[1:])) == (
-        "No possible leak found: 1 test row against 10 training rows (only equal values\nwere looked for)."
+        "No possible leak found: 1 test row matches none of 10 training rows (only equal\n"
+        "values were looked for)."
     )
 
 
@@ -188,7 +189,7 @@ def test_printed():
     leaks = find_leaks(train, [train[3], "nothing like it at all", *sentences(8, 30, seed=2)])
     lines = str(leaks).splitlines()
     assert lines[:5] == [
-        "Possible leak: 1 of 10 test rows against 200 training rows (10 %).",
+        "Possible leak: 1 of 10 test rows matches one of 200 training rows (10 %).",
         "  exact              1  the same text",
         "  normalised         0  the same but for case, spaces and invisible differences",
         "  near               0  at least 0.8 of their character 5-grams in common",
@@ -199,7 +200,7 @@ def test_printed():
     assert max(map(len, lines)) <= 80
     none = str(find_leaks(train, sentences(5, 30, seed=2)))
     assert none == (
-        "No possible leak found: 5 test rows against 200 training rows (texts are alike\n"
+        "No possible leak found: 5 test rows match none of 200 training rows (texts match\n"
         "from a similarity of 0.8 on; a paraphrase would not be noticed)."
     )
 
@@ -355,7 +356,7 @@ def test_a_filled_in_form_is_a_template_and_no_leak():
     assert len(leaks.clean_rows) == 120
     said = " ".join(str(leaks).split())
     assert said.startswith(
-        "No possible leak found: 120 test rows against 300 training rows (texts are alike from a "
+        "No possible leak found: 120 test rows match none of 300 training rows (texts match from a "
         "similarity of 0.8 on; a paraphrase "
         "would not be noticed). 100 test rows share a template with ten or more training rows, such as 'Dear "
     )
@@ -428,5 +429,5 @@ def test_numbers_of_different_width_are_refused():
 
 def test_all_rows_are_a_hundred_percent():
     assert str(find_leaks(["one text"], ["one text"])).startswith(
-        "Possible leak: 1 of 1 test row against 1 training row (100 %).\n"
+        "Possible leak: 1 of 1 test row matches one of 1 training row (100 %).\n"
     )

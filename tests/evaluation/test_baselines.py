@@ -159,7 +159,7 @@ def test_clean_rows_say_so():
     assert result.leaks.without == {} and result.leaks.rows == ()
     said = " ".join(str(result).split())
     assert (
-        "No possible leak found: 2 test rows against 2 training rows (texts are alike from a "
+        "No possible leak found: 2 test rows match none of 2 training rows (texts match from a "
         "similarity of 0.8 on; a paraphrase "
         "would not be "
         "noticed)." in said
@@ -201,7 +201,8 @@ def test_the_limit_of_numbers_is_another():
 
     found = evaluate(Model(), np.eye(4), [0, 1, 0, 1], train=(np.eye(4)[:, ::-1] * 2, [0, 1, 0, 1]))
     assert found.leaks.verdict == (
-        "No possible leak found: 4 test rows against 4 training rows (only equal values were looked for)."
+        "No possible leak found: 4 test rows match none of 4 training rows (only equal values were looked "
+        "for)."
     )
 
 

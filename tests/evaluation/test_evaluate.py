@@ -900,3 +900,10 @@ def test_a_verdict_says_what_is_a_sum_of_weights():
     assert (
         "Always answering 'a' would be right on 4 of 6 by weight (0.667): the interval includes that." in text
     )
+
+
+def test_a_loss_is_marked_as_best_where_it_is_low():
+    result = evaluate_predictions([0, 1, 1], [0.2, 0.9, 0.4], labels=["ham", "spam"], n_resamples=100)
+    lines = [line.split("  ")[0].rstrip() for line in str(result).splitlines()]
+    assert {"log-loss (lower is better)", "Brier (lower is better)", "accuracy", "ROC-AUC"} <= set(lines)
+    assert "undefined: no row is predicted as the class" in str(evaluate_predictions([0, 1], [0.2, 0.1]))

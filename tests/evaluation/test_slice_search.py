@@ -225,9 +225,8 @@ def test_evaluation_and_reports_say_it(tmp_path):
     half = np.arange(200) < 100
     weak = evaluate_predictions(y, np.where(half, y, 1 - y) * 0.8 + 0.1, metadata={"kind": half.astype(str)})
     picked = (
-        "These parts were picked for looking weak, and so they look worse than they are; the intervals "
-        "allow for "
-        "that."
+        "The parts called weak were picked for their low accuracy, and so they look worse than they are; "
+        "their intervals allow for that."
     )
     assert picked in " ".join(str(weak).split()) and about_slices(weak) == [picked]
     ids_only = evaluate_predictions(y, np.full(200, 0.4), metadata={"id": np.arange(200)})

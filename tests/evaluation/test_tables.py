@@ -131,7 +131,7 @@ def test_a_class_with_rows_and_without_a_hit_may_still_have_been_hit(name):
     # (0.98 + 2 / 15) / 2 = .56 or more, and MCC and kappa above .1.
     found = interval_of(name, [[337, 2], [11, 0]])
     assert found.high > (0.55 if name == "f1" else 0.1)
-    assert found.method == "wider of bootstrap and Dirichlet posterior (only 0 rows of a class right)"
+    assert found.method == "wider of bootstrap and Dirichlet posterior (no row of a class right)"
 
 
 @pytest.mark.parametrize(

@@ -128,7 +128,10 @@ def test_numbers_are_those_of_the_evaluation(everything, binary):
     assert binary.rows_hash in words
     # Said .1 and .9, happened .2 and .8: an error of .1, more than chance would show.
     assert "Over-confident: the probabilities are too near 0 and 1 (p = 0.0" in words
-    assert "Calibration error 0.100; perfect probabilities would show" in words
+    assert (
+        "Calibration error (mean gap between probability and outcome) 0.100; perfect probabilities would show"
+        in words
+    )
 
 
 def test_wrong_rows_are_listed_and_right_ones_are_not(everything):
@@ -164,7 +167,8 @@ def test_leaks_have_examples_and_the_scores_without(tmp_path, doubtful):
     page = write(tmp_path / "r.html", doubtful)
     trusted = section(page, "Can it be trusted?", "The rows")
     assert (
-        "Possible leak: 2 of 120 test rows against 100 training rows (1 exact, 1 normalised; texts" in trusted
+        "Possible leak: 2 of 120 test rows match one of 100 training rows (1 exact, 1 normalised; texts"
+        in trusted
     )
     # 96 of 120, and 94 of 118 without the two, which are right: 0.7966.
     assert "all 120 rows the other 118 accuracy 0.800" in trusted
@@ -203,7 +207,7 @@ def test_nothing_found_is_said_and_is_no_warning(tmp_path):
     warned = re.search('<ul class="warnings">.*?</ul>', source, re.DOTALL).group()
     trusted = section(Page(source), "Can it be trusted?", "The rows")
     for sentence in (
-        "No possible leak found: 4 test rows against 2 training rows (texts are alike from a "
+        "No possible leak found: 4 test rows match none of 2 training rows (texts match from a "
         "similarity of 0.8 on; a paraphrase "
         "would not be noticed).",
         "First recorded look at these test rows.",
@@ -236,11 +240,8 @@ def test_detectable_difference(tmp_path, doubtful):
     # 24 of 120 rows are wrong: disagreement .2.
     points = 100 * minimum_detectable_difference(0.2, 120)
     words = section(write(tmp_path / "r.html", doubtful), "What these rows could show", "Do the prob")
-    assert (
-        f"about {points:.1f} points better or worse in accuracy for a test on these 120 rows to detect"
-        in words
-    )
-    assert "disagree on 20 % of the rows" in words
+    assert "A test on these 120 rows detects with 80 % probability that another model is" in words
+    assert f"about {points:.1f} points better or worse in accuracy (if the two disagree on 20 % of" in words
 
 
 def test_calibration_is_that_of_the_evaluation_with_its_parts(tmp_path, doubtful):
@@ -362,7 +363,9 @@ def test_three_models_and_the_declared_metric(tmp_path, doubtful):
         assert names in section
     assert " points" not in section  # a loss is not a share
     # The declared metric comes first.
-    assert page.words.split("How good ")[1].startswith("metric value, 95 % interval interval by log-loss")
+    assert page.words.split("How good ")[1].startswith(
+        "metric value, 95 % interval method of the interval log-loss"
+    )
 
 
 def test_many_classes_many_epochs_and_missing_metrics(tmp_path):
