@@ -23,10 +23,14 @@ Labels = Annotated[
         "--labels", help="The class names, with commas: ham,spam. With two, the second is positive."
     ),
 ]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of the split, the head, the shuffling and dropout.")]
+Seed = Annotated[
+    int, typer.Option("--seed", help="Seed of the split, the new output layer, shuffling and dropout.")
+]
 Delimiter = Annotated[
     str | None,
-    typer.Option("--delimiter", help="What parts the fields of a CSV file. [default: a comma; .tsv: a tab]"),
+    typer.Option(
+        "--delimiter", help="What separates the fields of a CSV file. [default: a comma; .tsv: a tab]"
+    ),
 ]
 Encoding = Annotated[str, typer.Option("--encoding", help="The encoding of a text file: utf-8, cp1252, …")]
 Quoted = Annotated[
@@ -43,7 +47,7 @@ Lockbox = Annotated[
     bool,
     typer.Option(
         "--lockbox/--no-lockbox",
-        help="Count this look at the test rows in the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval.",
+        help="Record each use of the test rows in the folder FINETUNE_EVAL_HOME, or ~/.cache/finetune_eval.",
     ),
 ]
 Model = Annotated[

@@ -186,7 +186,7 @@ def compare(
         list[Path], typer.Argument(help="Two or more run folders, or predictions of any model.")
     ],
     metric: Annotated[
-        str, typer.Option("--metric", help="The metric that decides, declared beforehand.")
+        str, typer.Option("--metric", help="The metric that decides, chosen before the results are seen.")
     ] = "accuracy",
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 RunDir = Annotated[
     Path | None,
-    typer.Option("--run-dir", help="Keep what each training gave here, and go on with what is kept."),
+    typer.Option(
+        "--run-dir", help="A folder that keeps each training's result, for a later call to go on from."
+    ),
 ]
 Group = Annotated[
     str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
@@ -36,9 +38,9 @@ def cross_evaluate(
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
     folds: Annotated[
-        int, typer.Option("--folds", help="How many parts; each is judged by a model of the others.")
+        int, typer.Option("--folds", help="How many parts; each is judged by a model trained on the others.")
     ] = 5,
-    repeats: Annotated[int, typer.Option("--repeats", help="How often to deal the rows out anew.")] = 1,
+    repeats: Annotated[int, typer.Option("--repeats", help="How often to repeat this with other parts.")] = 1,
     epochs: options.Epochs = 3,
     freeze: Freeze = False,
     group: Group = None,
@@ -53,7 +55,7 @@ def cross_evaluate(
 ) -> None:
     """Judge each row by a model that never saw it.
 
-    The scores of all rows of the file say how good the recipe is.
+    The scores of all rows say how good a model trained in this way is.
 
     Example: finetune-eval cross-evaluate reviews.csv --text review --label sentiment --run-dir runs/cross
     """
@@ -88,7 +90,8 @@ def learning_curve(
     model: options.Model = "all_minilm_l6_v2",
     repeats: Annotated[int, typer.Option("--repeats", help="How often to train each size.")] = 5,
     goal: Annotated[
-        float | None, typer.Option("--goal", help="An accuracy to reach. [default: the next 0.05]")
+        float | None,
+        typer.Option("--goal", help="An accuracy to reach. [default: the next multiple of 0.05]"),
     ] = None,
     epochs: options.Epochs = 3,
     freeze: Freeze = False,

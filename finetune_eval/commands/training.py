@@ -89,13 +89,22 @@ def train(
         typer.Option("--long-text", help="What is read of a longer text: cut (its start) or head_tail."),
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Fit a temperature on the validation rows.")
+        bool,
+        typer.Option(
+            "--calibrate", help="Correct the probabilities on the validation rows (temperature scaling)."
+        ),
     ] = False,
     threshold_for: Annotated[
-        str | None, typer.Option("--threshold-for", help="Choose a threshold for f1, recall>=0.9, ...")
+        str | None,
+        typer.Option(
+            "--threshold-for", help="Choose a threshold on the validation rows, for f1, recall>=0.9, ..."
+        ),
     ] = None,
     validation: Annotated[
-        float, typer.Option("--validation", help="Rows, or a share below 1, to choose with; 0 for none.")
+        float,
+        typer.Option(
+            "--validation", help="Rows, or a share below 1, to choose epoch and threshold by; 0 for none."
+        ),
     ] = 0.1,
     test: Annotated[
         float, typer.Option("--test", help="Rows, or a share below 1, to judge by; 0 for no evaluation.")

@@ -194,7 +194,7 @@ def _calibration(evaluation: Evaluation) -> tuple[str, ...]:
         evaluation.calibration.verdict,
         f"Brier score {parts.brier:.3f} = reliability {parts.reliability:.3f} (0 is perfect) - resolution "
         f"{parts.resolution:.3f} (more is better) + uncertainty {parts.uncertainty:.3f} (of the class sizes) "
-        f"+ {round(parts.within, 3) + 0.0:.3f} (within bins).",
+        f"+ within bins {round(parts.within, 3) + 0.0:.3f}.",  # no minus zero
     )
 
 

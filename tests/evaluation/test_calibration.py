@@ -224,7 +224,7 @@ def test_temperature_of_rows_all_right_or_all_wrong_is_bounded():
 def test_verdicts():
     y, p, logits = calibrated(5000, classes=3, seed=1)
     assert calibrate(y, p).verdict.startswith(
-        "No miscalibration detected: calibration error (mean gap between probability and outcome) 0.0"
+        "No miscalibration detected: calibration error (mean gap to what came true) 0.0"
     )
     over = calibrate(y, softmax(3 * logits))
     assert over.verdict.startswith(
@@ -244,14 +244,14 @@ def test_verdicts_of_two_classes_name_the_direction():
         return calibrate(y, 1 / (1 + np.exp(-odds)), positive="'spam'").verdict
 
     assert said(odds).startswith(
-        "No miscalibration detected: calibration error (mean gap between probability and outcome) 0.0"
+        "No miscalibration detected: calibration error (mean gap to what came true) 0.0"
     )
     assert said(2 * odds).startswith("Over-confident: the probabilities are too near 0 and 1 (p ")
     assert said(odds / 2).startswith("Under-confident: the probabilities are not near enough to 0 and 1 (p ")
     assert re.match(
         r"Miscalibrated: the probabilities of 'spam' are too high on average, 0\.\d+ where 0\.\d+ came true "
-        r"\(p . 0\.00\d\)\. Calibration error \(mean gap between probability and outcome\) 0\.\d+; perfect "
-        r"probabilities would show 0\.\d+ on average, and up to 0\.\d+ in 19 of 20 such sets of rows\.$",
+        r"\(p . 0\.00\d\)\. Calibration error \(mean gap to what came true\) 0\.\d+; perfect "
+        r"probabilities would show 0\.\d+ on average, and up to 0\.\d+ in 19 of 20 cases\.$",
         said(odds + 0.7),
     )
     both = said(2 * odds - 1.5)
@@ -268,7 +268,7 @@ def test_a_percentile_is_called_one():
     # A share of .05 of 1,000 and one of 2,000 sets have standard errors of .0069 and .0049, together .0085.
     assert np.mean(null > found.null_high) == pytest.approx(0.05, abs=3 * 0.0085)
     for made in (found, calibrate(y, p)):
-        assert made.verdict.endswith(f"and up to {made.null_high:.3f} in 19 of 20 such sets of rows.")
+        assert made.verdict.endswith(f"and up to {made.null_high:.3f} in 19 of 20 cases.")
 
 
 def test_under_confident_probabilities_are_found_on_200_rows():

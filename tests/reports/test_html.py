@@ -128,10 +128,7 @@ def test_numbers_are_those_of_the_evaluation(everything, binary):
     assert binary.rows_hash in words
     # Said .1 and .9, happened .2 and .8: an error of .1, more than chance would show.
     assert "Over-confident: the probabilities are too near 0 and 1 (p = 0.0" in words
-    assert (
-        "Calibration error (mean gap between probability and outcome) 0.100; perfect probabilities would show"
-        in words
-    )
+    assert "Calibration error (mean gap to what came true) 0.100; perfect probabilities would show" in words
 
 
 def test_wrong_rows_are_listed_and_right_ones_are_not(everything):
