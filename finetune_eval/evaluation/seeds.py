@@ -189,8 +189,8 @@ class SeedComparison(Shown):
             )
         if self.outcome == CANNOT_TELL:
             return (
-                f"These seeds cannot tell yet which recipe is better: {means}, and the interval holds both 0 "
-                f"and differences above {limit}, which would matter."
+                f"These seeds cannot tell yet which recipe is better: {means}. There may be no difference "
+                f"or one above {limit}, which would matter."
             )
         return f"The {'first' if self.outcome == BETTER else 'second'} recipe is better over seeds: {means}."
 
