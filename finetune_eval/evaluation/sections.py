@@ -206,10 +206,8 @@ def _limits(evaluation: Evaluation) -> tuple[str, ...]:
         "evaluations; it is no range for single rows, and leaves out other seeds of the training and rows of "
         "another source or time.",
         *((P_VALUE,) if tested else ()),
-        "Whether two intervals overlap does not tell whether two models differ: compare them row by row, on "
-        "the same rows.",
-        "If these rows were used to choose the model, its settings or its threshold, every number here looks "
-        "better than it is.",
+        "Compare two models row by row; whether their intervals overlap decides nothing.",
+        "A model, setting or threshold chosen on these rows looks better than it is.",
     )
 
 
