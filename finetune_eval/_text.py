@@ -9,6 +9,7 @@ combining mark none.
 from __future__ import annotations
 
 import html
+import math
 import shutil
 import sys
 import unicodedata
@@ -192,18 +193,20 @@ def show(text: str, *, file: TextIO | None = None) -> None:
     print(safe.encode(encoding, "replace").decode(encoding), file=file)
 
 
-_TINY = 1e-9  # a smaller share has so many zeros that a power of ten is easier to read
+_TINY = 1e-9  # a share nearer to 0 or 1 has so many digits that nobody reads them
 
 
 def share(value: float) -> str:
     """Return a share with three decimals, or with more where three would say 1.000 or 0.000 wrongly.
 
     Example:
-        >>> share(0.785), share(0.99962), share(1.0), share(0.0004), share(9.7e-21)
-        ('0.785', '0.9996', '1.000', '0.0004', '1e-20')
+        >>> share(0.785), share(0.99962), share(1.0), share(0.0004), share(9.7e-21), share(1 - 1e-15)
+        ('0.785', '0.9996', '1.000', '0.0004', '1e-20', '0.999999999')
     """
     if 0 < abs(value) < _TINY:
         return f"{value:.0e}"
+    if 0 < 1 - abs(value) < _TINY:
+        value = math.copysign(1 - _TINY, value)
     shown = f"{value:.3f}"
     digits = 3
     while abs(float(shown)) in (0.0, 1.0) and abs(value) not in (0.0, 1.0) and digits < 16:
