@@ -6,6 +6,7 @@ import inspect
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,7 +21,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from finetune_eval import Evaluation, build_model, cli, load_model
+from finetune_eval import Evaluation, build_model, cli, evaluate, load_model
 from finetune_eval.commands import training
 from finetune_eval.commands.asked import Asked
 from finetune_eval.runs import Run
@@ -195,11 +196,15 @@ def test_the_next_run_of_the_same_file_gets_the_next_folder(trained, monkeypatch
             ["--threshold-for", "recal>=0.9"],
             "--threshold-for can bound 'recall' or 'precision'; got 'recal>=0.9'. Did you mean 'recall'?",
         ),
+        (
+            ["--abstain-for", "eror<=0.05"],
+            "--abstain-for must bound the error, such as 'error<=0.05@95%' or 'error<=0.05'; got 'eror<=",
+        ),
         (["--freeze", "two"], "Invalid value for --freeze: must be 'all' or a number of layers; got 'two'."),
         (["--seed", "-1"], "--seed must be at least 0; got -1."),
         (
             ["--validation", "0", "--calibrate"],
-            "--calibrate and --threshold-for need --validation to choose on.",
+            "--calibrate, --threshold-for and --abstain-for need --validation to choose on.",
         ),
         (
             ["--validation", "1.5"],
@@ -380,6 +385,36 @@ def test_predict_reads_standard_input_and_refuses_what_is_no_text(trained, monke
         assert f"text {len(texts)} of {len(texts)} is empty; leave it out." in capsys.readouterr().err
     assert command("trace", "runs/reviews", " ") == 1
     assert "'text' is empty; there is nothing to trace." in capsys.readouterr().err
+
+
+def test_predict_says_where_an_answer_is_withheld(trained, tmp_path, monkeypatch, capsys):
+    model = load_model(trained[0] / "runs" / "reviews")
+    model.abstention = 0.999999
+    model.save(tmp_path / "unsure.keras")
+    assert command("predict", tmp_path / "unsure.keras", "a good film") == 0
+    label, probability, text = capsys.readouterr().out.rstrip("\n").split("\t")
+    assert (label, text) == ("(none of these)", "a good film") and 0.5 <= float(probability) < 1
+    assert command("predict", tmp_path / "unsure.keras", "a good film", "--json") == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["label"] is None and max(answer["probabilities"].values()) < 0.999999
+    assert command("trace", tmp_path / "unsure.keras", "a good film") == 0
+    assert "answer     (none of these)" in capsys.readouterr().out
+
+
+def test_drift_of_a_run_tells_the_accuracy_to_expect(trained, tmp_path, monkeypatch, capsys):
+    run = tmp_path / "run"
+    shutil.copytree(trained[0] / "runs" / "reviews", run)
+    random = np.random.default_rng(0)
+    texts = [" ".join(random.choice(list("abcdefghijklmnopqrst"), 8)) for _ in range(40)]
+    pd.DataFrame({"review": texts}).to_csv(tmp_path / "new.csv", index=False)
+    new = ("drift", run, tmp_path / "new.csv", "--text", "review")
+    assert command(*new) == 1
+    assert "error: 'old' must have at least 30 rows to be compared; got 12." in capsys.readouterr().err
+    evaluate(load_model(run), texts, [k % 2 for k in range(40)]).save(run)
+    assert command(*new) == 0
+    out = " ".join(capsys.readouterr().out.split())
+    assert "No difference is found between 40 new rows and 40 old rows." in out
+    assert "Expect an accuracy of 0." in out and "40 new rows are among the old rows, too." in out
 
 
 def test_weights_that_are_nan_are_no_prediction(trained, tmp_path, monkeypatch, capsys):

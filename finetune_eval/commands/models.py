@@ -13,6 +13,7 @@ import typer
 
 from finetune_eval.commands import options
 from finetune_eval.commands.loading import load_model
+from finetune_eval.evaluation.abstention import WITHHELD
 from finetune_eval.reports import console
 from finetune_eval.runs import Run
 
@@ -32,6 +33,8 @@ def predict(
     as_json: options.Json = False,
 ) -> None:
     """Print the label and its probability for each text.
+
+    Where the model withholds unsure answers, the label is "(none of these)", or null as JSON.
 
     Example: finetune-eval predict runs/demo "A warm, funny film." "Two hours I want back."
     """
@@ -55,12 +58,13 @@ def predict(
         if model.multilabel:
             _show_labels(row, p, model.labels, np.flatnonzero(index), as_json)
             continue
-        label = model.labels[index]
+        label = None if index < 0 else model.labels[index]
         if as_json:
             scores = dict(zip(model.labels, map(float, p), strict=True))
             console.show_json({"text": row, "label": label, "probabilities": scores})
         else:
-            console.show(f"{' '.join(label.split())}\t{p[index]:.3f}\t{' '.join(row.split())}")
+            word = WITHHELD if label is None else " ".join(label.split())
+            console.show(f"{word}\t{p.max() if label is None else p[index]:.3f}\t{' '.join(row.split())}")
 
 
 def _show_labels(row: str, p: Any, labels: Sequence[str], given: Any, as_json: bool) -> None:

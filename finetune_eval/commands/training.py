@@ -100,6 +100,10 @@ def train(
             "--threshold-for", help="Choose a threshold on the validation rows, for f1, recall>=0.9, ..."
         ),
     ] = None,
+    abstain_for: Annotated[
+        str | None,
+        typer.Option("--abstain-for", help="Withhold unsure answers for error<=0.05@95%, ..."),
+    ] = None,
     validation: Annotated[
         float,
         typer.Option(
@@ -227,6 +231,7 @@ class _Stages:
         dataset, self.run.recorded["data"] = asked.load()
         recipe = asked.recipe
         recipe.check_fit(len(dataset.labels), validated=len(dataset.validation) > 0)
+        recipe.check_rows(len(dataset.validation))
         self.flow = dataset.trace
         self.out(str(dataset.trace))
         for sentence in dataset.warnings:

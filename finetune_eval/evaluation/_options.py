@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted
+from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.metrics import METRICS, resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.runs import Run
@@ -32,6 +33,7 @@ class Asked:
     average: str = "auto"
     confidence: float = 0.95
     threshold: float | Threshold | None = None
+    abstention: float | Abstention | None = None
     task: str = "classification"
     train: Any = None
     features: Any = None
@@ -62,6 +64,7 @@ class Options:
     threshold: float | None
     weights: NDArray[np.float64] | None
     metrics: tuple[str, ...] = ()
+    abstention: Abstention | float | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Options:
         """Return the options for some of the rows."""
@@ -114,6 +117,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         )
     return Options(
         metrics=_further_metrics(asked, labels),
+        abstention=_abstention(asked, threshold),
         average=average,
         chosen=chosen,
         train=train,
@@ -131,6 +135,29 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         threshold=threshold,
         weights=weights,
     )
+
+
+def _abstention(asked: Asked, threshold: float | None) -> Abstention | float | None:
+    """Return from which confidence on rows are answered, checked; None where all are."""
+    given = asked.abstention
+    if given is None:
+        return None
+    if asked.task == "multilabel":
+        raise ValueError("`abstention` is of rows with one label each; leave it out where task='multilabel'.")
+    if asked.predicted is not None:
+        raise ValueError("`abstention` needs probabilities; leave it out, since there are answers only.")
+    if not isinstance(given, Abstention):
+        return _checks.number("abstention", given, at_least=0, below=1)
+    if given.threshold != threshold:
+        raise ValueError(
+            f"`abstention` was chosen for answers with {_threshold_words(given.threshold)}, and these have "
+            f"{_threshold_words(threshold)}. Choose it again: `choose_abstention(y, p, threshold=...)`."
+        )
+    return given
+
+
+def _threshold_words(threshold: float | None) -> str:
+    return "no threshold" if threshold is None else f"a threshold of {threshold:.4g}"
 
 
 def _further_metrics(asked: Asked, labels: tuple[str, ...] | None) -> tuple[str, ...]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _files
 from finetune_eval._text import Shown, counted
 from finetune_eval.evaluation.calibration import Calibration
+from finetune_eval.evaluation.prediction_sets import PredictionSets, fit_sets
 from finetune_eval.evaluation.records import (
+    Answered,
     Baseline,
     ClassScore,
     Estimate,
@@ -24,6 +27,7 @@ from finetune_eval.evaluation.records import (
     Slice,
     SliceSearch,
 )
+from finetune_eval.evaluation.risk_coverage import RiskCoverage, risk_coverage
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -70,6 +74,8 @@ class Evaluation(Shown):
         identified: Whether the rows are known by texts, ids or contents, and not by their labels alone.
         warnings: What to know before believing the numbers, in sentences.
         no_label: Answers that are no label, which count as wrong; None where there are none.
+        answered: The rows that are answered where unsure answers are withheld, and their error; None where
+            none is withheld. All other scores count every row.
     """
 
     labels: tuple[str, ...]
@@ -94,6 +100,7 @@ class Evaluation(Shown):
     predictions: pd.DataFrame = field(repr=False)
     slice_search: SliceSearch | None = None
     no_label: NoLabel | None = None
+    answered: Answered | None = None
 
     @property
     def keeps_rows(self) -> bool:
@@ -144,6 +151,49 @@ class Evaluation(Shown):
     def worst_rows(self) -> pd.DataFrame:
         """The twenty rows with the highest loss, worst first; of answers only the first twenty wrong ones."""
         return rows_of_highest_loss(self.predictions, 20)
+
+    @cached_property
+    def risk_coverage(self) -> RiskCoverage:
+        """How the error grows with the share of the rows that is answered, and the area under that (AUGRC).
+
+        A row's confidence is the probability of the class that is answered. Rows count by their weights, and
+        whole groups are independent.
+
+        Raises:
+            ValueError: There are no probabilities, or rows have several labels each.
+        """
+        rows = classified_rows(self)
+        confidence = rows.p[np.arange(self.n), rows.predicted]
+        right = rows.y == rows.predicted
+        return risk_coverage(
+            right, confidence, weights=rows.weights, groups=rows.groups, level=self.confidence
+        )
+
+    def prediction_sets(self, alpha: float = 0.1, *, by_class: bool = False) -> PredictionSets:
+        """Calibrate sets of classes on these rows that hold the true class of most new rows.
+
+        Print the result: it says which coverage to expect, given so many calibration rows.
+
+        Args:
+            alpha: The share of new rows whose set may lack the true class, in (0, 1).
+            by_class: Whether that is to hold for the rows of each class, too.
+
+        Returns:
+            The sets; `.apply(probabilities)` gives those of new rows.
+
+        Raises:
+            ValueError: There are no probabilities, rows have several labels each, or they have weights or
+                come in groups: then they are not exchangeable with new rows.
+        """
+        alpha = _checks.number("alpha", alpha, above=0, below=1)
+        by_class = _checks.flag("by_class", by_class)
+        rows = classified_rows(self)
+        if rows.weights is not None or rows.groups is not None:
+            what = "weights" if rows.weights is not None else "groups"
+            raise ValueError(
+                f"`evaluation` must have rows that are drawn like new ones, one by one; these have {what}."
+            )
+        return fit_sets(rows.y, rows.p, self.labels, alpha=alpha, by_class=by_class)
 
     def __getitem__(self, metric: str) -> Estimate:
         """Return the estimate of a metric by name."""
@@ -368,6 +418,47 @@ class LargeEvaluation(Evaluation):
                 f"`folder` {str(folder)!r} holds {_ROWS} of another evaluation; pass another folder."
             )
         return self._save(folder, _WORST, self.worst)
+
+
+class ClassifiedRows(NamedTuple):
+    """The rows of an evaluation as arrays.
+
+    Attributes:
+        y: (n,) true class indices.
+        predicted: (n,) class indices of the answers.
+        p: (n, K) probabilities.
+        weights: (n,) row weights, or None.
+        groups: (n,) index of the group of each row, or None.
+    """
+
+    y: NDArray[np.int64]
+    predicted: NDArray[np.int64]
+    p: NDArray[Any]
+    weights: NDArray[np.float64] | None
+    groups: NDArray[np.int64] | None
+
+
+def classified_rows(evaluation: Evaluation, name: str = "evaluation") -> ClassifiedRows:
+    """Return the rows of an evaluation as arrays.
+
+    Raises:
+        ValueError: There are no probabilities, or rows have several labels each; it calls the evaluation
+            `name`.
+    """
+    if evaluation.task != "classification":
+        raise ValueError(f"`{name}` must be of rows with one label each; these rows may have several.")
+    if not evaluation.has_probabilities:
+        raise ValueError(f"`{name}` must have probabilities; this model gave answers only.")
+    import pandas as pd
+
+    frame, places = evaluation.predictions, pd.Index(list(evaluation.labels))
+    return ClassifiedRows(
+        np.asarray(places.get_indexer(frame["label"]), dtype=np.int64),
+        np.asarray(places.get_indexer(frame["prediction"]), dtype=np.int64),
+        frame[[f"p_{label}" for label in evaluation.labels]].to_numpy(),
+        frame["weight"].to_numpy(np.float64) if "weight" in frame else None,
+        np.unique(frame["group"], return_inverse=True)[1] if "group" in frame else None,
+    )
 
 
 def with_no_label(evaluation: Evaluation) -> NDArray[Any]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import quoted
 from finetune_eval.data.ledger import rows_hash, text_hash
+from finetune_eval.evaluation import abstention
 from finetune_eval.evaluation._answers import Answers, read_answers
 from finetune_eval.evaluation._inputs import names_of, read_probabilities
 from finetune_eval.evaluation._options import TASKS, Asked, Options, checked_options
@@ -25,7 +26,8 @@ from finetune_eval.evaluation._trust import (
 )
 from finetune_eval.evaluation.calibration import Calibration, calibrate
 from finetune_eval.evaluation.metrics import METRICS, confusion_matrix, row_loss
-from finetune_eval.evaluation.records import ClassScore, Estimate, NoLabel, Slice, SliceSearch
+from finetune_eval.evaluation.records import Answered, ClassScore, Estimate, NoLabel, Slice, SliceSearch
+from finetune_eval.evaluation.risk_coverage import answered
 from finetune_eval.evaluation.sample import Sample, Sampling, decided
 from finetune_eval.evaluation.scores import of_class
 from finetune_eval.evaluation.slices import search_slices
@@ -181,6 +183,23 @@ class Scorer:
             identified=hashes is not None or self.options.ids is not None,
             predictions=self._predictions(hashes),
             no_label=None if self.multilabel else self._no_label(table[:, -1]),
+            answered=self._answered() if full else None,
+        )
+
+    def _answered(self) -> Answered | None:
+        """Return which rows are answered, and how well; None where no answer is withheld."""
+        chosen = self.options.abstention
+        if chosen is None:
+            return None
+        assert self.p is not None
+        return answered(
+            float(chosen),
+            chosen.origin if isinstance(chosen, abstention.Abstention) else None,
+            self.correct,
+            abstention.answer_confidence(self.p, self.predicted),
+            weights=self.sample.weights,
+            groups=self.sample.groups,
+            level=self.options.confidence,
         )
 
     def calibration(self) -> Calibration | None:
@@ -266,6 +285,14 @@ class Scorer:
             out.append(
                 "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
                 "validation rows."
+            )
+        withheld = self.options.abstention
+        if isinstance(withheld, abstention.Abstention) and withheld.rows_hash == abstention.decided_rows_hash(
+            self.y, p
+        ):
+            out.append(
+                "The confidence below which answers are withheld was chosen on these very rows: the error of "
+                "what is answered is optimistic. Choose it on validation rows."
             )
         return out + about_small(int(too_small(self.y, p).sum()), len(p))
 

@@ -24,6 +24,7 @@ from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._options import TASKS, Asked, checked_options
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation._scorer import Scorer, scorer_of
+from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.baselines import (
     FROZEN,
     MAJORITY,
@@ -56,6 +57,7 @@ def evaluate(
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
+    abstention: float | Abstention | None = None,
     task: str | None = None,
     train: Any = None,
     features: Any = None,
@@ -88,6 +90,7 @@ def evaluate(
         metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`; None: the model's own.
+        abstention: As for `evaluate_predictions`; None: the model's own, with its threshold.
         task: "classification" or "multilabel"; None: the model's own.
         train: As for `evaluate_predictions`.
         features: As for `evaluate_predictions`.
@@ -134,6 +137,9 @@ def evaluate(
         texts = x
     elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f":
         _rows.numbers("x", rows)
+    withheld = getattr(model, "abstention", None)
+    if abstention is None and threshold is None:
+        abstention = withheld
     asked = Asked(
         labels=names,
         ids=ids,
@@ -145,6 +151,7 @@ def evaluate(
         metrics=metrics,
         confidence=confidence,
         threshold=getattr(model, "threshold", None) if threshold is None else threshold,
+        abstention=abstention,
         task=task,
         train=train,
         features=features,
@@ -163,6 +170,12 @@ def evaluate(
     probabilities = _outputs.probabilities_of(model, output, task=task)
     note = _outputs.loss_note(model)
     notes = cut if note is None else (*cut, note)
+    if withheld is not None and abstention is None:
+        notes = (
+            *notes,
+            "The model withholds unsure answers of its own threshold; here another one is given, and none is "
+            "withheld.",
+        )
     return _evaluate(y, probabilities, asked, contents=contents, notes=notes)
 
 
@@ -262,6 +275,7 @@ def evaluate_predictions(
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
+    abstention: float | Abstention | None = None,
     task: str = "classification",
     train: Any = None,
     features: Any = None,
@@ -303,6 +317,9 @@ def evaluate_predictions(
         threshold: Predict the second of two classes from this probability on, in (0, 1), or what
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
             first. Multilabel: every label from this probability on; None is 0.5.
+        abstention: Withhold answers below this confidence (the probability of the class that is answered), in
+            [0, 1), or what `choose_abstention` found on validation rows. `answered` is then of the rows that
+            are answered; all other scores count every row.
         task: "classification" or "multilabel".
         train: The training rows as a pair (x, y), such as `dataset.train`, or the folder of a run, which
             keeps them. Test rows that may be among them are looked for, and the scores are given without them
@@ -345,6 +362,7 @@ def evaluate_predictions(
         metrics=metrics,
         confidence=confidence,
         threshold=threshold,
+        abstention=abstention,
         task=task,
         train=train,
         features=features,

@@ -13,6 +13,9 @@ ALPHA = 0.05  # of the limits that are printed, and of the fewest rows that can 
 # Of the error probability of a guaranteed precision: the share of the sequence of thresholds that begins at
 # the fewest rows that can prove it, and where the other one begins, in multiples of the fewest that it needs.
 _FIRST_SHARE, _LATER_START = 0.8, 3
+# Of the error probability of a guaranteed error: the share of the sequence of confidences that begins at the
+# fewest rows that can prove it. The others share the rest, and begin at these shares of all rows.
+_SUREST_SHARE, _LARGE_STARTS = 0.7, (0.25, 0.5, 1.0)
 
 
 def fewest_rows(share: float, alpha: float = ALPHA) -> int:
@@ -102,10 +105,56 @@ def proven(hits: Floats, rows: Floats, bound: float, alpha: float) -> NDArray[np
         Angelopoulos, Bates, Candes, Jordan, Lei 2021, "Learn then test", arXiv:2110.01052 (fixed-sequence
         testing with several starts).
     """
+    first, later = first_alpha(alpha), alpha - first_alpha(alpha)
+    return passed(
+        hits,
+        rows,
+        bound,
+        [(first, fewest_rows(bound, first)), (later, _LATER_START * fewest_rows(bound, later))],
+    )
+
+
+def starts_of_answers(rows: int, bound: float, alpha: float) -> list[tuple[float, float]]:
+    """Return where sequences of confidences begin that are to prove an accuracy of what is answered.
+
+    Of few rows there is one sequence, from the fewest rows that can prove it. Of more rows, others begin at a
+    quarter, a half and all of them: where the surest rows are now and then wrong, as many proofs fail early.
+
+    Args:
+        rows: How many rows there are.
+        bound: The accuracy, in (0, 1).
+        alpha: The error probability, which the sequences share.
+
+    Returns:
+        The error probability of each sequence, and the number of answered rows from which on it tests.
+
+    Example:
+        >>> starts_of_answers(100, 0.95, 0.05)
+        [(0.05, 59)]
+        >>> [(round(level, 3), first) for level, first in starts_of_answers(1000, 0.95, 0.05)]
+        [(0.035, 66), (0.005, 250.0), (0.005, 500.0), (0.005, 1000.0)]
+    """
+    first = _SUREST_SHARE * alpha
+    fewest = fewest_rows(bound, first)
+    large = [share * rows for share in _LARGE_STARTS if share * rows >= 2 * fewest]
+    if not large:
+        return [(alpha, fewest_rows(bound, alpha))]
+    return [(first, fewest), *(((alpha - first) / len(large), start) for start in large)]
+
+
+def passed(hits: Floats, rows: Floats, bound: float, starts: list[tuple[float, float]]) -> NDArray[np.bool_]:
+    """Mark what the exact binomial test passes in any of several sequences, each up to its first failure.
+
+    Args:
+        hits: (t,) right rows of each test.
+        rows: (t,) rows of each test, ascending.
+        bound: The share to be proven, in (0, 1).
+        starts: For each sequence its error probability, and the rows from which on it tests.
+    """
     p = at_least(hits, rows, bound)
     marked = np.zeros(len(p), dtype=bool)
-    for level, times in ((first_alpha(alpha), 1), (alpha - first_alpha(alpha), _LATER_START)):
-        tested = np.flatnonzero(rows >= times * fewest_rows(bound, level))
+    for level, first in starts:
+        tested = np.flatnonzero(rows >= first)
         failed = p[tested] > level
         marked[tested[: int(failed.argmax()) if failed.any() else None]] = True
     return marked

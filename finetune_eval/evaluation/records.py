@@ -97,6 +97,25 @@ class NoLabel:
 
 
 @dataclass(frozen=True)
+class Answered:
+    """The rows that a model answers where it withholds unsure answers. All other scores count every row.
+
+    Attributes:
+        confidence: From which probability of the answer on it is given.
+        origin: What that confidence was chosen for and on how many rows, where that is known.
+        n: How many rows are answered.
+        coverage: The share of the rows that is answered (of their weight, where rows have weights).
+        error: The share of wrong answers among the rows that are answered; None where none is.
+    """
+
+    confidence: float
+    origin: str | None
+    n: int
+    coverage: Estimate
+    error: Estimate | None
+
+
+@dataclass(frozen=True)
 class Slice:
     """Rows that have something in common.
 

@@ -16,6 +16,7 @@ from finetune_eval.data.readers import as_numbers, read
 from finetune_eval.evaluation._answers import read_answers
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation._result import Evaluation, saved_rows
+from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.evaluate import evaluate_predictions
 from finetune_eval.evaluation.thresholds import Threshold
 
@@ -46,6 +47,7 @@ def load_predictions(
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
     threshold: float | Threshold | None = None,
+    abstention: float | Abstention | None = None,
     task: str | None = None,
     train: Any = None,
     features: Any = None,
@@ -92,6 +94,7 @@ def load_predictions(
         metrics: As for `evaluate_predictions`.
         confidence: As for `evaluate_predictions`.
         threshold: As for `evaluate_predictions`.
+        abstention: As for `evaluate_predictions`.
         task: "classification" or "multilabel"; None: "multilabel" where the file has columns `y_<class>`.
         train: As for `evaluate_predictions`.
         features: As for `evaluate_predictions`.
@@ -151,6 +154,7 @@ def load_predictions(
         metrics=metrics,
         confidence=confidence,
         threshold=threshold,
+        abstention=abstention,
         task=task,
         train=train,
         features=features,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from finetune_eval._text import counted, quoted, share, visible
-from finetune_eval.evaluation import thresholds
+from finetune_eval.evaluation import abstention, thresholds
 from finetune_eval.evaluation._result import NO_PROBABILITIES
 from finetune_eval.evaluation._trust import better_baselines, opening
 from finetune_eval.evaluation.metrics import METRICS
@@ -77,6 +77,7 @@ def sections(
         Section("power", "What these rows could show", _said(detectable_sentence(evaluation))),
         Section("calibration", "Do the probabilities mean what they say?", _calibration(evaluation)),
         Section("threshold", "The threshold", _said(thresholds.sentence(evaluation))),
+        Section("abstention", "Answers that are withheld", _said(abstention.sentence(evaluation))),
         Section("weak", "Where it is weak", tuple(about_slices(evaluation))),
         Section("seeds", "Other seeds", () if seeds is None else (" ".join(str(seeds).split()),)),
         Section("limits", "How to read these numbers", _limits(evaluation)),

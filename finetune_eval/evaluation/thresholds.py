@@ -178,7 +178,7 @@ def choose_threshold(
         raise ValueError(
             f"`y_true` must have rows of both classes to choose a threshold; all {len(y)} are {y[0]}."
         )
-    points = _operating_points(positive, p[:, 1], weights)
+    points = operating_points(positive, p[:, 1], weights)
     score = _score(points, asked, costs, goal)
     best = np.flatnonzero(score >= score.max() - 1e-12)
     at = int(best[np.argmin(np.abs(points.cuts[best] - 0.5))])
@@ -284,7 +284,7 @@ class _Points:
         return (costs[0] * self.false_alarms + costs[1] * misses) / (self.positives + self.negatives)
 
 
-def _operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> _Points:
+def operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> _Points:
     """Return every threshold inside (0, 1) that decides differently, with what it gives."""
     values, place = np.unique(scores, return_inverse=True)
 

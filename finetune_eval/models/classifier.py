@@ -14,7 +14,10 @@ import tensorflow as tf
 from finetune_eval import _checks, _labels
 from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
+from finetune_eval.evaluation.abstention import Abstention, answer_confidence, choose_abstention
 from finetune_eval.evaluation.calibration import fit_temperature
+from finetune_eval.evaluation.goals import parse_error_goal
+from finetune_eval.evaluation.sample import decided
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
@@ -334,7 +337,10 @@ class Classifier(Network):
     # --- deciding --------------------------------------------------------------
 
     def decide(self, probabilities: Any) -> Any:
-        """Turn (rows, classes) probabilities into (rows,) class indices, by the model's threshold.
+        """Turn (rows, classes) probabilities into (rows,) class indices, by threshold and abstention.
+
+        A row whose answer is less sure than the model's `abstention` gets -1: none of the classes. Of a list
+        of labels -1 would be the last one, so ask for it first.
 
         Where a row may have several labels: into (rows, labels) int64 zeros and ones; a label is given from
         the threshold on.
@@ -354,11 +360,13 @@ class Classifier(Network):
                 f"{listed(self.labels)}; got shape {np.shape(probabilities)}"
                 + (f", columns named {listed(named)}." if named else ".")
             )
+        threshold = None if self.threshold is None else float(self.threshold)
         if self.multilabel:
-            return (p >= (0.5 if self.threshold is None else float(self.threshold))).astype(np.int64)
-        if self.threshold is None:
-            return _labels.ClassIndices(p.argmax(axis=1), self.labels)
-        return _labels.ClassIndices(p[:, 1] >= float(self.threshold), self.labels)
+            return (p >= (0.5 if threshold is None else threshold)).astype(np.int64)
+        answers = decided(p, threshold)
+        if self.abstention is not None:
+            answers[answer_confidence(p, answers) < float(self.abstention)] = -1
+        return _labels.ClassIndices(answers, self.labels)
 
     def save_to_preset(self, preset_dir: Any, *args: Any, **kwargs: Any) -> None:
         """Write a KerasHub preset, and the checksums of its files, by which `load_model` finds damage."""
@@ -366,7 +374,9 @@ class Classifier(Network):
         seal_preset(Path(preset_dir))
 
     def calibrate(self, x: Any, y: Any) -> float:
-        """Fit the temperature on validation rows, and ship it with the model; a threshold is forgotten.
+        """Fit the temperature on validation rows, and ship it with the model.
+
+        A threshold and an abstention are forgotten: they were chosen for other probabilities.
 
         Args:
             x: Rows that neither trained the model nor will judge it.
@@ -379,20 +389,22 @@ class Classifier(Network):
             Guo et al. 2017, "On Calibration of Modern Neural Networks".
         """
         x, y, _ = read(self, x, y)
-        before = self.temperature, self.threshold
-        self.temperature, self.threshold = 1.0, None
+        before = self.temperature, self.threshold, self.abstention
+        self.temperature, self.threshold, self.abstention = 1.0, None, None
         try:
             y, p = self.label_indices(y), self.predict(x, verbose=0)
             if self.multilabel:  # the sigmoid of a logit is a softmax of two
                 y, p = y.ravel(), np.stack([1 - p.ravel(), p.ravel()], axis=1)
             self.temperature = fit_temperature(y, p)
         except BaseException:
-            self.temperature, self.threshold = before
+            self.temperature, self.threshold, self.abstention = before
             raise
         return self.temperature
 
     def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold:
         """Choose on validation rows from which probability on the second class is the answer, and ship it.
+
+        An abstention is forgotten.
 
         Args:
             x: Rows that neither trained the model nor will judge it.
@@ -406,6 +418,24 @@ class Classifier(Network):
         y = self.label_indices(y)
         self.threshold = choose_threshold(y, self.predict(x, verbose=0), goal=goal)
         return self.threshold
+
+    def choose_abstention(self, x: Any, y: Any, *, goal: str = "error<=0.05@95%") -> Abstention:
+        """Choose on validation rows below which confidence answers are withheld, and ship it.
+
+        The answers are those of the model's threshold, where it has one: choose that first.
+
+        Args:
+            x: Rows that neither trained the model nor will judge it.
+            y: Their labels.
+            goal: As for `finetune_eval.evaluation.abstention.choose_abstention`: "error<=0.05@95%", ...
+        """
+        if self.multilabel:
+            raise ValueError("An abstention is of one class a row; this model may give several labels.")
+        parse_error_goal(goal)
+        x, y, _ = read(self, x, y)
+        y, threshold = self.label_indices(y), self.threshold
+        self.abstention = choose_abstention(y, self.predict(x, verbose=0), goal=goal, threshold=threshold)
+        return self.abstention
 
     # --- serving ------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import keras_hub
 from keras import ops
 
 from finetune_eval import _checks, _labels
+from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.models import lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
@@ -46,6 +47,7 @@ class Network(keras_hub.models.Task):
         seed: Of the head's initial weights and the head's dropout.
         threshold: With two classes, the probability of the second from which it is the answer; multilabel,
             that from which a label is given; None for 0.5.
+        abstention: From which confidence on an answer is given; None where all are. Not of multilabel rows.
         frozen: Names of the backbone's layers that are not trained.
         **kwargs: Of `keras_hub.models.Task`.
 
@@ -65,6 +67,7 @@ class Network(keras_hub.models.Task):
         dropout: float = 0.1,
         seed: int = 0,
         threshold: Threshold | dict[str, Any] | float | None = None,
+        abstention: Abstention | dict[str, Any] | float | None = None,
         frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
@@ -99,6 +102,7 @@ class Network(keras_hub.models.Task):
         self.dropout = dropout
         self.seed = seed
         self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
+        self.abstention = Abstention(**abstention) if isinstance(abstention, dict) else abstention
         self.source: dict[str, Any] = {}
         self.moved: dict[str, float] = {}
         self._of_logits: list[str] = []
@@ -156,7 +160,10 @@ class Network(keras_hub.models.Task):
 
     @property
     def threshold(self) -> Threshold | float | None:
-        """The probability of the second of two classes, or of any label, from which it is given."""
+        """The probability of the second of two classes, or of any label, from which it is given.
+
+        Another one forgets the abstention, which was chosen for other answers.
+        """
         return self._threshold
 
     @threshold.setter
@@ -168,6 +175,27 @@ class Network(keras_hub.models.Task):
                 "threshold", value if isinstance(value, (bool, str)) else float(value), above=0, below=1
             )
         self._threshold = value
+        self._abstention: Abstention | float | None = None
+
+    @property
+    def abstention(self) -> Abstention | float | None:
+        """From which confidence on an answer is given: the probability of its class; None where all are."""
+        return self._abstention
+
+    @abstention.setter
+    def abstention(self, value: Abstention | float | None) -> None:
+        if value is not None:
+            if self.multilabel:
+                raise ValueError("`abstention` is of one class a row; this model may give several labels.")
+            number = value if isinstance(value, (bool, str)) else float(value)
+            _checks.number("abstention", number, at_least=0, below=1)
+        own = None if self.threshold is None else float(self.threshold)
+        if isinstance(value, Abstention) and value.threshold != own:
+            raise ValueError(
+                f"`abstention` was chosen for answers with the threshold {value.threshold}; the model has "
+                f"{own}. Choose it again: `model.choose_abstention(x, y)`."
+            )
+        self._abstention = value
 
     def unfreeze(self, layers: int | None = None) -> None:
         """Have the backbone, or its top layers, be trained (again).
@@ -206,9 +234,8 @@ class Network(keras_hub.models.Task):
             "task": self.task,
             "dropout": self.dropout,
             "seed": self.seed,
-            "threshold": dataclasses.asdict(self.threshold)
-            if isinstance(self.threshold, Threshold)
-            else self.threshold,
+            "threshold": _plain(self.threshold),
+            "abstention": _plain(self.abstention),
             # Keras loads an optimizer's state where there is a place for it, and warns if there is none.
             "optimizer_built": bool(getattr(getattr(self, "optimizer", None), "built", False)),
             # A backbone's own config tells only whether all of it is frozen.
@@ -218,7 +245,7 @@ class Network(keras_hub.models.Task):
         }
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the model as a `.keras` file: weights, vocabulary, labels, threshold and temperature."""
+        """Save the model as a `.keras` file: weights, vocabulary, labels, and how it decides."""
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"`filepath` {str(filepath)!r} is an HDF5 file, which cannot hold the vocabulary; end it in "
@@ -376,3 +403,8 @@ class Network(keras_hub.models.Task):
         model: Self = super().from_config(settings)
         model._optimizer_was_built = built
         return model
+
+
+def _plain(chosen: Threshold | Abstention | float | None) -> dict[str, Any] | float | None:
+    """Return a threshold or an abstention as plain data, for the config."""
+    return dataclasses.asdict(chosen) if isinstance(chosen, (Threshold, Abstention)) else chosen

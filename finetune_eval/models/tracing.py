@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_eval.evaluation.abstention import WITHHELD
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.frozen import numbered_layers
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace
@@ -64,6 +65,7 @@ def trace_prediction(
     pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
     decided = model.decide(probabilities[np.newaxis])[0]
     given = np.flatnonzero(decided) if model.multilabel else [int(decided)]
+    names = [WITHHELD if place < 0 else model.labels[place] for place in given]
     predicted = model.predict(batch, verbose=0)[0]  # of its tokens: the trace itself tells what was cut
     tokenizer = model.preprocessor.tokenizer
     ids = batch["token_ids"][0]
@@ -78,7 +80,7 @@ def trace_prediction(
         logits=tuple(float(v) for v in logits),
         probabilities=tuple(float(v) for v in probabilities),
         labels=model.labels,
-        answer=", ".join(model.labels[place] for place in given) or "no label",
+        answer=", ".join(names) or "no label",
         head="sigmoid" if model.multilabel else "softmax",
         check=float(np.abs(probabilities - predicted).max()),
         tokens_cut=_tokens_cut(model, text, len(ids)),

@@ -85,6 +85,7 @@ def fine_tune(
     monitor: str | None = None,
     calibrate: bool = False,
     threshold_for: str | None = None,
+    abstain_for: str | None = None,
     precision: str = "auto",
     seed: int = 0,
     callbacks: Any = None,
@@ -134,6 +135,7 @@ def fine_tune(
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
             "recall>=0.9", ...), and ship it with the model; two classes.
+        abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
@@ -156,7 +158,7 @@ def fine_tune(
 
     Warns:
         RuntimeWarning: The training is done, and something that belongs to it could not be: a file could not
-            be written, a temperature or a threshold not be chosen. The model is returned all the same.
+            be written, or what decides not be chosen. The model is returned all the same.
 
     Example:
         >>> run = fine_tune(model, texts, labels, epochs=3)  # doctest: +SKIP
@@ -177,8 +179,8 @@ def fine_tune(
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
         class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
-        early_stopping=early_stopping,
-        monitor=monitor, calibrate=calibrate, threshold_for=threshold_for, precision=precision, seed=seed,
+        early_stopping=early_stopping, monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
+        abstain_for=abstain_for, precision=precision, seed=seed,
     )  # fmt: skip
     recipe.check_fit(len(model.labels), validated=validation_data is not None, multilabel=model.multilabel)
     used_precision = precisions.resolve(precision, model.backbone)
@@ -252,10 +254,10 @@ def _read(
         )
     val_x, val_y, val_weight = _rows_of(model, *parts, name="validation x")
     if val_weight is not None:
-        if recipe.calibrate or recipe.threshold_for is not None:
+        if recipe.chooses:
             raise ValueError(
-                "`calibrate` and `threshold_for` do not take weights; pass `validation_data=(x, y)`, or "
-                "leave them out."
+                "`calibrate`, `threshold_for` and `abstain_for` do not take weights; pass "
+                "`validation_data=(x, y)`, or leave them out."
             )
         # Their mean is 1, for Keras divides a weighted loss by the number of rows.
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
@@ -264,6 +266,7 @@ def _read(
             "`threshold_for` needs validation rows of both classes; all "
             f"{len(val_y):,} are {model.labels[val_y[0]]!r}."
         )
+    recipe.check_rows(len(val_y))
     size = 2 * recipe.batch_size
     validation = model.batches(val_x, val_y, val_weight, batch_size=size, name="validation x")
     return _Data(train, x, y, weighting, validation, val_x, val_y, val_weight is not None)
@@ -321,8 +324,8 @@ class _Training:
             "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
         }  # fmt: skip
-        answer = model.temperature, model.threshold
-        model.temperature, model.threshold = 1.0, None  # of the weights that are about to change
+        answer = model.temperature, model.threshold, model.abstention
+        model.temperature, model.threshold, model.abstention = 1.0, None, None  # of weights that will change
         model.compile()  # no state of an optimizer is saved
         if run is None:
             return
@@ -335,7 +338,7 @@ class _Training:
                 run.write_manifest(self.manifest)
             run.begin_checkpoint(model.save)
         except BaseException:
-            model.temperature, model.threshold = answer
+            model.temperature, model.threshold, model.abstention = answer
             run.abandon()
             raise
 
@@ -392,7 +395,7 @@ class _Training:
             if kept is not None:
                 kept.close()
             if status == "complete":
-                self.manifest |= {"temperature": None, "threshold": None}
+                self.manifest |= {"temperature": None, "threshold": None, "abstention": None}
             self._write(model=bool(self.trace.epochs) and not broken)
         if status == "diverged":
             raise FloatingPointError(
@@ -455,7 +458,7 @@ class _Training:
     def _decide(self) -> None:
         """Fit what turns logits into an answer on the validation rows; write the model once more with it."""
         model, recipe = self.model, self.recipe
-        if not recipe.calibrate and recipe.threshold_for is None:
+        if not recipe.chooses:
             return
         rows = self.data.val_x, self.data.val_y
         try:
@@ -464,6 +467,9 @@ class _Training:
             if recipe.threshold_for is not None:
                 chosen = model.choose_threshold(*rows, goal=recipe.threshold_for)
                 self.manifest["threshold"] = dataclasses.asdict(chosen)
+            if recipe.abstain_for is not None:
+                withheld = model.choose_abstention(*rows, goal=recipe.abstain_for)
+                self.manifest["abstention"] = dataclasses.asdict(withheld)
         except ValueError as error:
             warnings.warn(
                 f"The model is trained, but not all that was asked could be chosen for it: {error}",

@@ -7,7 +7,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from finetune_eval import _checks
-from finetune_eval.evaluation.goals import parse_goal
+from finetune_eval.evaluation.abstention import check_rows
+from finetune_eval.evaluation.goals import parse_error_goal, parse_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -44,6 +45,7 @@ class Recipe:
     monitor: str | None = None
     calibrate: bool = False
     threshold_for: str | None = None
+    abstain_for: str | None = None
     precision: str = "auto"
     seed: int = 0
 
@@ -79,6 +81,8 @@ class Recipe:
             _checks.class_weight(self.class_weight)
         if self.threshold_for is not None:
             _check_goal(self.threshold_for)
+        if self.abstain_for is not None:
+            parse_error_goal(self.abstain_for, "abstain_for")
         for name, value in plain.items():
             object.__setattr__(self, name, value)
         self._check_together()
@@ -111,15 +115,31 @@ class Recipe:
         """
         if not validated and (self.early_stopping is not None or self.monitor is not None):
             raise ValueError("`early_stopping` and `monitor` need `validation_data=(x, y)` to measure on.")
-        if not validated and (self.calibrate or self.threshold_for is not None):
-            raise ValueError("`calibrate` and `threshold_for` need `validation_data=(x, y)` to choose on.")
-        if multilabel and (self.threshold_for is not None or self.class_weight is not None):
+        if not validated and self.chooses:
             raise ValueError(
-                "`threshold_for` and `class_weight` need one class a row; the model may give several labels. "
-                "Leave them out."
+                "`calibrate`, `threshold_for` and `abstain_for` need `validation_data=(x, y)` to choose on."
+            )
+        if multilabel and any((self.threshold_for, self.abstain_for, self.class_weight)):
+            raise ValueError(
+                "`threshold_for`, `abstain_for` and `class_weight` need one class a row; the model may give "
+                "several labels. Leave them out."
             )
         if self.threshold_for is not None and classes != 2:
             raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")
+
+    @property
+    def chooses(self) -> bool:
+        """Whether validation rows choose what turns logits into an answer."""
+        return self.calibrate or self.threshold_for is not None or self.abstain_for is not None
+
+    def check_rows(self, validated: int) -> None:
+        """Raise where there are too few validation rows for what they are to choose.
+
+        Args:
+            validated: How many there are.
+        """
+        if self.abstain_for is not None:
+            check_rows(self.abstain_for, validated, "abstain_for")
 
     @property
     def adapter_rank(self) -> int:

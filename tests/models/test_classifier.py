@@ -1,5 +1,6 @@
 """The Keras model: raw rows in, probabilities out, saved and loaded to the bit."""
 
+import dataclasses
 import re
 import subprocess
 import sys
@@ -383,6 +384,36 @@ def test_decide_uses_the_threshold_of_the_model(tiny):
     assert model.decide(p).tolist() == [0, 0, 1, 0]  # of equal ones the first, as argmax
     model.threshold = 0.3
     assert model.decide(p).tolist() == [1, 1, 1, 0]
+
+
+def test_decide_gives_none_of_the_classes_where_an_answer_is_unsure(tiny):
+    p = np.array([[0.5, 0.3, 0.2], [0.1, 0.8, 0.1], [0.0, 0.0, 1.0], [0.2, 0.7, 0.1]], dtype=np.float32)
+    model = tiny.numeric_classifier(["a", "b", "c"])
+    model.abstention = float(np.float32(0.7))
+    assert model.decide(p).tolist() == [-1, 1, 2, 1]
+    two = tiny.numeric_classifier()
+    two.threshold = 0.3
+    two.abstention = 0.6  # of the second class, from 0.3 on the answer, as of the first
+    pairs = np.array([[0.65, 0.35], [0.75, 0.25], [0.3, 0.7]])
+    assert two.decide(pairs).tolist() == [-1, 0, 1]
+
+
+def test_an_abstention_is_chosen_kept_and_forgotten_with_what_it_rests_on(tiny, tmp_path):
+    model = tiny.numeric_classifier()
+    x, y = tiny.numeric_rows(200)
+    y = model.predict(x).argmax(axis=1)  # all answers are right
+    chosen = model.choose_abstention(x, y)
+    assert model.abstention is chosen and chosen.coverage == 1.0
+    model.abstention = dataclasses.replace(chosen, value=0.9)
+    model.save(tmp_path / "m.keras")
+    again = fe.load_model(tmp_path / "m.keras")
+    assert again.abstention == model.abstention
+    assert fe.evaluate(again, x, y).answered.n == (model.predict(x).max(axis=1) >= 0.9).sum()
+    with pytest.raises(ValueError, match="^`goal` must bound the error"):
+        model.choose_abstention(x, y, goal="f1")
+    assert model.abstention.value == 0.9
+    model.calibrate(x, y)
+    assert model.abstention is None
 
 
 def test_a_temperature_changes_confidence_and_no_answer(scorer, tiny):

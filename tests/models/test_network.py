@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import finetune_eval as fe
+from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.models import steps
 from finetune_eval.models.steps import Plan, structure
 
@@ -306,6 +307,23 @@ def test_a_threshold_is_a_probability(tiny, threshold):
 def test_a_threshold_is_for_two_classes(tiny):
     with pytest.raises(ValueError, match=exactly("`threshold` needs two classes; the model has 3.")):
         tiny.numeric_classifier(["a", "b", "c"]).threshold = 0.5
+
+
+def test_an_abstention_is_a_confidence_for_the_threshold_it_was_chosen_with(tiny):
+    model = tiny.numeric_classifier(["a", "b"])
+    model.abstention = 0.0
+    for wrong in (1.0, -0.1, np.nan):
+        with pytest.raises(ValueError, match="^`abstention` must be a finite number at least 0 and below 1"):
+            model.abstention = wrong
+    assert model.abstention == 0.0
+    chosen = Abstention(0.8, "error<=0.1@95%", 100, 80, 0.8, 0.02, "0", threshold=0.3)
+    with pytest.raises(ValueError, match="^`abstention` was chosen for answers with the threshold 0.3; the"):
+        model.abstention = chosen
+    model.threshold = 0.3
+    assert model.abstention is None  # chosen for other answers
+    model.abstention = chosen
+    model.threshold = None
+    assert model.abstention is None
 
 
 def test_a_threshold_of_a_file_is_checked_as_well(tiny, tmp_path):

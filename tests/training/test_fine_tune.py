@@ -135,7 +135,7 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
-        "calibrate": False, "threshold_for": None, "loss": "cross_entropy",
+        "calibrate": False, "threshold_for": None, "abstain_for": None, "loss": "cross_entropy",
         "schedule": "cosine", "warmup": 0.1, "strategy": "full",
         "lora_rank": None, "layer_decay": 1.0, "gradient_accumulation": 1, "average_last": 0.0, "ema": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
@@ -656,6 +656,25 @@ def test_temperature_and_threshold_are_chosen_on_validation_rows_and_shipped(tin
     assert "chosen for recall>=0.9 on 60 rows" in " ".join(str(judged).split())
 
 
+def test_an_abstention_is_chosen_on_the_validation_rows_and_shipped(tiny, data, tmp_path):
+    held_out = tiny.numeric_rows(200, seed=1)
+    result = quick(
+        tiny.numeric_classifier(), *data, validation_data=held_out, calibrate=True, threshold_for="f1",
+        abstain_for="error<=0.1@90%", epochs=9, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    model, manifest = result.model, Run(tmp_path / "run").read_manifest()
+    again = fe.load_model(tmp_path / "run")
+    assert again.abstention == model.abstention and again.abstention.goal == "error<=0.1@90%"
+    assert manifest["abstention"]["value"] == model.abstention.value
+    assert model.abstention.threshold == model.threshold.value
+    decided = np.asarray(model.decide(model.predict(held_out[0])))
+    assert (decided >= 0).sum() == model.abstention.answered
+    assert (decided != held_out[1])[decided >= 0].mean() == pytest.approx(model.abstention.error)
+    model.threshold, model.abstention = None, 0.7
+    quick(model, *data, epochs=1)
+    assert model.abstention is None  # it was of other weights
+
+
 def test_calibrating_with_a_bad_row_leaves_the_answer_as_it_was(tiny, data):
     model = tiny.numeric_classifier()
     model.temperature, model.threshold = 2.5, 0.3
@@ -840,6 +859,12 @@ TRAPS = {
         "`label_smoothing` must be a finite number at least 0 and below 1; got 1."),
     "goal": (dict(validation_data=(X, Y), threshold_for="recal>=0.9"), ValueError,
         "`threshold_for` can bound 'recall' or 'precision'; got 'recal>=0.9'. Did you mean 'recall'?"),
+    "no error": (dict(validation_data=(X, Y), abstain_for="f1"), ValueError,
+        "`abstain_for` must bound the error, such as 'error<=0.05@95%' or 'error<=0.05'; got 'f1'. "
+        "`threshold_for` takes other goals."),
+    "few rows to choose on": (dict(validation_data=(X, Y), abstain_for="error<=0.05@95%"), ValueError,
+        "`abstain_for` 'error<=0.05@95%' needs at least 59 rows to choose on, all of them answered rightly; "
+        "there are 4."),
     "cost": (dict(validation_data=(X, Y), threshold_for="cost"), ValueError,
         "`threshold_for` cannot be 'cost': what a mistake costs must be said. Train without it, then "
         "`choose_threshold(y, p, goal='cost', false_positive_cost=..., false_negative_cost=...)`."),

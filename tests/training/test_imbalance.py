@@ -48,10 +48,10 @@ def test_weighted_validation_is_that_of_scikit_learn(tiny):
 
 def test_validation_weights_are_checked_and_not_ignored(tiny):
     x, y = tiny.numeric_rows(8)
-    for settings in ({"calibrate": True}, {"threshold_for": "f1"}):
+    for settings in ({"calibrate": True}, {"threshold_for": "f1"}, {"abstain_for": "error<=0.1"}):
         with pytest.raises(
             ValueError,
-            match="^`calibrate` and `threshold_for` do not take weights; pass "
+            match="^`calibrate`, `threshold_for` and `abstain_for` do not take weights; pass "
             r"`validation_data=\(x, y\)`, or leave them out.$",
         ):
             fe.fine_tune(

@@ -127,10 +127,11 @@ def test_what_needs_one_class_a_row_is_refused(tiny):
     x, y = rows(20)
     y = y[:, :2]
     sentence = (
-        "`threshold_for` and `class_weight` need one class a row; the model may give several labels. Leave "
-        "them out."
+        "`threshold_for`, `abstain_for` and `class_weight` need one class a row; the model may give several "
+        "labels. Leave them out."
     )
-    for setting in ({"threshold_for": "f1", "validation_data": (x, y)}, {"class_weight": "balanced"}):
+    asked = {"threshold_for": "f1"}, {"abstain_for": "error<=0.1"}, {"class_weight": "balanced"}
+    for setting in ({"validation_data": (x, y), **each} for each in asked):
         with pytest.raises(ValueError, match=exactly(sentence)):
             fe.fine_tune(model, x, y, **setting)
     sentence = (
@@ -138,6 +139,10 @@ def test_what_needs_one_class_a_row_is_refused(tiny):
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
         model.choose_threshold(x, y)
+    with pytest.raises(ValueError, match="^An abstention is of one class a row; this model may give several"):
+        model.choose_abstention(x, y)
+    with pytest.raises(ValueError, match="^`abstention` is of one class a row; this model may give several"):
+        model.abstention = 0.8
     sentence = "`class_weight` needs one class a row; with task='multilabel' pass `sample_weight` instead."
     with pytest.raises(ValueError, match=exactly(sentence)):
         model.fit(x, y, class_weight={0: 1, 1: 2})
