@@ -2,6 +2,7 @@
 
 python benchmarks/cross_evaluation.py             # about ten minutes of one core
 python benchmarks/cross_evaluation.py --sets 100  # a quick look
+python benchmarks/cross_evaluation.py --compare --sets 500  # error rates of comparing two: about five minutes
 
 Each simulated data set is fitted for real: logistic regressions on 20 Gaussian features of two classes, with
 five folds, three times, and once on four fifths of the rows with the last fifth held out. What the models are
@@ -20,12 +21,15 @@ from typing import Any
 
 import numpy as np
 from scipy.special import ndtr, stdtrit
+from scipy.stats import ttest_rel
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold
 
-from finetune_eval.evaluation.folds import fold_score, recipe_interval
+from finetune_eval.evaluation._paired_differences import of_folds
+from finetune_eval.evaluation.folds import FoldScores, fold_score, recipe_interval
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.sample import Sample, Sampling
+from finetune_eval.evaluation.significance import mcnemar
 
 METRICS_SHOWN = ("accuracy", "f1", "loss")
 FEATURES, POSITIVE, DISTANCE = 20, 0.4, 2.0  # the best possible accuracy is about 0.85
@@ -110,11 +114,69 @@ def one_set(random: np.random.Generator, n: int) -> tuple[dict[Any, Any], list[d
     return out, [values_of(*each) for each in worth]
 
 
+def two_recipes(random: np.random.Generator, n: int, lag: float) -> dict[Any, float]:
+    """Return p-values of comparing two recipes, which see different columns; the second's tell `lag` less."""
+    y = (random.random(n) < POSITIVE).astype(np.int64)
+    x, side = random.normal(size=(n, FEATURES)), np.where(y == 1, 0.5, -0.5)
+    x[:, 0] += side * DISTANCE
+    x[:, 1] += side * (DISTANCE - lag)
+    columns = ([0, *range(2, 11)], [1, *range(11, 20)])
+    p = np.empty((2, REPEATS, n, 2))
+    scores: dict[Any, list[float]] = defaultdict(list)
+    fold_of_row = np.empty((REPEATS, n), dtype=np.int64)
+    for repeat in range(REPEATS):
+        splitter = StratifiedKFold(FOLDS, shuffle=True, random_state=int(random.integers(2**31)))
+        for fold, (train, test) in enumerate(splitter.split(x, y)):
+            fold_of_row[repeat, test] = fold
+            for k, seen in enumerate(columns):
+                model = fitted(x[np.ix_(train, seen)], y[train])
+                rows = p[k, repeat, test] = model.predict_proba(x[np.ix_(test, seen)])
+                for name in METRICS_SHOWN:
+                    scores[k, name].append(fold_score(name, y[test], rows, rows.argmax(axis=1), "binary"))
+    out: dict[Any, float] = {}
+    for name in METRICS_SHOWN:
+        for repeats in (1, REPEATS):
+            sides = []
+            for k in range(2):
+                few = scores[k, name][: FOLDS * repeats]
+                sides.append(
+                    FoldScores(
+                        fold_of_row[:repeats], {name: float(np.mean(few))}, {name: tuple(few)}, "binary"
+                    )
+                )
+            key = f"compare, {repeats} x {FOLDS} folds"
+            out[key, name] = of_folds(*sides, name, n).test.p_value
+        out["paired t of five folds", name] = ttest_rel(*(scores[k, name][:FOLDS] for k in range(2))).pvalue
+    right = p[:, 0].argmax(axis=2) == y
+    out["McNemar of all rows", "accuracy"] = mcnemar(
+        int((right[0] & ~right[1]).sum()), int((right[1] & ~right[0]).sum()), method="midp"
+    ).p_value
+    return out
+
+
+def comparisons(sets: int, sizes: list[int]) -> None:
+    print("| rows | the second | metric | test | found at 5 % |\n|---|---|---|---|---|")
+    for n in sizes:
+        for name, lag in (("as good", 0.0), ("worse", 0.7)):
+            random = np.random.default_rng(n)
+            found: dict[Any, list[float]] = defaultdict(list)
+            for _ in range(sets):
+                for key, p in two_recipes(random, n, lag).items():
+                    found[key].append(p)
+            for test, metric in found:
+                share = np.mean(np.array(found[test, metric]) <= 0.05)
+                print(f"| {n:,} | {name} | {METRICS[metric].title} | {test} | {share:.3f} |", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--sets", type=int, default=2000, help="simulated data sets of each size")
     parser.add_argument("--sizes", type=int, nargs="+", default=[200, 600, 2000])
+    parser.add_argument("--compare", action="store_true", help="error rates of comparing two recipes")
     arguments = parser.parse_args()
+    if arguments.compare:
+        comparisons(arguments.sets, arguments.sizes)
+        return
     print(
         "| rows | metric | interval | coverage | mean width | of the holdout's |\n|---|---|---|---|---|---|"
     )
