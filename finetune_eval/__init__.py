@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.data.sources import load_dataset
     from finetune_eval.data.splits import split
+    from finetune_eval.evaluation.abstention import choose_abstention
     from finetune_eval.evaluation.agreement import agreement
     from finetune_eval.evaluation.comparison import compare, compare_totals
+    from finetune_eval.evaluation.drift import check_drift
     from finetune_eval.evaluation.evaluate import Evaluation, evaluate, evaluate_predictions
     from finetune_eval.evaluation.files import evaluate_files
     from finetune_eval.evaluation.saved import load_predictions
@@ -52,6 +54,8 @@ _HOME = {
     "compare": "evaluation.comparison",
     "compare_totals": "evaluation.comparison",
     "agreement": "evaluation.agreement",
+    "check_drift": "evaluation.drift",
+    "choose_abstention": "evaluation.abstention",
     "evaluate_seeds": "evaluation.seeds",
     "compare_seeds": "evaluation.seeds",
     "cross_evaluate": "studies.cross_evaluate",
@@ -72,6 +76,8 @@ __all__ = [
     "TrainingTrace",
     "agreement",
     "build_model",
+    "check_drift",
+    "choose_abstention",
     "compare",
     "compare_seeds",
     "compare_totals",

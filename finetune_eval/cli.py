@@ -21,6 +21,7 @@ _FORESEEN = (OSError, ValueError, TypeError, ImportError, FloatingPointError)
 # What the library calls by another name than the command line does.
 _ALIASES = {
     "backbone": "model",
+    "new_rows": "new",
     "goal": "threshold_for",
     "source": "data",
     "validation x": "text",
@@ -57,8 +58,8 @@ def _options(
 
 for _command in (
     training.demo, training.train, results.evaluate, results.evaluate_files, results.compare,
-    studies.cross_evaluate, studies.learning_curve, models.predict, results.leaks, results.report,
-    models.trace,
+    studies.cross_evaluate, studies.learning_curve, models.predict, results.leaks, results.drift,
+    results.report, models.trace,
 ):  # fmt: skip
     app.command()(_command)
 

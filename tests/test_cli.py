@@ -18,7 +18,10 @@ def run(capsys, *arguments):
     return stop.value.code, captured.out, captured.err
 
 
-COMMANDS = ("demo", "train", "evaluate", "evaluate-files", "compare", "predict", "leaks", "report", "trace")
+COMMANDS = (
+    *("demo", "train", "evaluate", "evaluate-files", "compare", "predict", "leaks", "drift", "report"),
+    "trace",
+)
 
 
 def test_help_lists_every_command(capsys):
@@ -139,6 +142,22 @@ def test_leaks_finds_the_same_text_on_both_sides(capsys, tmp_path):
     assert "possible leak" in out.lower()
 
 
+def test_drift_tells_new_texts_from_old_ones(capsys, tmp_path):
+    old, new = tmp_path / "old.csv", tmp_path / "new.csv"
+    old.write_text(
+        "review\n" + "".join(f"a film about {k} good things\n" for k in range(40)), encoding="utf-8"
+    )
+    new.write_text(
+        "review\n" + "".join(f"a phone with {k} good parts\n" for k in range(40)), encoding="utf-8"
+    )
+    code, out, _ = run(capsys, "drift", str(old), str(new), "--text", "review", "--json")
+    found = json.loads(out)
+    assert code == 0 and found["drifted"] and found["p_value"] == 1 / 500 and "phone" in found["new_terms"]
+    new.write_text("review\na phone\n", encoding="utf-8")
+    code, _, err = run(capsys, "drift", str(old), str(new), "--text", "review")
+    assert code == 1 and "error: 'new' must have at least 30 rows to be compared; got 1." in err
+
+
 def test_leaks_takes_words_for_words_and_no_text_for_none(capsys, tmp_path):
     train, test = tmp_path / "train.csv", tmp_path / "test.tsv"
     train.write_text("text\nNA\na good film\n", encoding="utf-8")
@@ -174,7 +193,7 @@ def test_every_command_says_in_a_line_what_it_does(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, "--help")
     lines = out.partition("\nCommands:\n")[2].splitlines()
-    assert len(lines) == 11 and all(line.endswith(".") and "..." not in line for line in lines)
+    assert len(lines) == 12 and all(line.endswith(".") and "..." not in line for line in lines)
 
 
 def test_without_a_command_the_help_is_printed_as_it_is(capsys):

@@ -27,6 +27,9 @@ OTHER = fe.evaluate_predictions(Y, np.array(P)[::-1], texts=TEXTS, **SCORES)
 TRACE = fe.TrainingTrace.from_history({"loss": [0.5, 0.4], "val_loss": [0.6, 0.5]})
 
 
+MANY = [f"{'abcde'[k % 5]} film of {k} parts and {'xyz'[k % 3]}" for k in range(35)]
+
+
 class Model:
     labels = ("bad", "good")
 
@@ -52,7 +55,7 @@ CALLS = {
     "evaluate_predictions": (fe.evaluate_predictions, {
         "y_true": Y, "probabilities": P, "labels": ["bad", "good"], "ids": None, "texts": TEXTS,
         "groups": None, "metadata": None, "sample_weight": None, "average": "auto", "confidence": 0.95,
-        "threshold": None, "task": "classification", "train": None, "features": None, "baselines": True,
+        "threshold": None, "abstention": None, "task": "classification", "train": None, "features": None, "baselines": True,
         "n_resamples": 100, "seed": 0}),
     "evaluate_files": (fe.evaluate_files, {
         "files": "predictions.csv", "labels": ["bad", "good"], "workers": 1, "threshold": None,
@@ -62,6 +65,14 @@ CALLS = {
     "choose_threshold": (choose_threshold, {
         "y_true": Y, "probabilities": P, "goal": "f1", "false_positive_cost": None,
         "false_negative_cost": None}),
+    "choose_abstention": (fe.choose_abstention, {
+        "y_true": [1] * 60, "probabilities": [0.9] * 60, "goal": "error<=0.05", "threshold": None,
+        "sample_weight": None}),
+    "check_drift": (fe.check_drift, {
+        "old": MANY, "new_rows": MANY[::-1], "probabilities": None, "permutations": 99,
+        "most_rows": 40, "confidence": 0.95, "seed": 0}),
+    "prediction_sets": (RESULT.prediction_sets, {"alpha": 0.2, "by_class": False}),
+    "apply": (RESULT.prediction_sets(0.3).apply, {"probabilities": P}),
 }  # fmt: skip
 
 

@@ -253,6 +253,42 @@ def leaks(
         console.show(str(found))
 
 
+def drift(
+    old: Annotated[Path, typer.Argument(help="A run folder, or a .csv, .jsonl or .parquet file of texts.")],
+    new: Annotated[Path, typer.Argument(help="The new texts: .csv, .jsonl or .parquet.")],
+    text: options.Text = "text",
+    delimiter: options.Delimiter = None,
+    encoding: options.Encoding = "utf-8",
+    quoted: options.Quoted = True,
+    seed: Annotated[int, typer.Option("--seed", help="Of the permutations, and of rows that are drawn.")] = 0,
+    as_json: options.Json = False,
+) -> None:
+    """Compare new texts with those that were judged.
+
+    No labels are needed. Of a run the accuracy to expect on the new texts is said, too. The exit code is 0
+    whether or not they differ.
+
+    Example: finetune-eval drift runs/reviews new.csv --text review
+    """
+    from finetune_eval.evaluation.drift import check_drift
+
+    reading: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
+    texts = options.column(new, text, **reading)
+    if old.is_dir():
+        before: Any = load_evaluation(old)
+        probabilities = load_model(old).predict(texts, verbose=0)
+    else:
+        before, probabilities = options.column(old, text, **reading), None
+    found = check_drift(before, texts, probabilities=probabilities, seed=seed)
+    if as_json:
+        from finetune_eval import _files
+
+        said = {"drifted": found.drifted, "verdict": found.verdict, "outlook": found.outlook}
+        console.show_json({**said, **_files.to_json(found)})
+    else:
+        console.show(str(found))
+
+
 def report(
     path: Annotated[Path, typer.Argument(help="A run folder, or predictions (.csv, .parquet) of any model.")],
     output: Annotated[

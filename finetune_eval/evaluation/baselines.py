@@ -73,7 +73,7 @@ def tfidf_probabilities(
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    vectorizer = TfidfVectorizer(analyzer=_terms, sublinear_tf=True)
+    vectorizer = TfidfVectorizer(analyzer=terms, sublinear_tf=True)
     try:
         train = vectorizer.fit_transform(list(train_texts))
     except ValueError:  # no training text has a word
@@ -81,7 +81,8 @@ def tfidf_probabilities(
     return _logistic(train, y_train, vectorizer.transform(list(texts)), classes)
 
 
-def _terms(text: str) -> list[str]:
+def terms(text: str) -> list[str]:
+    """Return the words of a text and its word pairs; where a script puts no space, its characters too."""
     found = words(text)
     pairs = [f"{first} {second}" for first, second in itertools.pairwise(found)]
     known = set(found)
