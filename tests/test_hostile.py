@@ -55,8 +55,8 @@ CALLS = {
     "evaluate_predictions": (fe.evaluate_predictions, {
         "y_true": Y, "probabilities": P, "labels": ["bad", "good"], "ids": None, "texts": TEXTS,
         "groups": None, "metadata": None, "sample_weight": None, "average": "auto", "confidence": 0.95,
-        "threshold": None, "abstention": None, "task": "classification", "train": None, "features": None, "baselines": True,
-        "n_resamples": 100, "seed": 0}),
+        "threshold": None, "abstention": None, "task": "classification", "train": None, "features": None,
+        "baselines": True, "n_resamples": 100, "seed": 0}),
     "evaluate_files": (fe.evaluate_files, {
         "files": "predictions.csv", "labels": ["bad", "good"], "workers": 1, "threshold": None,
         "metadata": (), "average": "auto", "metrics": (), "confidence": 0.95, "n_resamples": 100, "seed": 0,

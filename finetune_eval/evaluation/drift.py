@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval._text import Shown, counted, fill, listed, p_value
-from finetune_eval.data.folds import checked_rows, fold_of_rows, units_of_rows
+from finetune_eval.data.folds import checked_rows, units_of_rows
 from finetune_eval.data.leakage import row_keys
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.words import same_text
@@ -191,7 +191,7 @@ def check_drift(
     is_new = np.repeat([0, 1], [len(side) for side in sides])[order]
     pooled = np.concatenate(sides)[order]
     kernel, columns = _texts_kernel(pooled) if pooled.ndim == 1 else (_numbers_kernel(pooled), None)
-    fold = _folds_of(pooled, seed)
+    fold = _folds_of(pooled, random)
     auc, level, chance = _test(kernel, is_new, fold, permutations, confidence, random)
     named = ((), ()) if columns is None else _terms_apart(kernel, is_new, *columns)
     known = set(_keys(before))
@@ -267,18 +267,25 @@ def _numbers_kernel(rows: NDArray[Any]) -> Floats:
     return np.asarray(np.exp(-distances / middle)) if middle > 0 else (distances == 0).astype(np.float64)
 
 
-def _folds_of(rows: NDArray[Any], seed: int) -> Integers:
-    """Return the fold of each row; the folds know nothing of old and new, which keeps the test exact."""
+def _folds_of(rows: NDArray[Any], random: np.random.Generator) -> Integers:
+    """Return the fold of each row, drawn at random; rows of nearly the same text are in one.
+
+    Folds know nothing of old and new, which keeps the test exact. They are not dealt out by contents, as
+    those of `split` are: a test set that `split` drew would fall into few of them.
+    """
     units, _ = units_of_rows(rows, near_duplicates=True)
-    zeros = np.zeros(len(rows), dtype=np.int64)
-    try:
-        return fold_of_rows(rows, zeros, _FOLDS, units=units, classes=1, seed=seed)
-    except ValueError:
-        many = len(np.unique(units))
+    sizes = np.unique(units, return_counts=True)[1]
+    if len(sizes) < _FOLDS:
         raise ValueError(
             f"`old` and `new_rows` repeat themselves too much to be compared: their {len(rows):,} rows are "
-            f"{many:,} different ones, near-duplicates apart, and {_FOLDS} parts of them are needed."
-        ) from None
+            f"{len(sizes):,} different ones, near-duplicates apart, and at least {_FOLDS} are needed."
+        )
+    filled, fold_of_unit = np.zeros(_FOLDS), np.empty(len(sizes), dtype=np.int64)
+    order = random.permutation(len(sizes))
+    for unit in order[np.argsort(-sizes[order], kind="stable")]:  # the largest first
+        fold_of_unit[unit] = filled.argmin()
+        filled[fold_of_unit[unit]] += sizes[unit]
+    return fold_of_unit[np.unique(units, return_inverse=True)[1]]
 
 
 def _test(

@@ -62,6 +62,16 @@ def test_repeated_texts_do_not_leak_between_the_folds():
     assert check_drift(old, new, permutations=99).auc.value < 0.65
 
 
+def test_the_folds_are_not_those_of_a_split():
+    # The test rows of `split` have the smallest hashes: folds by hash would hold old rows or new ones.
+    random = np.random.default_rng(6)
+    rows = fe.split(texts(random, 300), ["a", "b"] * 150, test=150, validation=0, seed=0)
+    old, new = [np.asarray(part.x, dtype=object) for part in (rows.test, rows.train)]
+    fold = drift._folds_of(np.concatenate([old, new]), random)
+    shares = [np.mean(np.flatnonzero(fold == k) < len(old)) for k in range(5)]
+    assert np.bincount(fold).tolist() == [60] * 5 and min(shares) > 0.3 and max(shares) < 0.7
+
+
 def test_the_scores_are_those_of_a_ridge_regression_on_the_other_folds():
     random = np.random.default_rng(1)
     x = random.normal(size=(50, 4))
