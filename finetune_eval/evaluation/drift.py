@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _rows
 from finetune_eval._text import Shown, counted, fill, listed, p_value
-from finetune_eval.data.folds import checked_rows, units_of_rows
+from finetune_eval.data.folds import units_of_rows
 from finetune_eval.data.leakage import row_keys
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.words import same_text
@@ -176,7 +176,7 @@ def check_drift(
     confidence = _checks.number("confidence", confidence, above=0, below=1)
     seed = _checks.positive_int("seed", seed, minimum=0)
     evaluation = old if isinstance(old, Evaluation) else None
-    before, after = checked_rows(_rows_of(old)), checked_rows(new_rows)
+    before, after = _checked("old", _rows_of(old)), _checked("new_rows", new_rows)
     _check_sides(before, after)
     accuracy = expected = None
     if probabilities is not None:
@@ -223,6 +223,20 @@ def _rows_of(old: Any) -> Any:
     if "text" not in frame:
         raise ValueError("`old` has no texts: evaluate with texts=..., or pass the old rows themselves.")
     return frame["text"].to_numpy(dtype=object)
+
+
+def _checked(name: str, rows: Any) -> NDArray[Any]:
+    """Return (n,) texts, or (n, d) numbers."""
+    array = _rows.column(name, rows)
+    _checks.not_empty(name, array)
+    if _rows.are_texts(array):
+        return _rows.texts(name, array)
+    if array.ndim < 2:
+        raise TypeError(
+            f"`{name}` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} and dtype "
+            f"{array.dtype}."
+        )
+    return _rows.numbers(name, array.reshape(len(array), -1))
 
 
 def _check_sides(before: NDArray[Any], after: NDArray[Any]) -> None:

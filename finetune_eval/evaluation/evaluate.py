@@ -137,9 +137,7 @@ def evaluate(
         texts = x
     elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f":
         _rows.numbers("x", rows)
-    withheld = getattr(model, "abstention", None)
-    if abstention is None and threshold is None:
-        abstention = withheld
+    abstention, not_withheld = _abstention_of(model, threshold, abstention)
     asked = Asked(
         labels=names,
         ids=ids,
@@ -169,14 +167,21 @@ def evaluate(
         )
     probabilities = _outputs.probabilities_of(model, output, task=task)
     note = _outputs.loss_note(model)
-    notes = cut if note is None else (*cut, note)
-    if withheld is not None and abstention is None:
-        notes = (
-            *notes,
-            "The model withholds unsure answers of its own threshold; here another one is given, and none is "
-            "withheld.",
-        )
+    notes = (*cut, *(() if note is None else (note,)), *not_withheld)
     return _evaluate(y, probabilities, asked, contents=contents, notes=notes)
+
+
+def _abstention_of(model: Any, threshold: Any, abstention: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return from which confidence on rows are answered, and a note where the model's own does not count."""
+    own = getattr(model, "abstention", None)
+    if own is None or abstention is not None:
+        return abstention, ()
+    if threshold is None:
+        return own, ()
+    note = (
+        "The model withholds unsure answers of its own threshold; with the one given here it withholds none."
+    )
+    return None, (note,)
 
 
 def _labels_of_model(model: Any, labels: Any, task: str) -> tuple[str, ...] | None:

@@ -86,7 +86,7 @@ class PredictionSets(Shown):
             _labels.default_names(len(self.labels)),
         }:
             raise ValueError(
-                f"`probabilities` must have a column for each of the classes {_labels.listed(self.labels)}; "
+                f"`probabilities` must have a column for each of the classes {listed(self.labels)}; "
                 f"got shape {np.shape(probabilities)}."
             )
         return _members(p, self.parts)
