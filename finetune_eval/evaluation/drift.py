@@ -20,7 +20,7 @@ from finetune_eval.evaluation._result import Evaluation, classified_rows
 from finetune_eval.evaluation.abstention import answer_confidence, answers_of
 from finetune_eval.evaluation.baselines import terms
 from finetune_eval.evaluation.folds import ranking_over_folds
-from finetune_eval.evaluation.rankings import logit_limits
+from finetune_eval.evaluation.rankings import logit_limits, newcombe_auc
 from finetune_eval.evaluation.records import Estimate
 
 __all__ = ["Drift", "check_drift"]
@@ -319,8 +319,9 @@ def _test(
     own = np.column_stack([-scores[:, 0], scores[:, 0]])
     auc = ranking_over_folds("roc_auc", is_new, own, fold, "binary", confidence=confidence)
     if auc is None:  # a perfect ranking, or a fold without rows of one side
-        value = float(above[0])
-        auc = Estimate(value, min(0.5, value), 1.0, "nothing shows how it varies", confidence)
+        value, new = float(above[0]), int(is_new.sum())
+        limits = newcombe_auc(value, new, len(is_new) - new, confidence)
+        auc = Estimate(value, *limits, "Newcombe's method 5, as of one ranking", confidence)
     return auc, level, chance
 
 

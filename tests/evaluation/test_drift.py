@@ -86,6 +86,12 @@ def test_the_scores_are_those_of_a_ridge_regression_on_the_other_folds():
     assert drift._areas(scores[:, None], side[:, None], fold)[0] == pytest.approx(np.mean(areas))
 
 
+def test_rows_that_are_always_told_apart_have_an_interval_all_the_same():
+    random = np.random.default_rng(9)
+    found = check_drift(random.normal(size=(40, 2)), random.normal(size=(40, 2)) + 50, permutations=99)
+    assert found.auc.value == found.auc.high == 1 and 0.9 < found.auc.low < 1
+
+
 def test_numbers_that_spread_more_are_found():
     random = np.random.default_rng(2)
     assert check_drift(
