@@ -231,7 +231,8 @@ class _Stages:
         dataset, self.run.recorded["data"] = asked.load()
         recipe = asked.recipe
         recipe.check_fit(len(dataset.labels), validated=len(dataset.validation) > 0)
-        recipe.check_rows(len(dataset.validation))
+        if len(dataset.validation):
+            recipe.check_rows(dataset.validation.y, dataset.labels)
         self.flow = dataset.trace
         self.out(str(dataset.trace))
         for sentence in dataset.warnings:

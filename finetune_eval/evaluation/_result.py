@@ -7,13 +7,14 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _files
 from finetune_eval._text import Shown, counted
+from finetune_eval.evaluation._arrays import classified_rows
 from finetune_eval.evaluation.calibration import Calibration
 from finetune_eval.evaluation.prediction_sets import PredictionSets, fit_sets
 from finetune_eval.evaluation.records import (
@@ -162,7 +163,7 @@ class Evaluation(Shown):
         Raises:
             ValueError: There are no probabilities, or rows have several labels each.
         """
-        rows = classified_rows(self)
+        rows = classified_rows(self.predictions, self.labels, self.task)
         confidence = rows.p[np.arange(self.n), rows.predicted]
         right = rows.y == rows.predicted
         return risk_coverage(
@@ -187,7 +188,7 @@ class Evaluation(Shown):
         """
         alpha = _checks.number("alpha", alpha, above=0, below=1)
         by_class = _checks.flag("by_class", by_class)
-        rows = classified_rows(self)
+        rows = classified_rows(self.predictions, self.labels, self.task)
         if rows.weights is not None or rows.groups is not None:
             what = "weights" if rows.weights is not None else "groups"
             raise ValueError(
@@ -418,47 +419,6 @@ class LargeEvaluation(Evaluation):
                 f"`folder` {str(folder)!r} holds {_ROWS} of another evaluation; pass another folder."
             )
         return self._save(folder, _WORST, self.worst)
-
-
-class ClassifiedRows(NamedTuple):
-    """The rows of an evaluation as arrays.
-
-    Attributes:
-        y: (n,) true class indices.
-        predicted: (n,) class indices of the answers.
-        p: (n, K) probabilities.
-        weights: (n,) row weights, or None.
-        groups: (n,) index of the group of each row, or None.
-    """
-
-    y: NDArray[np.int64]
-    predicted: NDArray[np.int64]
-    p: NDArray[Any]
-    weights: NDArray[np.float64] | None
-    groups: NDArray[np.int64] | None
-
-
-def classified_rows(evaluation: Evaluation, name: str = "evaluation") -> ClassifiedRows:
-    """Return the rows of an evaluation as arrays.
-
-    Raises:
-        ValueError: There are no probabilities, or rows have several labels each; it calls the evaluation
-            `name`.
-    """
-    if evaluation.task != "classification":
-        raise ValueError(f"`{name}` must be of rows with one label each; these rows may have several.")
-    if not evaluation.has_probabilities:
-        raise ValueError(f"`{name}` must have probabilities; this model gave answers only.")
-    import pandas as pd
-
-    frame, places = evaluation.predictions, pd.Index(list(evaluation.labels))
-    return ClassifiedRows(
-        np.asarray(places.get_indexer(frame["label"]), dtype=np.int64),
-        np.asarray(places.get_indexer(frame["prediction"]), dtype=np.int64),
-        frame[[f"p_{label}" for label in evaluation.labels]].to_numpy(),
-        frame["weight"].to_numpy(np.float64) if "weight" in frame else None,
-        np.unique(frame["group"], return_inverse=True)[1] if "group" in frame else None,
-    )
 
 
 def with_no_label(evaluation: Evaluation) -> NDArray[Any]:

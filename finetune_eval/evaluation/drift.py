@@ -14,14 +14,16 @@ from finetune_eval.data.folds import units_of_rows
 from finetune_eval.data.leakage import row_keys
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.words import same_text
+from finetune_eval.evaluation._arrays import classified_rows
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation._limits import quantile
-from finetune_eval.evaluation._result import Evaluation, classified_rows
-from finetune_eval.evaluation.abstention import answer_confidence, answers_of
+from finetune_eval.evaluation._result import Evaluation
+from finetune_eval.evaluation.abstention import answer_confidence
 from finetune_eval.evaluation.baselines import terms
 from finetune_eval.evaluation.folds import ranking_over_folds
 from finetune_eval.evaluation.rankings import logit_limits, newcombe_auc
 from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.sample import decided
 
 __all__ = ["Drift", "check_drift"]
 
@@ -382,7 +384,7 @@ def expected_accuracy(
         rows: How many new rows there are.
         confidence: Nominal coverage of the interval.
     """
-    old = classified_rows(evaluation, "old")
+    old = classified_rows(evaluation.predictions, evaluation.labels, evaluation.task, "old")
     p, named, _ = read_probabilities(probabilities, "classification", evaluation.labels)
     if p.shape != (rows, len(evaluation.labels)) or (named or evaluation.labels) != evaluation.labels:
         raise ValueError(
@@ -390,7 +392,7 @@ def expected_accuracy(
             f"each of the {len(evaluation.labels)} classes; got shape {np.shape(probabilities)}."
         )
     before = _logit(answer_confidence(old.p, old.predicted))
-    after = _logit(answer_confidence(p, answers_of(p, evaluation.threshold)))
+    after = _logit(answer_confidence(p, decided(p, evaluation.threshold)))
     right = (old.y == old.predicted).astype(np.float64)
     curve, covariance = _fitted_curve(before, right)
     shares = _expit(curve[0] + curve[1] * after)

@@ -261,12 +261,7 @@ def _read(
             )
         # Their mean is 1, for Keras divides a weighted loss by the number of rows.
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
-    if recipe.threshold_for is not None and len(np.unique(val_y)) < 2:
-        raise ValueError(
-            "`threshold_for` needs validation rows of both classes; all "
-            f"{len(val_y):,} are {model.labels[val_y[0]]!r}."
-        )
-    recipe.check_rows(len(val_y))
+    recipe.check_rows(val_y, model.labels)
     size = 2 * recipe.batch_size
     validation = model.batches(val_x, val_y, val_weight, batch_size=size, name="validation x")
     return _Data(train, x, y, weighting, validation, val_x, val_y, val_weight is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -132,14 +132,19 @@ class Recipe:
         """Whether validation rows choose what turns logits into an answer."""
         return self.calibrate or self.threshold_for is not None or self.abstain_for is not None
 
-    def check_rows(self, validated: int) -> None:
-        """Raise where there are too few validation rows for what they are to choose.
+    def check_rows(self, y: Any, labels: Sequence[str]) -> None:
+        """Raise where the validation rows cannot show what they are to choose.
 
         Args:
-            validated: How many there are.
+            y: (n,) the places of their classes; at least one row.
+            labels: The class names.
         """
+        if self.threshold_for is not None and len(set(y.tolist())) < 2:
+            raise ValueError(
+                f"`threshold_for` needs validation rows of both classes; all {len(y):,} are {labels[y[0]]!r}."
+            )
         if self.abstain_for is not None:
-            check_rows(self.abstain_for, validated, "abstain_for")
+            check_rows(self.abstain_for, len(y), "abstain_for")
 
     @property
     def adapter_rank(self) -> int:
