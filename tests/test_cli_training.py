@@ -491,8 +491,8 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "data": "a.csv", "text": "review", "label": "stars", "labels": "no, yes", "model": "folder/bert",
         "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced", "early_stopping": 1,
         "freeze": "1", "sequence_length": 9, "long_text": "head_tail", "calibrate": True,
-        "threshold_for": "f1", "validation": 0.2, "test": 9.0, "test_file": None, "group": "id",
-        "near_duplicates": True, "drop_missing": True,
+        "threshold_for": "f1", "abstain_for": "error<=0.1", "validation": 0.2, "test": 9.0,
+        "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
         "merge_labels": True, "delimiter": ";", "encoding": "cp1252", "quoted": False, "seed": 7,
         "split_seed": 4,
     }  # fmt: skip
@@ -500,7 +500,7 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
     asked = Asked.by({**command_line, "data": str(tmp_path / "a.csv")}, None, set())
     assert asked.recipe == Recipe(
         epochs=4, batch_size=8, learning_rate=0.02, class_weight="balanced", early_stopping=1, calibrate=True,
-        threshold_for="f1", seed=7,
+        threshold_for="f1", abstain_for="error<=0.1", seed=7,
     )  # fmt: skip
     assert asked.reading == {
         "text": "review", "label": "stars", "labels": ["no", "yes"], "group": "id", "near_duplicates": True,
