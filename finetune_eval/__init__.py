@@ -30,6 +30,8 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.traces.training import TrainingTrace
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
+    from finetune_eval.training.rate_range import find_learning_rate
+    from finetune_eval.training.resume import resume
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,8 @@ _HOME = {
     "pretrained_features": "models.build",
     "trace_prediction": "models.tracing",
     "fine_tune": "training.fine_tune",
+    "resume": "training.resume",
+    "find_learning_rate": "training.rate_range",
     "EpochTrace": "training.callbacks",
     "ClassificationMetrics": "training.callbacks",
     "TrainingTrace": "traces.training",
@@ -87,6 +91,7 @@ __all__ = [
     "evaluate_predictions",
     "evaluate_seeds",
     "find_leaks",
+    "find_learning_rate",
     "fine_tune",
     "learning_curve",
     "load_dataset",
@@ -94,6 +99,7 @@ __all__ = [
     "load_predictions",
     "pretrained_features",
     "report",
+    "resume",
     "split",
     "trace_prediction",
     "write_card",

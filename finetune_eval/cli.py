@@ -14,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from finetune_eval.commands import models, results, studies, training
+from finetune_eval.commands import models, results, resuming, studies, training
 from finetune_eval.reports import console
 
 _FORESEEN = (OSError, ValueError, TypeError, ImportError, FloatingPointError)
@@ -57,9 +57,9 @@ def _options(
 
 
 for _command in (
-    training.demo, training.train, results.evaluate, results.evaluate_files, results.compare,
-    studies.cross_evaluate, studies.learning_curve, models.predict, results.leaks, results.drift,
-    results.report, models.trace,
+    training.demo, training.train, resuming.resume, results.evaluate, results.evaluate_files,
+    results.compare, studies.cross_evaluate, studies.learning_curve, models.predict, results.leaks,
+    results.drift, results.report, models.trace,
 ):  # fmt: skip
     app.command()(_command)
 
@@ -76,7 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(arguments: list[str]) -> int:
     try:
-        code = app(args=arguments, standalone_mode=False, prog_name="finetune-eval")
+        resuming.GIVEN.set(resuming.Given(arguments, _again))
+        code = _again(arguments)
     except KeyboardInterrupt:
         code = 130
     except BrokenPipeError:  # the reader of our output has gone, as `head` does
@@ -87,6 +88,10 @@ def _run(arguments: list[str]) -> int:
     if code == 130:
         console.error("interrupted")
     return int(code or 0)
+
+
+def _again(arguments: Sequence[str]) -> Any:
+    return app(args=arguments, standalone_mode=False, prog_name="finetune-eval")
 
 
 def _failed(problem: Exception, arguments: list[str]) -> int:

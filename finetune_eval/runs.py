@@ -6,7 +6,7 @@ runs/NAME/
   data.json           what happened to the rows before they were learned from
   train.parquet       the training texts and labels, to look for them in test rows
   trace.jsonl         one line an epoch, written as the epoch ends
-  checkpoint/         while training: the model as it began, and the weights of the best epoch so far
+  checkpoint/         while training: the model as it began, its rows, its best epoch so far, checkpoints
   model/model.keras   the trained model
   evaluation.json     predictions.parquet       one evaluation; each names the other's checksum
   report.html         MODEL_CARD.md
@@ -57,6 +57,7 @@ class Run:
         self.predictions = self.path / "predictions.parquet"
         self.report = self.path / "report.html"
         self.card = self.path / "MODEL_CARD.md"
+        self.notes: dict[str, Any] = {}  # what who resumes the run needs to know besides
         self._lock = self.path / ".lock"
         self.recorded: dict[str, Any] = {}  # what every manifest of this run says beside what it is given
 
@@ -118,8 +119,10 @@ class Run:
                 raise _unwritable(shown, error) from None
             self._hold(attempt, shown)
             if os.path.lexists(self.manifest):
-                account = self.account(owned=True)
-                raise FileExistsError(f"{shown} {account}; pass a new folder, or remove it first.")
+                what = "pass a new folder, or remove it first."
+                if self._can_go_on():
+                    what = "pass `resume=True` to go on with it, or a new folder, or remove it first."
+                raise FileExistsError(f"{shown} {self.account(owned=True)}; {what}")
             found = sorted({path.name for path in self.path.iterdir()} - {self._lock.name})
             ours = [name for name in found if name in self._names()]
             if ours:
@@ -156,6 +159,13 @@ class Run:
             return True
         except OSError:
             return False
+
+    def _can_go_on(self) -> bool:
+        try:
+            manifest = self.read_manifest()
+        except (OSError, ValueError):
+            return False
+        return "resume" in manifest and manifest.get("status") in ("running", "interrupted")
 
     # --- what became of it -----------------------------------------------------
 
@@ -279,16 +289,19 @@ class Run:
 
     def save_best(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the weights of the best epoch so far into the checkpoint, in place of those before."""
-        _files.write(self.checkpoint / "best.npz", lambda file: _write_arrays(file, weights))
+        _files.write(self.checkpoint / "best.npz", lambda file: write_arrays(file, weights))
 
     def read_best(self) -> dict[str, np.ndarray]:
         """Read what `save_best` wrote."""
-        path = self.checkpoint / "best.npz"
-        try:
-            with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except Exception as error:  # zipfile's, zlib's and NumPy's errors have nothing in common
-            raise ValueError(f"{str(path)!r} is damaged: it cannot be read as arrays ({error}).") from None
+        return read_arrays(self.checkpoint / "best.npz")
+
+    def save_rows(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Write the rows that train and validate into the checkpoint, for who resumes the run."""
+        _files.write(self.checkpoint / "rows.npz", lambda file: write_arrays(file, arrays))
+
+    def read_rows(self) -> dict[str, np.ndarray]:
+        """Read what `save_rows` wrote."""
+        return read_arrays(self.checkpoint / "rows.npz")
 
     def abandon(self) -> None:
         """Remove what was written before a training that then could not begin."""
@@ -313,10 +326,20 @@ class Run:
 
 
 @contextlib.contextmanager
-def claimed(run_dir: str | os.PathLike[str] | Run | None) -> Iterator[Run | None]:
-    """Give the run of an argument `run_dir`: a new one, owned meanwhile; an owned one as it is; or None."""
+def claimed(run_dir: str | os.PathLike[str] | Run | None, *, again: bool = False) -> Iterator[Run | None]:
+    """Give the run of an argument `run_dir`: a new one, owned meanwhile; an owned one as it is; or None.
+
+    Args:
+        run_dir: The argument.
+        again: Whether a run that is there already is taken, too.
+    """
     if run_dir is None or isinstance(run_dir, Run):
         yield run_dir
+        return
+    known = Run(_checks.path("run_dir", run_dir))
+    if again and known.manifest.is_file():
+        with known.own():
+            yield known
         return
     with Run.create(run_dir) as run:
         yield run
@@ -332,9 +355,23 @@ def safe_name(text: str) -> str:
     return text.replace(os.sep, "-").replace("\0", "").strip().lstrip(".") or "run"
 
 
-def _write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays as `.npz`; for the `fill` of `_files.write`."""
     with open(file, "wb") as handle:
         np.savez(handle, **arrays)  # type: ignore[arg-type]
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read what `write_arrays` wrote.
+
+    Raises:
+        ValueError: The file is not there or damaged; the sentence names it.
+    """
+    try:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # zipfile's, zlib's and NumPy's errors have nothing in common
+        raise ValueError(f"{str(path)!r} is damaged: it cannot be read as arrays ({error}).") from None
 
 
 def _missing(path: Path) -> set[Path]:

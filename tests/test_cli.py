@@ -193,7 +193,7 @@ def test_every_command_says_in_a_line_what_it_does(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     _, out, _ = run(capsys, "--help")
     lines = out.partition("\nCommands:\n")[2].splitlines()
-    assert len(lines) == 12 and all(line.endswith(".") and "..." not in line for line in lines)
+    assert len(lines) == 13 and all(line.endswith(".") and "..." not in line for line in lines)
 
 
 def test_without_a_command_the_help_is_printed_as_it_is(capsys):

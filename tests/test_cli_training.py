@@ -312,8 +312,8 @@ def test_a_polite_kill_keeps_what_ctrl_c_keeps(trained, tmp_path):
     line = err.splitlines()[-1]
     epoch = re.fullmatch(
         r"error: interrupted; 'r' holds a run that was interrupted in epoch (\d+) of 100000; its weights are "
-        r"kept, and `load_model` reads them. Use it: finetune-eval predict r TEXT; score it: finetune-eval "
-        r"evaluate r --data FILE",
+        r"kept, and `load_model` reads them. Go on: finetune-eval resume r. Use it: finetune-eval predict r "
+        r"TEXT; score it: finetune-eval evaluate r --data FILE",
         line,
     )
     assert epoch and int(epoch[1]) > 1, line
@@ -509,7 +509,7 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
     }  # fmt: skip
     assert asked.build == {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "seed": 7}
     # Every option is in one of these, or says where a run goes and how it is shown.
-    elsewhere = {"context", "like", "run_dir", "lockbox", "as_json"}
+    elsewhere = {"context", "like", "run_dir", "resume", "lockbox", "as_json"}
     assert set(inspect.signature(training.train).parameters) == {*command_line, *elsewhere}
     build = set(inspect.signature(build_model).parameters) - {"backbone", "labels", "preprocessor"}
     assert {*asked.build} <= build

@@ -23,6 +23,11 @@ FINE_TUNE = {
     "learning_rate": 0.01, "weight_decay": 0.01, "class_weight": None, "sample_weight": None,
     "label_smoothing": 0.0, "early_stopping": None, "monitor": None, "calibrate": False,
     "threshold_for": None, "precision": "auto", "seed": 0, "callbacks": None, "run_dir": None,
+    "checkpoint_every": "30s", "resume": False, "deterministic": False,
+}  # fmt: skip
+RATES = {
+    "x": np.zeros((4, 10)), "y": [0, 1, 0, 1], "lowest": 1e-7, "highest": 1.0, "steps": 2, "batch_size": 4,
+    "strategy": "full", "class_weight": None, "sample_weight": None, "seed": 0,
 }  # fmt: skip
 BUILD = {
     "backbone": "nowhere", "labels": ("a", "b"), "pooling": "auto", "sequence_length": None, "dropout": None,
@@ -60,6 +65,17 @@ def test_fine_tune(model, data):
 
 @QUIET
 @given(data=st.data())
+def test_find_learning_rate(model, data):
+    _, arguments = data.draw(calls(RATES))
+    if not isinstance(arguments["steps"], int) or arguments["steps"] > 3:
+        arguments["steps"] = 2
+    before = model.get_weights()
+    refused_or_done(lambda **options: fe.find_learning_rate(model, **options), arguments)
+    assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
+
+
+@QUIET
+@given(data=st.data())
 def test_build_model(tiny, data):
     _, arguments = data.draw(calls(BUILD))
     if isinstance(arguments["backbone"], str) and arguments["backbone"] == "nowhere":
@@ -68,7 +84,7 @@ def test_build_model(tiny, data):
 
 
 @pytest.mark.parametrize(
-    "name", ["predict", "fit", "evaluate", "load_model", "trace_prediction", "EpochTrace"]
+    "name", ["predict", "fit", "evaluate", "load_model", "trace_prediction", "EpochTrace", "resume"]
 )
 @QUIET
 @given(value=values, at=st.booleans())
@@ -79,6 +95,7 @@ def test_one_argument(model, scorer, name, value, at):
         "fit": lambda: model.fit(np.zeros((4, 10)), [0, 1, 0, 1], verbose=0, **weights),
         "evaluate": lambda: fe.evaluate(model, *((value, [0, 1]) if at else (np.zeros((4, 10)), value))),
         "load_model": lambda: fe.load_model(value),
+        "resume": lambda: fe.resume(value),
         "trace_prediction": lambda: fe.trace_prediction(*((value, "good") if at else (scorer, value))),
         "EpochTrace": lambda: fe.EpochTrace(path=value) if at else fe.ClassificationMetrics(average=value),
     }[name]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import sys
 import tempfile
@@ -15,11 +16,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval.commands import options
+from finetune_eval.commands import options, resuming
 from finetune_eval.commands.asked import Asked
 from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
-from finetune_eval.runs import Run, safe_name
+from finetune_eval.runs import Run, claimed, safe_name
 from finetune_eval.training.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from finetune_eval.data.splits import Dataset
     from finetune_eval.evaluation.evaluate import Evaluation
     from finetune_eval.traces.prediction import PredictionTrace
-    from finetune_eval.training.fine_tune import FineTuneResult
+    from finetune_eval.training.result import FineTuneResult
 
 _STAGES = ("data", "models", "training", "evaluation", "reports")
 # Beyond this many rows the models stage measures the lengths of texts on the first rows only.
@@ -136,6 +137,9 @@ def train(
         typer.Option("--like", help="Repeat this run, to the bit; other options change what they name."),
     ] = None,
     run_dir: options.RunDir = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the run in --run-dir, if one was cut short there.")
+    ] = False,
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
@@ -150,20 +154,28 @@ def train(
     explicit = {name for name, source in sources.items() if source and source.name == "COMMANDLINE"}
     asked = Asked.by(given, like, explicit)
     name = Path(asked.data.rsplit("/", 1)[-1]).stem
-    with _stages(run_dir, name, as_json, lockbox) as stages:
+    if resume and run_dir is None:
+        raise typer.BadParameter("needs --run-dir, the folder of the run.", param_hint="--resume")
+    with _stages(run_dir, name, as_json, lockbox, resume=resume) as stages:
         stages.run_all(asked, None)
 
 
 @contextlib.contextmanager
-def _stages(run_dir: Path | None, name: str, as_json: bool, lockbox: bool) -> Iterator[_Stages]:
+def _stages(
+    run_dir: Path | None, name: str, as_json: bool, lockbox: bool, *, resume: bool = False
+) -> Iterator[_Stages]:
     """Own a run folder while the stages run, and say what is in it when they are interrupted."""
     from finetune_eval.data.ledger import DataTrace
 
-    chosen = run_dir is not None
-    path = run_dir if run_dir is not None else Path("runs") / safe_name(name)
-    with Run.create(path, or_next_free=not chosen) as run, _terminated_as_interrupted():
+    given = resuming.GIVEN.get(resuming.Given())
+    path = given.resumes or run_dir or Path("runs") / safe_name(name)
+    again = (resume or given.resumes is not None) and Run(path).manifest.is_file()
+    owned = claimed(path, again=True) if again else Run.create(path, or_next_free=run_dir is None)
+    with owned as run, _terminated_as_interrupted():
+        assert run is not None
+        run.notes["command"] = {"arguments": list(given.arguments), "folder": os.getcwd()}
         try:
-            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter())
+            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again)
         except KeyboardInterrupt as stop:
             console.error(_interrupted(run))
             sys.exit(stop.args[0] if stop.args else 130)
@@ -192,8 +204,11 @@ def _interrupted(run: Run) -> str:
     if not run.manifest.is_file():
         return "interrupted before the training began; nothing is left behind"
     said = f"interrupted; {str(run.path)!r} {run.account(owned=True)}"
-    if run.weights is None:
+    if "resume" not in run.read_manifest():
         return f"{said}. Remove it, or train into another folder"
+    said += f". Go on: finetune-eval resume {run.path}"
+    if run.weights is None:
+        return said
     return (
         f"{said}. Use it: finetune-eval predict {run.path} TEXT; score it: finetune-eval evaluate {run.path} "
         "--data FILE"
@@ -209,6 +224,7 @@ class _Stages:
     lockbox: bool
     flow: DataTrace
     began: float
+    again: bool = False  # whether the run had begun before
 
     def out(self, text: str) -> None:
         """Print what is no result for a machine."""
@@ -237,6 +253,8 @@ class _Stages:
         self.out(str(dataset.trace))
         for sentence in dataset.warnings:
             warnings.warn(sentence, stacklevel=1)  # `main` names its options in it
+        if self.again:
+            self.check_rows(dataset)
         model = self.models(dataset, asked)
         trained = self.training(model, dataset, recipe)
         if not len(dataset.test):
@@ -252,6 +270,14 @@ class _Stages:
                 )
             raise
 
+    def check_rows(self, dataset: Dataset) -> None:
+        """Raise where the rows are not those that the run began with."""
+        if self.run.read_manifest()["rows"]["train"]["hash"] != dataset.train.hash:
+            raise ValueError(
+                f"{str(self.run.path)!r} was begun with other training rows than are read now; restore the "
+                "file that it was begun with."
+            )
+
     def models(self, dataset: Dataset, asked: Asked) -> Any:
         """Build the model, and show what it makes of the rows."""
         from finetune_eval.data.ledger import Step
@@ -259,12 +285,16 @@ class _Stages:
 
         self.begin(2, asked.backbone)
         with quiet_tensorflow():
-            from finetune_eval.models.build import build_model
-        model = build_model(asked.backbone, dataset.labels, **asked.build)
-        if asked.like is not None:
-            asked.check_weights(weights_hash(model))
-            if other := asked.differences(environment()):
-                warnings.warn(other, stacklevel=1)
+            from finetune_eval.models.build import build_model, load_model
+        if self.again:
+            began = self.run.checkpoint / "model.keras"
+            model = load_model(began if began.is_file() else self.run.path)
+        else:
+            model = build_model(asked.backbone, dataset.labels, **asked.build)
+            if asked.like is not None:
+                asked.check_weights(weights_hash(model))
+                if other := asked.differences(environment()):
+                    warnings.warn(other, stacklevel=1)
         measured = dataset.train.x[:_ROWS_MEASURED]
         encoded = model.encode(measured)
         n, longest = len(dataset.train), int(encoded.lengths.max())
@@ -288,14 +318,18 @@ class _Stages:
         from finetune_eval.traces.training import chart
         from finetune_eval.training.callbacks import StepProgress
         from finetune_eval.training.fine_tune import fine_tune
+        from finetune_eval.training.result import finished
 
         self.begin(3, f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}")
         n, held_out = len(dataset.train), dataset.validation if len(dataset.validation) else None
         steps = -(-n // recipe.batch_size) * recipe.epochs
+        manifest = self.run.read_manifest() if self.again else {}
+        if manifest.get("status") == "complete":
+            return finished(self.run, manifest, model, None)
         with console.progress("training", steps) as advance:
             trained = fine_tune(
-                model, *dataset.train, validation_data=held_out, run_dir=self.run, verbose=not self.as_json,
-                callbacks=StepProgress(advance), **vars(recipe),
+                model, *dataset.train, validation_data=held_out, run_dir=self.run, resume=self.again,
+                verbose=not self.as_json, callbacks=StepProgress(advance), **vars(recipe),
             )  # fmt: skip
         if not self.run.model.is_file():
             _save_elsewhere(model)
@@ -343,7 +377,7 @@ class _Stages:
             Step("reports", "report.html, MODEL_CARD.md", len(rows), rows.shape[1], 1, 1),
         )
         self.flow.save(run.data)
-        run.write_manifest({**trained.manifest, "prediction": prediction})
+        run.write_manifest({**resuming.ended(trained.manifest), "prediction": prediction})
         shown: dict[str, Any] = {"training": trained.trace, "data": self.flow, "manifest": trained.manifest}
         report(result, run.report, prediction=prediction, **shown)
         write_card(result, run.card, name=run.path.name, **shown)
@@ -370,6 +404,7 @@ class _Stages:
     def without_evaluation(self, trained: FineTuneResult) -> None:
         """End a run that has no test rows."""
         self.flow.save(self.run.data)
+        self.run.write_manifest(resuming.ended(trained.manifest))
         if self.as_json:
             console.show_json({"run_dir": str(self.run.path), "n": 0})
         self.out(

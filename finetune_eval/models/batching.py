@@ -196,6 +196,15 @@ class Batches(keras.utils.PyDataset):
         self.epoch = 0
         self.order = self._plan()
         self._begun = False
+        self._passed_over = 0  # batches at the beginning of this epoch whose rows nobody looks at
+
+    def begin_at(self, epoch: int, step: int) -> None:
+        """Have the next pass be that of an epoch, counted from 0, of which `step` batches are passed over.
+
+        The batches keep their numbers; of those that are passed over only one row each is made.
+        """
+        self.epoch, self._passed_over = epoch, step
+        self.order = self._plan()
 
     def _plan(self) -> list[np.ndarray]:
         lengths, size = self.lengths, self.batch_size
@@ -235,6 +244,11 @@ class Batches(keras.utils.PyDataset):
     def __getitem__(self, index: int) -> tuple[Any, ...]:
         return self._batch(self.order[index])
 
+    def rows_of_batch(self, index: int) -> np.ndarray:
+        """Return which rows are in a batch as it is fed: one of them, where the batch is passed over."""
+        rows = self.order[index]
+        return rows[:1] if index < self._passed_over else rows
+
     def first(self) -> tuple[Any, ...]:
         """Return the first batch, as the backend is fed it."""
         return self._batch(self.order[0], few_widths=keras.backend.backend() != "tensorflow")
@@ -251,6 +265,7 @@ class Batches(keras.utils.PyDataset):
     def on_epoch_end(self) -> None:
         """Draw the next epoch's order."""
         self.epoch += 1
+        self._passed_over = 0
         if self.seed is not None:
             self.order = self._plan()
 
@@ -294,7 +309,7 @@ class Batches(keras.utils.PyDataset):
                 if self._begun:
                     self.on_epoch_end()
                 self._begun = True
-            found: list[np.ndarray] = tf.nest.flatten(self._batch(self.order[index]))
+            found: list[np.ndarray] = tf.nest.flatten(self._batch(self.rows_of_batch(index)))
             return found
 
         @tf.autograph.experimental.do_not_convert
@@ -329,7 +344,7 @@ class _FewWidths(keras.utils.PyDataset):
         if index == 0 and self._ended:
             self.batches.on_epoch_end()
         self._ended = index == len(self) - 1
-        return self.batches._batch(self.batches.order[index], few_widths=True)
+        return self.batches._batch(self.batches.rows_of_batch(index), few_widths=True)
 
 
 def without_autotune(data: Any) -> Any:

@@ -340,7 +340,7 @@ class EpochTrace(keras.callbacks.Callback):
         record = EpochRecord(
             epoch=epoch + 1,
             metrics=metrics,
-            learning_rate=self._rate(),
+            learning_rate=last_rate(self.model),
             seconds=time.perf_counter() - self._started,
             observation=observe(history, rows=self.rows, val_rows=self.val_rows),
             rows=self.rows,
@@ -354,6 +354,22 @@ class EpochTrace(keras.callbacks.Callback):
                 self.show(row(record))
             except OSError:  # the reader has gone, as `head` does: that is no reason to stop training
                 self.show = None
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the epochs so far, and for how long the one that runs has run."""
+        return {
+            "records": [record.record() for record in self.records],
+            "seconds": time.perf_counter() - self._started,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned; the file is written anew at the end of the epoch."""
+        self.records = [EpochRecord.of_record(record) for record in state["records"]]
+        self._started = time.perf_counter() - state["seconds"]
+        self._behind = True
+        if self.show is not None:
+            for record in self.records:
+                self.show(row(record))
 
     def _write(self, path: Path, record: EpochRecord) -> None:
         """Append the epoch; after a failure, which is no reason to stop training, write all epochs anew."""
@@ -373,13 +389,16 @@ class EpochTrace(keras.callbacks.Callback):
                 )
             self._behind = True
 
-    def _rate(self) -> float | None:
-        """The rate of the epoch's last step; `learning_rate` itself is that of the step after it."""
-        optimizer = self.model.optimizer
-        rate = getattr(optimizer, "_learning_rate", None)
-        if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
-            rate = rate(optimizer.iterations - 1)
-        return None if rate is None else float(ops.convert_to_numpy(rate))
+
+def last_rate(model: Any) -> float | None:
+    """Return the rate of the last step; `optimizer.learning_rate` itself is that of the step after it."""
+    optimizer = model.optimizer
+    rate = getattr(optimizer, "_learning_rate", None)
+    if isinstance(rate, keras.optimizers.schedules.LearningRateSchedule):
+        if keras.backend.backend() == "jax":
+            model.jax_state_sync()  # between two steps Keras holds the number of steps outside of the model
+        rate = rate(optimizer.iterations - 1)
+    return None if rate is None else float(ops.convert_to_numpy(rate))
 
 
 # Keras callbacks that cannot do their work in `fine_tune`, and why.
@@ -440,25 +459,6 @@ def usable(callbacks: Any, *, may_set_rate: bool = False) -> list[keras.callback
     return list(listed)
 
 
-class StopOnDivergence(keras.callbacks.Callback):
-    """Stop `fit` at the first batch whose loss is not finite, before more of the run is spent on it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.epoch = 0
-        self.diverged = False
-
-    def on_epoch_begin(self, epoch: int, logs: Any = None) -> None:
-        """Remember the epoch."""
-        self.epoch = epoch + 1
-
-    def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Look at the running loss."""
-        if not math.isfinite(float((logs or {}).get("loss", 0.0))):
-            self.diverged = True
-            self.model.stop_training = True
-
-
 class StepProgress(keras.callbacks.Callback):
     """Tell of every training step.
 
@@ -470,9 +470,20 @@ class StepProgress(keras.callbacks.Callback):
     def __init__(self, advance: Callable[..., Any]):
         super().__init__()
         self._advance = advance
+        self._calls = 0
+
+    def get_state(self) -> int:
+        """Return how many steps were told of."""
+        return self._calls
+
+    def set_state(self, state: int) -> None:
+        """Tell of the steps before the run was interrupted."""
+        self._calls = state
+        self._advance(state, note="")
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
         """Report one step."""
+        self._calls += 1
         self._advance(1, note=f"loss {float((logs or {}).get('loss', math.nan)):.3f}")
 
 

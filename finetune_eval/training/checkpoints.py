@@ -47,6 +47,14 @@ class BestEpoch(keras.callbacks.Callback):
         elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
             self.model.stop_training = True
 
+    def get_state(self) -> dict[str, Any]:
+        """Return what is known of the best epoch, its weights apart."""
+        return {"best": self.best, "best_epoch": self.best_epoch}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned; the weights have to be set beside it."""
+        self.best, self.best_epoch = state["best"], state["best_epoch"]
+
     def restore(self) -> None:
         """Put the best weights back, if there are any."""
         for place, value in self.weights.items():
@@ -54,14 +62,19 @@ class BestEpoch(keras.callbacks.Callback):
         self.weights = {}
 
 
-def trained_weights(model: Any) -> dict[int, np.ndarray]:
-    """Return copies of a model's weights but those of frozen layers, by their place in `model.weights`."""
-    frozen = {
+def frozen_weights(model: Any) -> set[int]:
+    """Return the `id` of each weight of a frozen layer: it keeps its bits."""
+    return {
         id(weight)
         for layer in model._flatten_layers()
         if not (layer.trainable or layer._layers)  # of a frozen one inner ones may be trained
         for weight in layer.weights
     }
+
+
+def trained_weights(model: Any) -> dict[int, np.ndarray]:
+    """Return copies of a model's weights but those of frozen layers, by their place in `model.weights`."""
+    frozen = frozen_weights(model)
     # What `convert_to_numpy` gives is a copy on TensorFlow, elsewhere it may be a view.
     own = np.asarray if keras.backend.backend() == "tensorflow" else np.array
     return {

@@ -44,6 +44,14 @@ def weights_hash(model: Any) -> str:
     return digest.hexdigest()[:32]
 
 
+def source_of(model: Any) -> dict[str, Any]:
+    """Return where the backbone came from; of a folder's path no more than its name, for runs are shared."""
+    source = dict(getattr(model, "source", {}))
+    if os.path.isabs(name := str(source.get("backbone"))):
+        source["backbone"] = os.path.basename(name)
+    return source
+
+
 def _processor() -> str:
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()

@@ -2,61 +2,40 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
 import time
 import warnings
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 
-from finetune_eval import _text
-from finetune_eval.data.ledger import rows_hash
-from finetune_eval.data.splits import Rows
+from finetune_eval import _checks, _text
 from finetune_eval.models import lora
 from finetune_eval.models import precision as precisions
-from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
-from finetune_eval.models.inputs import class_weights, read
 from finetune_eval.models.layers import LOSSES
 from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
 from finetune_eval.training import schedules, strategies
-from finetune_eval.training.averages import Averages
-from finetune_eval.training.callbacks import (
-    ClassificationMetrics,
-    EpochTrace,
-    StopOnDivergence,
-    usable,
-)
-from finetune_eval.training.checkpoints import BestEpoch, Checkpoint
-from finetune_eval.training.environment import environment, weights_hash
-from finetune_eval.training.learning import LearningCheck
+from finetune_eval.training.callbacks import usable
+from finetune_eval.training.divergence import is_finite
+from finetune_eval.training.environment import environment, source_of, weights_hash
 from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
+from finetune_eval.training.parts import Parts
 from finetune_eval.training.recipe import Recipe
-
-
-@dataclass(frozen=True)
-class FineTuneResult:
-    """What `fine_tune` gives back.
-
-    Attributes:
-        model: The model that was passed in, its best epoch's weights restored.
-        trace: Every epoch: print it.
-        manifest: Settings, seeds, versions, hardware, precision, and hashes of the rows and the weights.
-        run_dir: The run folder, or None.
-    """
-
-    model: Classifier
-    trace: TrainingTrace
-    manifest: dict[str, Any] = field(repr=False)
-    run_dir: Path | None = None
+from finetune_eval.training.result import FineTuneResult, finished
+from finetune_eval.training.rows import Data, can_be_stored, digest, read_rows
+from finetune_eval.training.sameness import begun, check_same, names_of
+from finetune_eval.training.seeding import check_deterministic, deterministic_operations, seed_dropout
+from finetune_eval.training.states import State, States, build_metrics
+from finetune_eval.training.step_checkpoints import parse_every
 
 
 def fine_tune(
@@ -87,9 +66,12 @@ def fine_tune(
     threshold_for: str | None = None,
     abstain_for: str | None = None,
     precision: str = "auto",
+    deterministic: bool = False,
     seed: int = 0,
     callbacks: Any = None,
     run_dir: str | os.PathLike[str] | Run | None = None,
+    checkpoint_every: int | str | None = "30s",
+    resume: bool = False,
     verbose: bool = True,
 ) -> FineTuneResult:
     """Fine-tune a classifier that `build_model` made; its weights change in place.
@@ -138,6 +120,8 @@ def fine_tune(
         abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
+        deterministic: Use operations alone that give the same bits each time, on a GPU too, where they are
+            slower; on a CPU the others do so as well.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
         callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
             callback that sets the learning rate needs `schedule="constant", warmup=0`; BackupAndRestore is
@@ -145,6 +129,11 @@ def fine_tune(
         run_dir: A new folder to write the run to (`finetune_eval.runs` says what is in it), or a `Run` that
             is owned already; None writes nothing. While training, the weights of the best epoch so far are
             there too, so that a process that is killed loses none of them.
+        checkpoint_every: How often a run folder gets a checkpoint from which `resume` goes on: a number of
+            steps, or a time such as "30s" or "10min", which is stretched where a checkpoint takes more than
+            a fiftieth of it; None for none.
+        resume: Go on with the run in `run_dir` where one was killed or interrupted there. Everything else has
+            to be as it was then. Where there is no run, one begins.
         verbose: Print the table as the epochs end.
 
     Returns:
@@ -154,7 +143,9 @@ def fine_tune(
         ValueError, TypeError: An argument or a row is wrong; the sentence says which. Nothing was trained.
         FileExistsError: `run_dir` holds a run already; the sentence says what became of it.
         OSError: `run_dir` cannot be written, or its disk has no room. Nothing was trained.
-        FloatingPointError: The loss became NaN; the weights are those from before this call.
+        FloatingPointError: The loss became NaN or infinite, or exploded. The sentence says at which step and
+            rate, and on which rows; the weights are those of the best epoch so far, without validation rows
+            of the last whole one, and from before this call where no epoch had ended.
 
     Warns:
         RuntimeWarning: The training is done, and something that belongs to it could not be: a file could not
@@ -179,139 +170,88 @@ def fine_tune(
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
         class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
-        early_stopping=early_stopping, monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
-        abstain_for=abstain_for, precision=precision, seed=seed,
+        early_stopping=early_stopping,
+        monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
+        abstain_for=abstain_for, precision=precision,
+        deterministic=deterministic, seed=seed,
     )  # fmt: skip
     recipe.check_fit(len(model.labels), validated=validation_data is not None, multilabel=model.multilabel)
+    if recipe.deterministic:
+        check_deterministic()
     used_precision = precisions.resolve(precision, model.backbone)
+    parse_every(checkpoint_every)
+    if _checks.flag("resume", resume) and run_dir is None:
+        raise ValueError("`resume` needs `run_dir`, the folder of the run that goes on.")
     more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
-    _check_dtypes(model)
     strategies.check(model, recipe)
     if recipe.learning_rate is None:
         recipe = dataclasses.replace(recipe, learning_rate=strategies.default_rate(model, recipe))
-    with claimed(run_dir) as run:
-        data = _read(model, x, y, validation_data, sample_weight, recipe)
-        training = _Training(model, recipe, used_precision, data, run, _text.show if verbose else None)
-        training.begin()
-        training.go(more)
-        return FineTuneResult(model, training.trace, training.manifest, None if run is None else run.path)
-
-
-def _check_dtypes(model: Classifier) -> None:
-    """Refuse weights that cannot hold what a step adds to them."""
-    narrow = {str(variable.dtype) for variable in model.trainable_variables} & {"float16", "bfloat16"}
-    if narrow:
-        dtype = narrow.pop()
-        raise ValueError(
-            f"`model` has {dtype} weights, which lose the small steps of fine-tuning to rounding; build it "
-            f"under the dtype policy 'float32' or 'mixed_{dtype}' (`keras.config.set_dtype_policy`)."
-        )
-
-
-# --- the rows ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Data:
-    """Checked rows: as batches, and as they came."""
-
-    train: Batches
-    x: np.ndarray
-    y: np.ndarray
-    class_weight: Any  # by name, or "balanced"
-    validation: Batches | None
-    val_x: np.ndarray | None
-    val_y: np.ndarray | None
-    val_weighted: bool = False
-
-    def record(self) -> dict[str, Any]:
-        """Return counts and hashes for the manifest."""
-        held_out = None
-        if self.val_x is not None:
-            held_out = {"rows": len(self.val_x), "hash": rows_hash(self.val_x, self.val_y)}
-        return {
-            "train": {"rows": len(self.x), "hash": rows_hash(self.x, self.y)},
-            "validation": held_out,
-        }
-
-
-def _read(
-    model: Classifier, x: Any, y: Any, validation_data: Any, sample_weight: Any, recipe: Recipe
-) -> _Data:
-    """Check rows and labels, and tokenise the rows."""
-    x, y, weights = _rows_of(model, x, y, sample_weight, recipe.class_weight)
-    weighting = recipe.class_weight
-    if weighting is not None and not isinstance(weighting, str):
-        weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
-    size = recipe.batch_size * recipe.gradient_accumulation
-    train = model.batches(x, y, weights, batch_size=size, seed=recipe.seed)
-    if validation_data is None:
-        return _Data(train, x, y, weighting, None, None, None)
-    parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
-    if len(parts) not in (2, 3):
-        raise TypeError(
-            "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."
-        )
-    val_x, val_y, val_weight = _rows_of(model, *parts, name="validation x")
-    if val_weight is not None:
-        if recipe.chooses:
-            raise ValueError(
-                "`calibrate`, `threshold_for` and `abstain_for` do not take weights; pass "
-                "`validation_data=(x, y)`, or leave them out."
-            )
-        # Their mean is 1, for Keras divides a weighted loss by the number of rows.
-        val_weight = val_weight / val_weight.mean(dtype=np.float64)
-    recipe.check_rows(val_y, model.labels)
-    size = 2 * recipe.batch_size
-    validation = model.batches(val_x, val_y, val_weight, batch_size=size, name="validation x")
-    return _Data(train, x, y, weighting, validation, val_x, val_y, val_weight is not None)
-
-
-def _rows_of(
-    model: Classifier, x: Any, y: Any, *weights: Any, name: str = "x"
-) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-    """Return rows, the places of their classes, and their weights."""
-    if y is None:
-        raise ValueError(
-            f"`{name.replace('x', 'y')}` is None; labels are needed: one class index or class name for each "
-            "row."
-        )
-    rows, labels, by_row = read(model, x, y, *weights, name=name)
-    if isinstance(rows, dict):
-        raise TypeError(
-            f"`{name}` must be texts, not tokens; train on a dictionary of tokens with `model.fit`."
-        )
-    return rows, model.label_indices(labels), by_row
+    with claimed(run_dir, again=resume) as run:
+        data = read_rows(model, x, y, validation_data, sample_weight, recipe)
+        training = Training(
+            model, recipe, used_precision, data, run, _text.show if verbose else None, more,
+            checkpoint_every, calls_apart=bool(more),
+        )  # fmt: skip
+        manifest = run.read_manifest() if resume and run is not None and run.manifest.is_file() else {}
+        if (
+            run is not None
+            and manifest.get("status") == "running"
+            and not ("resume" in manifest or run.weights)
+        ):
+            run.abandon()  # it was killed before it had begun
+            manifest = {}
+        if run is not None and manifest:
+            training.check(manifest)
+            if manifest["status"] == "complete":
+                return finished(run, manifest, model, training.show)
+            training.go_on(manifest)
+        else:
+            training.begin()
+        training.go()
+        return training.result()
 
 
 # --- the training -----------------------------------------------------------------------------------------
 
 
 @dataclass
-class _Training:
+class Training:
     """One training: its parts, and what is known of it so far."""
 
     model: Classifier
     recipe: Recipe
     precision: str
-    data: _Data
+    data: Data
     run: Run | None
     show: Any
+    callbacks: list[Any]  # the user's
+    checkpoint_every: int | str | None = "30s"
+    calls_apart: bool = False  # whether a callback is to be called after every step
     manifest: dict[str, Any] = field(default_factory=dict)
     trace: TrainingTrace = field(default_factory=TrainingTrace)
+    state: State | None = None  # where a run that is resumed goes on
+
+    def result(self) -> FineTuneResult:
+        """Return what `fine_tune` gives back."""
+        return FineTuneResult(
+            self.model, self.trace, self.manifest, None if self.run is None else self.run.path
+        )
+
+    def _settings(self) -> dict[str, Any]:
+        return {
+            **self.recipe.record(), "class_weight": self.data.class_weight,
+            "optimizer": f"AdamW, {schedules.in_words(self.recipe.schedule, self.recipe.warmup)}",
+        }  # fmt: skip
 
     def begin(self) -> None:
         """Write what is known before the first step; what cannot be written is found out now."""
         model, run = self.model, self.run
         self.manifest = {
-            "settings": {
-                **self.recipe.record(), "class_weight": self.data.class_weight,
-                "optimizer": f"AdamW, {schedules.in_words(self.recipe.schedule, self.recipe.warmup)}",
-            },
+            "settings": self._settings(),
             "precision": {"asked": self.recipe.precision, "used": self.precision},
             "model": {
                 "labels": list(model.labels), "backbone_parameters": int(model.backbone.count_params()),
-                "pooling": model.pooling, **_source(model),
+                "pooling": model.pooling, **source_of(model),
                 "weights_hash": None if run is None else weights_hash(model),
             },
             "rows": self.data.record(),
@@ -320,8 +260,7 @@ class _Training:
             "status": "running",
         }  # fmt: skip
         answer = model.temperature, model.threshold, model.abstention
-        model.temperature, model.threshold, model.abstention = 1.0, None, None  # of weights that will change
-        model.compile()  # no state of an optimizer is saved
+        self._reset_answer()
         if run is None:
             return
         try:
@@ -332,112 +271,178 @@ class _Training:
                 self.manifest["files"] = {run.train.name: saved}
                 run.write_manifest(self.manifest)
             run.begin_checkpoint(model.save)
+            rows = self.data.arrays()
+            if stored := can_be_stored(rows):
+                run.save_rows(rows)
+            self.manifest["resume"] = {
+                "rows": digest(rows), "rows_stored": stored, "weights": weights_hash(model),
+                "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
+                "checkpoint_every": self.checkpoint_every, **run.notes,
+            }  # fmt: skip
+            run.write_manifest(self.manifest)
         except BaseException:
             model.temperature, model.threshold, model.abstention = answer
             run.abandon()
             raise
 
-    def go(self, more: list[Any]) -> None:
-        """Train, keep the best epoch, write the model, and only then try the rest."""
-        model, data, recipe = self.model, self.data, self.recipe
-        tracer = EpochTrace(
-            rows=len(data.x), val_rows=None if data.val_x is None else len(data.val_x),
-            path=None if self.run is None else self.run.trace, show=self.show,
-            monitor=recipe.monitor if data.validation is not None else None, mode=recipe.mode,
+    def _reset_answer(self) -> None:
+        """Forget temperature, threshold and abstention: they are of the weights that are about to change."""
+        self.model.temperature, self.model.threshold, self.model.abstention = 1.0, None, None
+        self.model.compile()  # no state of an optimizer is saved
+
+    def check(self, manifest: dict[str, Any]) -> None:
+        """Refuse a run that cannot go on, or is of another training than this one."""
+        assert self.run is not None
+        begun(str(self.run.path), manifest)
+        self._reset_answer()
+        check_same(
+            manifest, settings=self._settings(), rows=self.data.arrays(), model=self.model,
+            callbacks=self.callbacks,
         )  # fmt: skip
-        guard, counts = StopOnDivergence(), ClassificationMetrics(weighted=data.val_weighted)
-        best, kept = None, None
-        if data.validation is not None:
-            best = BestEpoch(recipe.monitor or "val_loss", mode=recipe.mode, patience=recipe.early_stopping)
-        if self.run is not None:
-            kept = Checkpoint(self.run.save_best, best)
+
+    def go_on(self, manifest: dict[str, Any]) -> None:
+        """Take up a run that `check` let through where its newest whole checkpoint is."""
+        run = self.run
+        assert run is not None
+        self.state = state = States(run.checkpoint).newest()
+        if state is None:
+            where = "from its first step"
+            run.trace.unlink(missing_ok=True)
+        else:
+            where = (
+                f"in epoch {state.epoch + 1} of {self.recipe.epochs}, after step {state.step} of "
+                f"{len(self.data.train)}"
+            )
+        if (run.checkpoint / "best.npz").is_file():
+            run.model.unlink(missing_ok=True)  # of before: the best epoch of a run that goes on is there
+        self.calls_apart, self.precision = manifest["resume"]["calls_apart"], manifest["precision"]["used"]
+        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+        self.manifest = {
+            **manifest, "status": "running", "resumed": [*manifest.get("resumed", []), now]
+        }  # fmt: skip
+        run.write_manifest(self.manifest)
+        if self.show is not None:
+            self.show(f"{str(run.path)!r} goes on {where}.")
+
+    def go(self) -> None:
+        """Train, keep the best epoch, write the model, and only then try the rest."""
+        model, recipe = self.model, self.recipe
         if recipe.strategy == "lora":
             lora.enable(model, recipe.adapter_rank, recipe.seed)
-        assert recipe.learning_rate is not None
-        learned = LearningCheck(counts, model.labels, data.validation, recipe.learning_rate, self.show)
-        averages = Averages() if recipe.averaged_from(1) is not None else None
+        seconds = 0.0 if self.state is None else self.state.seconds
+        parts = Parts.of(
+            model, recipe, self.data, self.callbacks, run=self.run, checkpoint_every=self.checkpoint_every,
+            seconds=seconds, show=self.show,
+        )  # fmt: skip
         before = model.get_weights()
-        began = time.perf_counter()
+        began = time.perf_counter() - seconds
         status = "interrupted"
         try:
-            own = filter(None, (averages, counts, guard, tracer, learned, best, kept))
-            with strategies.only_its_weights(model, recipe):
-                self._fit([*own, *more], alone=not more)
-            if best is not None:
-                best.restore()  # last: a callback of the user's may have restored another epoch
+            fixed = deterministic_operations(recipe.deterministic)
+            with strategies.only_its_weights(model, recipe), fixed:
+                self._fit(parts)
+            if parts.best is not None:
+                parts.best.restore()  # last: a callback of the user's may have restored another epoch
             # The last step's loss was computed before its update: look at what that left.
-            finite = all(np.isfinite(weight.numpy()).all() for weight in model.weights)
-            status = "complete" if finite and not guard.diverged else "diverged"
+            if not is_finite(model):
+                parts.guard.at_the_end()
+            status = "diverged" if parts.guard.diverged else "complete"
+        except KeyboardInterrupt as stop:
+            if self.run is not None:
+                stop.add_note(f"`finetune_eval.resume({str(self.run.path)!r})` goes on.")
+            raise
         finally:
-            counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
-            # The rate has run down to 0: the next user starts afresh, `evaluate` tells the plain loss without
-            # label smoothing, and no optimizer state is saved.
-            model.compile()
-            if status == "interrupted" and best is not None:
-                best.restore()
-            broken = status == "diverged" or lost(model)
-            if broken:
-                model.set_weights(before)
-            self.trace = tracer.trace
-            model.moved = strategies.moved(model, before)
-            self.manifest |= {
-                "status": status, "epochs": len(self.trace.epochs),
-                "seconds": round(time.perf_counter() - began, 3),
-                "best_epoch": self.trace.best_epoch, "moved": dict(model.moved),
-            }  # fmt: skip
-            if learned.sentence is not None:
-                self.manifest["did_not_learn"] = learned.sentence
-            if kept is not None:
-                kept.close()
-            if status == "complete":
-                self.manifest |= {"temperature": None, "threshold": None, "abstention": None}
-            self._write(model=bool(self.trace.epochs) and not broken)
+            restored = self._end(parts, status, before, began)
         if status == "diverged":
-            raise FloatingPointError(
-                f"The loss became NaN in epoch {guard.epoch}: training diverged, and the weights from "
-                "before it are restored. "
-                f"Lower `learning_rate` (it was {recipe.learning_rate:g})."
-            )
+            assert recipe.learning_rate is not None
+            raise FloatingPointError(parts.guard.sentence(restored, recipe.learning_rate))
         self._decide()
 
-    def _fit(self, callbacks: list[Any], *, alone: bool) -> None:
-        """Compile and fit; with `alone`, no callback of the user's wants to see every step."""
+    def _end(self, parts: Parts, status: str, before: list[np.ndarray], began: float) -> str:
+        """Leave model and run as a training that ended leaves them; return which weights are in the model."""
+        model = self.model
+        parts.counts.on_train_end()  # Keras does not call it when a callback, or a key, interrupts
+        # The rate has run down to 0: the next user starts afresh, `evaluate` tells the plain loss without
+        # label smoothing, and no optimizer state is saved.
+        model.compile()
+        if status == "interrupted" and parts.best is not None:
+            parts.best.restore()
+        broken, restored = status == "diverged" or lost(model), "from before it"
+        if broken and (lost(model) or not parts.restore_good()):
+            model.set_weights(before)
+        elif broken:
+            restored = f"of epoch {parts.good_epoch}"
+        self.trace = parts.tracer.trace
+        model.moved = strategies.moved(model, before)
+        self.manifest |= {
+            "status": status, "epochs": len(self.trace.epochs),
+            "seconds": round(time.perf_counter() - began, 3),
+            "best_epoch": self.trace.best_epoch, "moved": dict(model.moved),
+        }  # fmt: skip
+        if parts.learned.sentence is not None:
+            self.manifest["did_not_learn"] = parts.learned.sentence
+        if status == "complete":
+            self.manifest |= {"temperature": None, "threshold": None, "abstention": None}
+        try:
+            parts.close()
+        finally:
+            if status == "diverged" and self.run is not None:
+                States(self.run.checkpoint).remove()  # it would diverge again
+            self._write(model=bool(self.trace.epochs) and not broken, whole=not self.recipe.chooses)
+        return restored
+
+    def _fit(self, parts: Parts) -> None:
+        """Compile and fit, from the first step or from where a run that is resumed goes on."""
         model, recipe, train, validation = self.model, self.recipe, self.data.train, self.data.validation
         assert recipe.learning_rate is not None
-        steps = len(train) * recipe.epochs
-        if recipe.strategy == "head_then_full":
+        total, state = len(train) * recipe.epochs, self.state
+        if recipe.strategy == "head_then_full" and state is None:
             strategies.start_head(model, train, recipe.seed)
         optimizer: Any = fine_tuning_optimizer(
-            recipe.learning_rate, recipe.weight_decay, steps, schedule=recipe.schedule, warmup=recipe.warmup,
+            recipe.learning_rate, recipe.weight_decay, total, schedule=recipe.schedule, warmup=recipe.warmup,
             used_rows=used_rows(model, train), rate_scales=strategies.rate_scales(model, recipe.layer_decay),
             first_steps=strategies.first_steps(model, recipe, len(train)),
-            average_from=recipe.averaged_from(steps), ema=recipe.ema,
+            average_from=recipe.averaged_from(total), ema=recipe.ema,
         )  # fmt: skip
         loss = LOSSES[model.task][recipe.loss]
         model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)
-        _seed_dropout(model, recipe.seed)
+        build_metrics(model)
+        seed_dropout(model, recipe.seed)
         plan = planned(
-            model, train, validation, epochs=recipe.epochs, precision=self.precision, calls_apart=not alone,
-            parts=recipe.gradient_accumulation, show=self.show,
+            model, train, validation, epochs=recipe.epochs, precision=self.precision,
+            calls_apart=self.calls_apart, parts=recipe.gradient_accumulation, show=self.show,
         )  # fmt: skip
-        with model.computing(plan), variables_kept(model):
+        callbacks: Any = parts.in_order()
+        if state is not None:
+            train.begin_at(state.epoch, state.step)
+            callbacks = parts.resumed(model, recipe, len(train), state)
+        waiting = contextlib.nullcontext() if parts.steps is None else parts.steps.before_signals()
+        with model.computing(plan), variables_kept(model), waiting:
             keras.Model.fit(
                 model, train.dataset(), validation_data=None if validation is None else validation.dataset(),
-                epochs=recipe.epochs, verbose=0, shuffle=False,  # the batches are shuffled already
+                epochs=recipe.epochs, initial_epoch=0 if state is None else state.epoch, verbose=0,
+                shuffle=False,  # the batches are shuffled already
                 callbacks=callbacks,
             )  # fmt: skip
 
-    def _write(self, *, model: bool) -> None:
-        """Write the model, then the manifest; a failure is a warning, for the weights are in memory."""
+    def _write(self, *, model: bool, whole: bool = True) -> None:
+        """Write the model, then the manifest; a failure is a warning, for the weights are in memory.
+
+        Args:
+            model: Whether there is one worth writing.
+            whole: Whether nothing is left to do: a run that is killed before is resumed.
+        """
         run = self.run
         if run is None:
             return
+        done = whole and self.manifest["status"] == "complete"
+        undecided = self.manifest["status"] == "complete" and not whole
         try:
             if model:
                 run.save_model(self.model.save)
-            run.write_manifest(self.manifest)
+            run.write_manifest({**self.manifest, **({"status": "running"} if undecided else {})})
         except OSError as error:
             kept = " Its checkpoint has the weights of the best epoch." if run.weights is not None else ""
             warnings.warn(
@@ -447,7 +452,7 @@ class _Training:
                 stacklevel=4,
             )
         else:
-            if model:
+            if model and done:
                 run.end_checkpoint()
 
     def _decide(self) -> None:
@@ -472,25 +477,6 @@ class _Training:
                 stacklevel=4,
             )
         self._write(model=True)
-
-
-def _source(model: Classifier) -> dict[str, Any]:
-    """Return where the backbone came from; of a folder's path no more than its name, for runs are shared."""
-    source = dict(getattr(model, "source", {}))
-    if os.path.isabs(name := str(source.get("backbone"))):
-        source["backbone"] = os.path.basename(name)
-    return source
-
-
-def _seed_dropout(model: Classifier, seed: int) -> None:
-    """Start every dropout, and any other layer that draws, at a state that depends on `seed` alone."""
-    layers = [
-        layer
-        for layer in model._flatten_layers()
-        if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator)
-    ]
-    for index, layer in enumerate(layers):
-        layer.seed_generator.state.assign(np.array([seed, index], dtype="uint32"))
 
 
 __all__ = ["FineTuneResult", "fine_tune"]

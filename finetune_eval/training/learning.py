@@ -53,6 +53,14 @@ class LearningCheck(keras.callbacks.Callback):
         if self._show is not None:
             self._show(self.sentence)
 
+    def get_state(self) -> str | None:
+        """Return the sentence, if there is one."""
+        return self.sentence
+
+    def set_state(self, state: str | None) -> None:
+        """Take a sentence that was said before the run was interrupted."""
+        self.sentence = state
+
     def _problem(self, logs: Any) -> str | None:
         true, answered = self._counts.totals()
         if not self.model.multilabel and (answered > 0).sum() == 1 and (true > 0).sum() > 1:

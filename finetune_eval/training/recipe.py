@@ -47,6 +47,7 @@ class Recipe:
     threshold_for: str | None = None
     abstain_for: str | None = None
     precision: str = "auto"
+    deterministic: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -57,6 +58,7 @@ class Recipe:
             "label_smoothing": _checks.number("label_smoothing", self.label_smoothing, at_least=0, below=1),
             "seed": _checks.positive_int("seed", self.seed, minimum=0, maximum=_LARGEST_SEED),
             "calibrate": _checks.flag("calibrate", self.calibrate),
+            "deterministic": _checks.flag("deterministic", self.deterministic),
             "warmup": _checks.number("warmup", self.warmup, at_least=0, below=1),
             "layer_decay": _checks.number("layer_decay", self.layer_decay, above=0, at_most=1),
             "gradient_accumulation": _checks.positive_int(

@@ -29,6 +29,7 @@ _STRENGTHS, _ROWS, _FOLDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 2_000, 5
 
 def check(model: Any, recipe: Recipe) -> None:
     """Raise where a model, or the devices it is on, has not what a recipe needs."""
+    _check_dtypes(model)
     apart = {
         "gradient_accumulation": recipe.gradient_accumulation > 1,
         "average_last": recipe.average_last > 0,
@@ -42,6 +43,17 @@ def check(model: Any, recipe: Recipe) -> None:
         raise ValueError(
             f"`strategy` {recipe.strategy!r} trains the backbone, and all of it is frozen; call "
             "`model.unfreeze()` first, or use the strategy 'head'."
+        )
+
+
+def _check_dtypes(model: Any) -> None:
+    """Refuse weights that cannot hold what a step adds to them."""
+    narrow = {str(variable.dtype) for variable in model.trainable_variables} & {"float16", "bfloat16"}
+    if narrow:
+        dtype = narrow.pop()
+        raise ValueError(
+            f"`model` has {dtype} weights, which lose the small steps of fine-tuning to rounding; build it "
+            f"under the dtype policy 'float32' or 'mixed_{dtype}' (`keras.config.set_dtype_policy`)."
         )
 
 

@@ -24,8 +24,15 @@ import damage  # noqa: E402
 import disks  # noqa: E402
 import kills  # noqa: E402
 import races  # noqa: E402
+import resumes  # noqa: E402
 
-PARTS = {"kills": kills.kills, "races": races.races, "disks": disks.disks, "damage": damage.damage}
+PARTS = {
+    "kills": kills.kills,
+    "resumes": resumes.resumes,
+    "races": races.races,
+    "disks": disks.disks,
+    "damage": damage.damage,
+}
 
 
 def main() -> int:

@@ -193,12 +193,12 @@ KILLS: dict[str, tuple[Callable, Callable, int]] = {
 }
 
 
-def kills(scale: float) -> Iterator[Tally]:
+def kills(scale: float, table: dict[str, tuple[Callable, Callable, int]] | None = None) -> Iterator[Tally]:
     """Kill writers at random moments, spread over all of the time that they take."""
     chance = random.Random(0)
     server = multiprocessing.get_context("forkserver")
     server.set_forkserver_preload(["kills", "finetune_eval.models.build", "finetune_eval.training.fine_tune"])
-    for name, (child, check, tries) in KILLS.items():
+    for name, (child, check, tries) in (KILLS if table is None else table).items():
         tries = max(2, round(tries * scale))
         tally, seconds = Tally(f"`kill -9` of {name}"), 0.0
         # How long it takes when nobody kills it, and then a kill in each of as many parts of that time.

@@ -136,6 +136,7 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "monitor": None, "seed": 3,
         "calibrate": False, "threshold_for": None, "abstain_for": None, "loss": "cross_entropy",
+        "deterministic": False,
         "schedule": "cosine", "warmup": 0.1, "strategy": "full",
         "lora_rank": None, "layer_decay": 1.0, "gradient_accumulation": 1, "average_last": 0.0, "ema": None,
         "optimizer": "AdamW, warm-up 10 %, then cosine decay to 0",
@@ -361,23 +362,54 @@ def exploding(tiny):
     return model, Explode()
 
 
-DIVERGED = (
-    "The loss became NaN in epoch 2: training diverged, and the weights from before it are restored. "
-    "Lower `learning_rate` (it was 0.05)."
-)
-
-
-def test_divergence_is_one_sentence_and_restores_the_weights(exploding, data, held_out, tmp_path):
+def test_divergence_is_one_sentence_and_restores_the_best_epoch(exploding, data, held_out, tmp_path):
     model, explode = exploding
-    before = model.get_weights()
-    with pytest.raises(FloatingPointError, match=exactly(DIVERGED)):
-        quick(model, *data, validation_data=held_out, epochs=9, callbacks=[explode], run_dir=tmp_path / "run")
-    assert same_weights(model.get_weights(), before)
+    x, y = data
+    weights = Weights()
+    with pytest.raises(FloatingPointError) as caught:
+        quick(
+            model, *data, validation_data=held_out, epochs=9, callbacks=[weights, explode],
+            run_dir=tmp_path / "run",
+        )  # fmt: skip
+    # The first step of epoch 2 is the first that follows; the rate is that of the cosine at that step.
+    steps = -(-len(x) // 16)
+    warm_up, at = max(1, round(0.1 * 9 * steps)), steps
+    rate = 0.05 * (1 + np.cos(np.pi * (at - warm_up) / (9 * steps - warm_up))) / 2
+    found = re.fullmatch(
+        r"The loss became NaN in epoch 2, step 1 of (\d+), at the rate (\S+): training diverged, and the "
+        r"weights of epoch 1 are restored\. The batch held the rows (.*) and 8 more\. Lower "
+        r"`learning_rate` \(it was 0\.05\), or look for huge values and wrong labels in these rows\.",
+        str(caught.value),
+    )
+    assert found and int(found[1]) == steps and float(found[2]) == pytest.approx(rate, rel=0.05)
+    order = model.batches(x, y, batch_size=16, seed=0)
+    order.begin_at(1, 0)
+    assert found[3] == ", ".join(map(str, np.sort(order.order[0])[:8]))
+    assert same_weights(model.get_weights(), weights.epochs[0][1])
     manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
     assert manifest["status"] == "diverged" and not (tmp_path / "run" / "model").exists()
+    assert same_weights(fe.load_model(tmp_path / "run").get_weights(), model.get_weights())
+    assert not list((tmp_path / "run" / "checkpoint").glob("rows*"))
     result = quick(model, *data)  # the model is usable
     assert np.isfinite(result.trace.epochs[-1].metrics["loss"])
     assert set(model.fit(*data, verbose=0).history) == {"accuracy", "loss"}
+
+
+@pytest.mark.parametrize("epoch", [1, 2])
+def test_without_validation_the_last_whole_epoch_is_restored(tiny, data, epoch):
+    weights = Weights()
+
+    class Explode(keras.callbacks.Callback):
+        def on_epoch_begin(self, at, logs=None):
+            if at + 1 == epoch:
+                self.model.get_layer("logits").kernel.assign(self.model.get_layer("logits").kernel * np.inf)
+
+    model = tiny.numeric_classifier()
+    before = model.get_weights()
+    which = "from before it" if epoch == 1 else "of epoch 1"
+    with pytest.raises(FloatingPointError, match=f"training diverged, and the weights {which} are restored"):
+        quick(model, *data, epochs=3, callbacks=[weights, Explode()])
+    assert same_weights(model.get_weights(), before if epoch == 1 else weights.epochs[0][1])
 
 
 def test_weights_that_the_last_step_made_infinite_are_divergence_too(tiny, data):
@@ -387,11 +419,12 @@ def test_weights_that_the_last_step_made_infinite_are_divergence_too(tiny, data)
             kernel = self.model.get_layer("logits").kernel
             kernel.assign(kernel * np.inf)
 
-    model = tiny.numeric_classifier()
-    before = model.get_weights()
-    with pytest.raises(FloatingPointError, match="^The loss became NaN in epoch 2: training diverged"):
-        quick(model, *data, callbacks=[Last()])
-    assert same_weights(model.get_weights(), before)
+    model, weights = tiny.numeric_classifier(), Weights()
+    with pytest.raises(
+        FloatingPointError, match="^The weights became NaN or infinite in epoch 2, step 5 of 5, at the rate "
+    ):
+        quick(model, *data, callbacks=[weights, Last()])
+    assert same_weights(model.get_weights(), weights.epochs[-1][1])
 
 
 class Interrupt(keras.callbacks.Callback):
@@ -520,7 +553,8 @@ def test_a_run_killed_in_its_last_epoch_keeps_the_best_one(tiny, tmp_path, valid
     assert (model.temperature, model.threshold) == (1.0, None)  # those of other weights are not theirs
     sentence = (
         f"`run_dir` {str(folder)!r} holds a run that was cut short: its process was killed in epoch 4 of 4; "
-        "its weights are kept, and `load_model` reads them; pass a new folder, or remove it first."
+        "its weights are kept, and `load_model` reads them; pass `resume=True` to go on with it, or a new "
+        "folder, or remove it first."
     )
     with pytest.raises(FileExistsError, match=exactly(sentence)):
         quick(tiny.numeric_classifier(), *tiny.numeric_rows(8), run_dir=folder)

@@ -1,0 +1,57 @@
+"""What `fine_tune` and `resume` give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from finetune_eval import _text
+from finetune_eval.models.build import load_model
+from finetune_eval.models.classifier import Classifier
+from finetune_eval.runs import Run
+from finetune_eval.traces.training import TrainingTrace
+
+
+@dataclass(frozen=True)
+class FineTuneResult:
+    """What `fine_tune` gives back.
+
+    Attributes:
+        model: The model that was passed in, its best epoch's weights restored.
+        trace: Every epoch: print it.
+        manifest: Settings, seeds, versions, hardware, precision, and hashes of the rows and the weights.
+        run_dir: The run folder, or None.
+    """
+
+    model: Classifier
+    trace: TrainingTrace
+    manifest: dict[str, Any] = field(repr=False)
+    run_dir: Path | None = None
+
+
+def finished(
+    run: Run, manifest: dict[str, Any], model: Classifier | None, show: Callable[[str], Any] | None
+) -> FineTuneResult:
+    """Return the result of a run that is complete, read from its folder.
+
+    Args:
+        run: The run.
+        manifest: Its manifest.
+        model: The model to put the weights into; None for the one that is read.
+        show: Called with the sentence that nothing is left to do; None for silence.
+    """
+    read = load_model(run.path)
+    if model is None:
+        model = read
+    else:
+        model.set_weights(read.get_weights())
+        model.threshold, model.abstention = read.threshold, read.abstention
+    settings = manifest["settings"]
+    monitor = settings["monitor"] if manifest["rows"]["validation"] else None
+    trace = TrainingTrace.load(run.trace, monitor=monitor)
+    epochs = _text.counted(len(trace.epochs), "epoch")
+    if show is not None:
+        show(f"{str(run.path)!r} is complete, trained for {epochs}: there is nothing to resume.")
+    return FineTuneResult(model, trace, manifest, run.path)

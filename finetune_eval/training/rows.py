@@ -1,0 +1,161 @@
+"""The rows of a training: checked, put into batches, and stored with the run so that it can be resumed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from finetune_eval._labels import ClassIndices
+from finetune_eval.data.ledger import rows_hash
+from finetune_eval.data.splits import Rows
+from finetune_eval.models.batching import Batches
+from finetune_eval.models.classifier import Classifier
+from finetune_eval.models.inputs import class_weights, read
+from finetune_eval.training.recipe import Recipe
+
+# Rows that take more are not stored with the run: who resumes it passes them again.
+_MOST_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Data:
+    """Checked rows: as batches, and as they came."""
+
+    train: Batches
+    x: np.ndarray
+    y: np.ndarray
+    weights: np.ndarray | None
+    class_weight: Any  # by name, or "balanced"
+    validation: Batches | None = None
+    val_x: np.ndarray | None = None
+    val_y: np.ndarray | None = None
+    val_weights: np.ndarray | None = None
+
+    def record(self) -> dict[str, Any]:
+        """Return counts and hashes for the manifest."""
+        held_out = None
+        if self.val_x is not None:
+            held_out = {"rows": len(self.val_x), "hash": rows_hash(self.val_x, self.val_y)}
+        return {
+            "train": {"rows": len(self.x), "hash": rows_hash(self.x, self.y)},
+            "validation": held_out,
+        }
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Return what `of_arrays` makes the same batches of: numbers alone, texts as the bytes of UTF-8."""
+        known = {
+            "x": self.x, "y": self.y, "weights": self.weights,
+            "val_x": self.val_x, "val_y": self.val_y, "val_weights": self.val_weights,
+        }  # fmt: skip
+        arrays: dict[str, np.ndarray] = {}
+        for name, values in known.items():
+            if values is not None:
+                arrays |= _as_bytes(name, values) if values.dtype == object else {name: np.asarray(values)}
+        return arrays
+
+
+def read_rows(
+    model: Classifier, x: Any, y: Any, validation_data: Any, sample_weight: Any, recipe: Recipe
+) -> Data:
+    """Check rows and labels, and tokenise the rows."""
+    x, y, weights = _rows_of(model, x, y, sample_weight, recipe.class_weight)
+    weighting = recipe.class_weight
+    if weighting is not None and not isinstance(weighting, str):
+        weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
+    if validation_data is None:
+        return _batched(model, recipe, x, y, weights, weighting)
+    parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
+    if len(parts) not in (2, 3):
+        raise TypeError(
+            "`validation_data` must be a pair `(x, y)`, such as `dataset.validation`, or `(x, y, weights)`."
+        )
+    val_x, val_y, val_weight = _rows_of(model, *parts, name="validation x")
+    if val_weight is not None:
+        if recipe.chooses:
+            raise ValueError(
+                "`calibrate`, `threshold_for` and `abstain_for` do not take weights; pass "
+                "`validation_data=(x, y)`, or leave them out."
+            )
+        # Their mean is 1, for Keras divides a weighted loss by the number of rows.
+        val_weight = val_weight / val_weight.mean(dtype=np.float64)
+    recipe.check_rows(val_y, model.labels)
+    return _batched(model, recipe, x, y, weights, weighting, val_x, val_y, val_weight)
+
+
+def _batched(
+    model: Classifier, recipe: Recipe, x: Any, y: Any, weights: Any, weighting: Any, *validation: Any
+) -> Data:
+    """Put checked rows into batches."""
+    size = recipe.batch_size * recipe.gradient_accumulation
+    train = model.batches(x, y, weights, batch_size=size, seed=recipe.seed)
+    if not validation:
+        return Data(train, x, y, weights, weighting)
+    held_out = model.batches(*validation, batch_size=2 * recipe.batch_size, name="validation x")
+    return Data(train, x, y, weights, weighting, held_out, *validation)
+
+
+def _rows_of(
+    model: Classifier, x: Any, y: Any, *weights: Any, name: str = "x"
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Return rows, the places of their classes, and their weights."""
+    if y is None:
+        raise ValueError(
+            f"`{name.replace('x', 'y')}` is None; labels are needed: one class index or class name for each "
+            "row."
+        )
+    rows, labels, by_row = read(model, x, y, *weights, name=name)
+    if isinstance(rows, dict):
+        raise TypeError(
+            f"`{name}` must be texts, not tokens; train on a dictionary of tokens with `model.fit`."
+        )
+    return rows, model.label_indices(labels), by_row
+
+
+# --- stored with the run ----------------------------------------------------------------------------------
+
+
+def digest(arrays: Mapping[str, np.ndarray]) -> str:
+    """Return a SHA-256 of arrays: of their names, types, shapes and bits."""
+    found = hashlib.sha256()
+    for name, values in sorted(arrays.items()):
+        found.update(f"{name} {values.dtype} {values.shape} ".encode())
+        found.update(np.ascontiguousarray(values).data)
+    return found.hexdigest()
+
+
+def can_be_stored(arrays: Mapping[str, np.ndarray]) -> bool:
+    """Whether rows are few enough to be written beside the model."""
+    return sum(values.nbytes for values in arrays.values()) <= _MOST_BYTES
+
+
+def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray]) -> Data:
+    """Return the rows of which `Data.arrays` made the arrays, in the same batches."""
+
+    def part(name: str) -> Any:
+        if f"{name}_bytes" in arrays:
+            return _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+        values = arrays.get(name)
+        places = values is not None and name.endswith("y") and values.ndim == 1
+        return ClassIndices(values, model.labels) if places else values
+
+    validation = [part(name) for name in ("val_x", "val_y", "val_weights")]
+    if validation[0] is None:
+        validation = []
+    return _batched(model, recipe, part("x"), part("y"), part("weights"), recipe.class_weight, *validation)
+
+
+def _as_bytes(name: str, texts: np.ndarray) -> dict[str, np.ndarray]:
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    ends = np.cumsum([len(text) for text in encoded])
+    return {f"{name}_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
+
+
+def _of_bytes(values: np.ndarray, ends: np.ndarray) -> np.ndarray:
+    whole, texts = values.tobytes(), np.empty(len(ends), dtype=object)
+    for row, (start, stop) in enumerate(zip([0, *ends[:-1].tolist()], ends.tolist(), strict=True)):
+        texts[row] = whole[start:stop].decode("utf-8", "surrogatepass")
+    return texts
