@@ -20,6 +20,7 @@ from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import counted
 from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import rows_hash
+from finetune_eval.data.pipelines import collected, gives_batches, refuse_beside
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._options import TASKS, Asked, checked_options
 from finetune_eval.evaluation._result import Evaluation
@@ -116,8 +117,9 @@ def evaluate(
     """
     if batch_size is not None:
         batch_size = _checks.positive_int("batch_size", batch_size)
-    if hasattr(x, "element_spec") or hasattr(x, "num_batches"):
-        x, y, sample_weight = _collected(x, y, sample_weight)
+    if gives_batches(x):
+        refuse_beside("x", x, y=y, sample_weight=sample_weight)
+        x, y, sample_weight = collected("x", x)
     if not callable(getattr(model, "predict", None)):
         raise TypeError(
             f"`model` must have a `predict` that gives probabilities; got {type(model).__name__}."
@@ -194,42 +196,6 @@ def _labels_of_model(model: Any, labels: Any, task: str) -> tuple[str, ...] | No
     if columns is None:
         return None
     return _labels.default_names(2 if columns == 1 and task == "classification" else columns)
-
-
-def _collected(pipeline: Any, y: Any, sample_weight: Any) -> tuple[Any, Any, Any]:
-    """Read a pipeline of batches once: in another pass it might come in another order."""
-    what = type(pipeline).__name__
-    if y is not None or sample_weight is not None:
-        raise ValueError(
-            f"`x` is a pipeline ({what}), which gives the labels and weights; pass neither beside it."
-        )
-    if hasattr(pipeline, "element_spec"):
-        if int(pipeline.cardinality()) == -1:
-            raise ValueError(
-                f"`x` is a pipeline ({what}) that never ends; take a number of batches: `x.take(100)`."
-            )
-        batches = list(pipeline.as_numpy_iterator())
-    else:
-        if pipeline.num_batches is None:
-            raise ValueError(f"`x` is a pipeline ({what}) that does not tell how many batches it has.")
-        batches = [pipeline[i] for i in range(pipeline.num_batches)]
-    if not batches:
-        raise ValueError(f"`x` is a pipeline ({what}) without a batch; at least one row is needed.")
-    if not all(isinstance(batch, (tuple, list)) and len(batch) in (2, 3) for batch in batches):
-        raise ValueError(
-            f"`x` is a pipeline ({what}) without labels; each batch must be (x, y) or (x, y, weights)."
-        )
-    if any(np.ndim(batch[1]) == 0 for batch in batches):
-        raise ValueError(f"`x` is a pipeline ({what}) of single rows; batch it first: `x.batch(32)`.")
-    if isinstance(batches[0][0], dict):
-        rows: Any = {key: np.concatenate([batch[0][key] for batch in batches]) for key in batches[0][0]}
-    else:
-        rows = np.concatenate([np.asarray(batch[0]) for batch in batches])
-        if rows.dtype.kind == "O" and rows.ndim == 1:
-            rows = _rows.texts("x", rows)
-    labels = np.concatenate([np.asarray(batch[1]) for batch in batches])
-    weights = np.concatenate([np.asarray(batch[2]) for batch in batches]) if len(batches[0]) == 3 else None
-    return rows, labels, weights
 
 
 def _predict(model: Any, x: Any, batch_size: int | None) -> tuple[Any, tuple[str, ...]]:

@@ -19,7 +19,6 @@ from finetune_eval.models import lora
 from finetune_eval.models import precision as precisions
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import LOSSES
-from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run, claimed
 from finetune_eval.traces.training import TrainingTrace
@@ -31,7 +30,7 @@ from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.parts import Parts
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
-from finetune_eval.training.rows import Data, can_be_stored, digest, read_rows
+from finetune_eval.training.rows import Data, can_be_stored, digest, given_rows, read_rows
 from finetune_eval.training.sameness import begun, check_same, names_of
 from finetune_eval.training.seeding import check_deterministic, deterministic_operations, seed_dropout
 from finetune_eval.training.states import State, States, build_metrics
@@ -41,9 +40,10 @@ from finetune_eval.training.step_checkpoints import parse_every
 def fine_tune(
     model: Classifier,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     validation_data: Any = None,
+    validation_split: float | None = None,
     epochs: int = 3,
     batch_size: int = 16,
     learning_rate: float | None = None,
@@ -83,11 +83,14 @@ def fine_tune(
 
     Args:
         model: From `build_model` or `load_model`.
-        x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers.
+        x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers; or a `tf.data` or
+            `PyDataset` pipeline of batches `(x, y)` or `(x, y, weights)`, which is read once and whole.
         y: (n,) class indices or class names, or (n, K) one-hot rows; of a multilabel model (n, K) zeros and
-            ones.
+            ones. None for a pipeline.
         validation_data: `(x, y)` that chooses the best epoch, or `(x, y, weights)` where its rows count by
-            their weights. Not the test set: what has chosen cannot judge.
+            their weights; or a pipeline. Not the test set: what has chosen cannot judge.
+        validation_split: Instead of `validation_data` the share of the rows to hold out for it, drawn by
+            `seed`: every class has its share, and rows of the same text stay together.
         epochs: How often to go through the rows.
         batch_size: Rows a step. Long texts are computed in parts, so that memory grows little with it.
         learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
@@ -160,11 +163,6 @@ def fine_tune(
             f"`model` must come from `build_model`; got {type(model).__name__}. "
             "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
         )
-    if is_pipeline(x):
-        raise TypeError(
-            f"`x` must be rows (list, array or Series), with their labels in `y`; got {type(x).__name__}. "
-            "Train on a tf.data pipeline with `model.fit`."
-        )
     recipe = Recipe(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
@@ -175,7 +173,11 @@ def fine_tune(
         abstain_for=abstain_for, precision=precision,
         deterministic=deterministic, seed=seed,
     )  # fmt: skip
-    recipe.check_fit(len(model.labels), validated=validation_data is not None, multilabel=model.multilabel)
+    recipe.check_fit(
+        len(model.labels),
+        validated=validation_data is not None or validation_split is not None,
+        multilabel=model.multilabel,
+    )
     if recipe.deterministic:
         check_deterministic()
     used_precision = precisions.resolve(precision, model.backbone)
@@ -187,7 +189,11 @@ def fine_tune(
     if recipe.learning_rate is None:
         recipe = dataclasses.replace(recipe, learning_rate=strategies.default_rate(model, recipe))
     with claimed(run_dir, again=resume) as run:
-        data = read_rows(model, x, y, validation_data, sample_weight, recipe)
+        rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, recipe.seed)
+        data = read_rows(model, *rows, recipe)
+        if validation_split is not None and data.val_x is not None and verbose:
+            held_out, n = len(data.val_x), len(data.x) + len(data.val_x)
+            _text.show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
         training = Training(
             model, recipe, used_precision, data, run, _text.show if verbose else None, more,
             checkpoint_every, calls_apart=bool(more),

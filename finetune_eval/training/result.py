@@ -30,6 +30,12 @@ class FineTuneResult:
     manifest: dict[str, Any] = field(repr=False)
     run_dir: Path | None = None
 
+    @property
+    def history(self) -> dict[str, list[float]]:
+        """Each metric of the trace with its value in every epoch, as `History.history` of Keras has them."""
+        epochs = [epoch.metrics for epoch in self.trace.epochs]
+        return {name: [metrics[name] for metrics in epochs] for name in (epochs[0] if epochs else ())}
+
 
 def finished(
     run: Run, manifest: dict[str, Any], model: Classifier | None, show: Callable[[str], Any] | None

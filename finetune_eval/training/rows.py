@@ -9,12 +9,15 @@ from typing import Any
 
 import numpy as np
 
+from finetune_eval import _checks
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
-from finetune_eval.data.splits import Rows
+from finetune_eval.data.pipelines import collected, refuse_beside
+from finetune_eval.data.splits import Rows, split
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.inputs import class_weights, read
+from finetune_eval.models.pipelines import is_pipeline
 from finetune_eval.training.recipe import Recipe
 
 # Rows that take more are not stored with the run: who resumes it passes them again.
@@ -56,6 +59,39 @@ class Data:
             if values is not None:
                 arrays |= _as_bytes(name, values) if values.dtype == object else {name: np.asarray(values)}
         return arrays
+
+
+def given_rows(
+    model: Classifier, x: Any, y: Any, sample_weight: Any, validation_data: Any, share: Any, seed: int
+) -> tuple[Any, Any, Any, Any]:
+    """Return x, y, validation data and weights as rows: pipelines are read, and a share is held out.
+
+    Raises:
+        ValueError, TypeError: A pipeline cannot be read whole; or the share cannot be held out.
+    """
+    if share is not None:
+        if validation_data is not None:
+            raise ValueError("`validation_split` and `validation_data` are both given; pass one of them.")
+        share = _checks.number("validation_split", share, above=0, below=1)
+        if model.multilabel:
+            raise ValueError(
+                "`validation_split` needs one class a row; hold rows of several labels out by "
+                "`validation_data=(x, y)`."
+            )
+    if is_pipeline(x):
+        refuse_beside("x", x, y=y, sample_weight=sample_weight)
+        x, y, sample_weight = collected("x", x)
+    if is_pipeline(validation_data):
+        *pair, weights = collected("validation_data", validation_data)
+        validation_data = (*pair, weights) if weights is not None else tuple(pair)
+    if share is None:
+        return x, y, validation_data, sample_weight
+    x, y, weights = _rows_of(model, x, y, sample_weight)
+    parts = split(x, y, labels=model.labels, validation=share, test=0, seed=seed)
+    if weights is None:
+        return *parts.train, tuple(parts.validation), None
+    validation_data = (*parts.validation, weights[parts.validation.ids])
+    return *parts.train, validation_data, weights[parts.train.ids]
 
 
 def read_rows(

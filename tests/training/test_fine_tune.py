@@ -867,9 +867,18 @@ TRAPS = {
         "`sample_weight` must have one value for each of the 4 rows; got 1."),
     "class_weight without a class": (dict(class_weight={"negative": 1.0}), ValueError,
         "`class_weight` has no weight for 'positive'; give every class one."),
-    "tf.data": (dict(x=tf.data.Dataset.from_tensors(0), y=None), TypeError,
-        "`x` must be rows (list, array or Series), with their labels in `y`; got _TensorDataset. "
-        "Train on a tf.data pipeline with `model.fit`."),
+    "tf.data": (dict(x=tf.data.Dataset.from_tensors(0), y=None), ValueError,
+        "`x` is a pipeline (_TensorDataset) without labels; each batch must be (x, y) or (x, y, weights)."),
+    "a generator": (dict(x=(row for row in X), y=None), ValueError,
+        "`x` is a pipeline (generator) that does not tell how many batches it has."),
+    "labels beside a pipeline": (dict(x=tf.data.Dataset.from_tensors((X, Y))), ValueError,
+        "`x` is a pipeline (_TensorDataset), which gives the labels and weights; pass neither beside it."),
+    "an endless pipeline": (dict(x=tf.data.Dataset.from_tensors((X, Y)).repeat(), y=None), ValueError,
+        "`x` is a pipeline (_RepeatDataset) that never ends; take a number of batches: `x.take(100)`."),
+    "two kinds of validation": (dict(validation_data=(X, Y), validation_split=0.5), ValueError,
+        "`validation_split` and `validation_data` are both given; pass one of them."),
+    "a share of 1": (dict(validation_split=1), ValueError,
+        "`validation_split` must be a finite number above 0 and below 1; got 1."),
     "texts for numbers": (dict(x=["a", "b", "c", "d"]), TypeError,
         "`x` must hold real numbers; got 'a' (dtype object)."),
     "too few columns": (dict(x=np.zeros((4, 9))), ValueError, "`x` must have shape (rows, 10); got (4, 9)."),
@@ -977,3 +986,62 @@ def test_the_table_is_printed_as_the_epochs_end(tiny, data, capsys):
     fine_tune(tiny.numeric_classifier(), *data, epochs=1)
     printed = capsys.readouterr().out
     assert "loss" in printed.splitlines()[0] and max(map(len, printed.splitlines())) <= 80
+
+
+# --- rows that come otherwise ---
+
+
+def test_a_pipeline_is_trained_on_as_its_rows_are(tiny):
+    x, y = tiny.numeric_rows(40)
+    weights = np.linspace(0.5, 1.5, 40).astype("float32")
+    rows = tf.data.Dataset.from_tensor_slices((x, y, weights)).batch(7)
+
+    class Batches(keras.utils.PyDataset):
+        num_batches = 2
+
+        def __getitem__(self, index):
+            return x[index * 20 :][:20], y[index * 20 :][:20], weights[index * 20 :][:20]
+
+    settings = dict(epochs=2, verbose=False, seed=3)
+    plain = fe.fine_tune(
+        tiny.numeric_classifier(), x, y, sample_weight=weights, validation_data=(x, y), **settings
+    )
+    for pipeline in (rows, Batches()):
+        held_out = tf.data.Dataset.from_tensor_slices((x, y)).batch(16)
+        run = fe.fine_tune(tiny.numeric_classifier(), pipeline, validation_data=held_out, **settings)
+        assert [epoch.metrics for epoch in run.trace.epochs] == [
+            epoch.metrics for epoch in plain.trace.epochs
+        ]
+        for ours, theirs in zip(run.model.weights, plain.model.weights, strict=True):
+            np.testing.assert_array_equal(np.array(ours), np.array(theirs))
+
+
+def test_a_share_is_held_out_by_class_and_repeats_stay_together(tiny, capsys):
+    x, _ = tiny.numeric_rows(100)
+    y = np.repeat([0, 1], [80, 20])
+    x[50:60] = x[40:50]  # ten rows are there twice
+    run = fe.fine_tune(tiny.numeric_classifier(), x, y, validation_split=0.2, epochs=1, seed=5)
+    assert "20 of 100 rows are held out, by class: they choose the best epoch\n" in capsys.readouterr().out
+    parts = fe.split(x, y, labels=tiny.labels, validation=0.2, test=0, seed=5)
+    assert np.bincount(parts.validation.y).tolist() == [16, 4]
+    by_hand = fe.fine_tune(
+        tiny.numeric_classifier(), *parts.train, validation_data=parts.validation, epochs=1, seed=5,
+        verbose=False,
+    )  # fmt: skip
+    assert run.manifest["rows"] == by_hand.manifest["rows"]
+    assert run.trace.epochs[0].metrics == by_hand.trace.epochs[0].metrics
+    weighted = fe.fine_tune(
+        tiny.numeric_classifier(), x, y, validation_split=0.2, sample_weight=np.arange(1, 101), epochs=1,
+        seed=5, verbose=False,
+    )  # fmt: skip
+    weights = np.arange(1, 101)[parts.validation.ids]
+    p = weighted.model.predict(parts.validation.x, verbose=0).astype(float)
+    losses = -np.log(p[np.arange(20), parts.validation.y])
+    assert weighted.history["val_loss"][0] == pytest.approx(np.average(losses, weights=weights), rel=1e-5)
+
+
+def test_the_history_is_that_of_keras(tiny):
+    x, y = tiny.numeric_rows(20)
+    run = fe.fine_tune(tiny.numeric_classifier(), x, y, validation_data=(x, y), epochs=3, verbose=False)
+    assert list(run.history) == list(run.trace.epochs[0].metrics)
+    assert run.history["val_loss"] == [epoch.metrics["val_loss"] for epoch in run.trace.epochs]
