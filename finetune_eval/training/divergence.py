@@ -71,9 +71,8 @@ class StopOnDivergence(keras.callbacks.Callback):
         loss = float((logs or {}).get("loss", 0.0))
         first = self._next
         self._next = batch + 1 if self._train is None else min(batch + 1, len(self._train))
-        rows = np.zeros(0, dtype=np.int64)
-        if self._train is not None:
-            rows = np.concatenate(self._train.order[first : batch + 1])
+        batches = [] if self._train is None else self._train.order[first : batch + 1]
+        rows = np.concatenate(batches) if batches else np.zeros(0, dtype=np.int64)
         if not math.isfinite(loss):
             self._stop(f"The loss became {'NaN' if math.isnan(loss) else 'infinite'}", rows)
         elif len(rows):

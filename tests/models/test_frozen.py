@@ -8,7 +8,7 @@ import pytest
 from finetune_eval import build_model, fine_tune
 from finetune_eval.models import frozen, steps
 from finetune_eval.models.steps import Plan
-from finetune_eval.training.callbacks import StopOnDivergence
+from finetune_eval.training.divergence import StopOnDivergence
 
 
 def three_layers(tiny, freeze, dropout=0.0):
@@ -144,22 +144,26 @@ def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, many_steps_a_ca
 
 
 def test_divergence_is_seen_after_many_steps_at_a_call(tiny, many_steps_a_call, monkeypatch):
-    begun = []
+    begun, good = [], []
+    original = StopOnDivergence.on_epoch_begin
 
     def on_epoch_begin(self, epoch, logs=None):
-        self.epoch = epoch + 1
+        original(self, epoch, logs)
         begun.append(epoch)
         if epoch == 1:
+            good.extend(self.model.get_weights())
             kernel = self.model.get_layer("logits").kernel
             kernel.assign(kernel * np.nan)
 
     monkeypatch.setattr(StopOnDivergence, "on_epoch_begin", on_epoch_begin)
     model = three_layers(tiny, True)
-    before = model.get_weights()
-    with pytest.raises(FloatingPointError, match="^The loss became NaN in epoch 2: training diverged"):
+    sentence = (
+        "^The loss became NaN in epoch 2, step 4 of 4, at the rate .*: training diverged, and the weights"
+    )
+    with pytest.raises(FloatingPointError, match=f"{sentence} of epoch 1 are restored"):
         tuned(model, tiny, verbose=False)
     assert begun == [0, 1]  # there are three
-    for weight, value in zip(model.get_weights(), before, strict=True):
+    for weight, value in zip(model.get_weights(), good, strict=True):
         np.testing.assert_array_equal(weight, value)
 
 

@@ -106,6 +106,7 @@ def test_nothing_is_traced_again_where_nothing_changed(tiny):
     assert model._graphs.get("forward") is graph
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_a_quantized_model_is_loaded_as_it_was_saved(tiny, tmp_path):
     model = two_layers(tiny)

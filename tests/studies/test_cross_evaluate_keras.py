@@ -39,7 +39,7 @@ def test_a_fold_is_the_fine_tuning_of_its_rows(tiny):
     assert np.array_equal(model.predict(x[test], verbose=0), result.probabilities[0][test].astype("float32"))
 
 
-@pytest.mark.parametrize("keep_models", [False, True])
+@pytest.mark.parametrize("keep_models", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_named_backbone_is_built_once_and_each_fold_begins_anew(tiny, tmp_path, keep_models):
     folder = tiny.checkpoint(tmp_path / "checkpoint")
     texts = [f"{word} film {'very ' * (i % 4)}" for i, word in enumerate(["good", "bad", "warm", "not"] * 6)]

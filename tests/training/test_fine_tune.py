@@ -535,7 +535,7 @@ fine_tune(model, x, y, epochs=4, learning_rate=0.05, validation_data=held_out, v
 
 
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough: it starts Python")
-@pytest.mark.parametrize("validated", ["validated", "not validated"])
+@pytest.mark.parametrize("validated", ["validated", pytest.param("not validated", marks=pytest.mark.slow)])
 def test_a_run_killed_in_its_last_epoch_keeps_the_best_one(tiny, tmp_path, validated):
     folder = tmp_path / "run"
     here = str(Path(__file__).parent.parent)

@@ -399,14 +399,21 @@ class Signal(Counter):
         self.steps.append((self.epoch, batch))
 
 
-def test_ctrl_c_waits_for_the_step_and_saves_it(tiny, numbers, whole, tmp_path, capsys):
-    before = signal.getsignal(signal.SIGINT)
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to Ctrl-C: a process that was started in the background has none."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
+
+
+def test_ctrl_c_waits_for_the_step_and_saves_it(tiny, numbers, whole, tmp_path, capsys, ctrl_c):
     counter = Signal(6)
     with pytest.raises(KeyboardInterrupt) as stopped:
         tuned(tiny, numbers, tmp_path / "r", counter, checkpoint_every=None, verbose=True)
     assert stopped.value.__notes__ == [f"`finetune_eval.resume({str(tmp_path / 'r')!r})` goes on."]
     assert "The training stops after this step, which is saved" in capsys.readouterr().out
-    assert signal.getsignal(signal.SIGINT) is before and len(counter.steps) == 6
+    assert signal.getsignal(signal.SIGINT) is ctrl_c and len(counter.steps) == 6
     state = States(tmp_path / "r" / "checkpoint").newest()
     assert (state.epoch, state.step) == (1, 2)
     same(whole, fe.resume(tmp_path / "r", callbacks=Signal(), verbose=False))
