@@ -87,7 +87,7 @@ def _estimates(
     """Return every metric with its interval, in the order in which reports show them."""
     out = {}
     for name, metric in METRICS.items():
-        if (metric.asked and name not in asked) or not metric.single:
+        if (metric.asked and name not in asked) or not (metric.single and metric.suits(counts.classes)):
             continue
         if name in counts.totals:
             estimate: Estimate | None = _loss(name, counts, sampling.confidence)

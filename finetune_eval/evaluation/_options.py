@@ -174,10 +174,8 @@ def _further_metrics(asked: Asked, labels: tuple[str, ...] | None) -> tuple[str,
             raise ValueError(f"`metrics` {name!r} is of rows with {which}.")
         if metric.probabilities and asked.predicted is not None:
             raise ValueError(f"`metrics` {name!r} needs probabilities, and `predicted` gives answers only.")
-        fewest, most = metric.classes
-        if labels is not None and not fewest <= len(labels) <= most:
-            needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
-            raise ValueError(f"`metrics` {name!r} needs {needs} classes; there are {len(labels)}.")
+        if labels is not None:
+            metric.check_classes("metrics", name, len(labels))
     return names
 
 

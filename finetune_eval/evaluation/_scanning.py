@@ -73,7 +73,7 @@ class Part:
                     )
             else:
                 yield from _csv(self.name, self.columns, self.delimiter, self.encoding)
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise ValueError(_unreadable(self.name, error)) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "pyarrow":
@@ -91,7 +91,7 @@ class Part:
             made.count(batch, source=self.name, start=start)
             start += batch.num_rows
         if self.fragment is None and self.groups is None:
-            _no_line_breaks_in_cells(self.name, made.n)
+            _no_line_breaks_in_cells(self.name, made.n, self.encoding)
         if self.fragment is None and _identity(Path(self.name)) != self.identity[:3]:
             raise ValueError(f"{self.name!r} was changed while it was read; evaluate again.")
         return made
@@ -99,12 +99,13 @@ class Part:
 
 def _unreadable(name: str, error: Exception) -> str:
     reason = shorten(visible(str(error).partition("\n")[0]), 300)
-    return f"{name!r} cannot be read: {reason}{'' if reason.endswith('.') else '.'}"
+    advice = " Pass the file's `encoding`." if isinstance(error, UnicodeError) else ""
+    return f"{name!r} cannot be read: {reason}{'' if reason.endswith('.') else '.'}{advice}"
 
 
-def _no_line_breaks_in_cells(path: str, rows: int) -> None:
+def _no_line_breaks_in_cells(path: str, rows: int, encoding: str) -> None:
     """Raise where a CSV file has other than one line a row: a quote that does not close swallows rows."""
-    with open(path, "rb") as file:
+    with open(path, encoding=encoding, errors="replace", newline="\n") as file:
         lines = sum(1 for line in file if line.strip())
     if lines != rows + 1:
         raise ValueError(
@@ -294,7 +295,7 @@ def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         ) as reader:
             names = list(reader.schema.names)
-    except (OSError, LookupError, pa.ArrowException) as error:
+    except (OSError, LookupError, UnicodeError, pa.ArrowException) as error:
         raise ValueError(_unreadable(str(path), error)) from None
     if len(names) == 1 and (other := next((c for c in ";\t,|" if c in names[0]), None)):
         raise ValueError(
@@ -306,8 +307,8 @@ def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
 
 def _ends_with_a_line(path: Path) -> bool:
     with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) in b'\n\r"'
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        return file.read().rstrip(b"\0")[-1:] in b'\n\r"'  # of UTF-16 and UTF-32 too
 
 
 def _of_parquet(path: Path, columns: tuple[str, ...], groups: list[int]) -> Iterator[Part]:

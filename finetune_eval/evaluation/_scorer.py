@@ -105,7 +105,7 @@ class Scorer:
         """Return every metric that the rows have with its interval; `main`: only those."""
         out = {}
         for name, metric in METRICS.items():
-            wanted = name in self.options.metrics or not metric.asked
+            wanted = (name in self.options.metrics or not metric.asked) and metric.suits(len(self.labels))
             if wanted and (metric.main or not main) and (metric.multilabel or not self.multilabel):
                 estimate = metric.interval(self.sample, self.sampling)
                 if estimate is not None:

@@ -285,12 +285,7 @@ def _check_supported(rows: Sequence[ScoredRows], settings: Settings) -> None:
     metric = METRICS[settings.metric]
     if metric.source in ("order", "labels"):
         raise ValueError(f"`metric` {settings.metric!r} has no paired test here; compare by another one.")
-    fewest, most = metric.classes
-    if not fewest <= len(rows[0].labels) <= most:
-        needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
-        raise ValueError(
-            f"`metric` {settings.metric!r} needs {needs} classes; there are {len(rows[0].labels)}."
-        )
+    metric.check_classes("metric", settings.metric, len(rows[0].labels))
     answers_only = next((row.name for row in rows if not row.has_probabilities), None)
     if answers_only is not None and metric.probabilities:
         raise ValueError(

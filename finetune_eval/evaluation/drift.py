@@ -275,6 +275,8 @@ def _texts_kernel(texts: NDArray[Any]) -> tuple[Floats, tuple[Any, NDArray[Any]]
 def _numbers_kernel(rows: NDArray[Any]) -> Floats:
     """Return Gaussian similarities of standardised rows; the width is their median distance."""
     values = rows.astype(np.float64)
+    # Squares of very large numbers overflow, of very small ones vanish. Powers of two change no other digit.
+    values = np.ldexp(values, -np.frexp(np.abs(values).max(axis=0))[1])
     spread = values.std(axis=0)
     values = (values - values.mean(axis=0)) / np.where(spread > 0, spread, 1.0)
     squares = (values**2).sum(axis=1)

@@ -73,7 +73,7 @@ class Metric:
         main: Whether it is among the few that are computed wherever rows are scored.
         asked: Whether it is computed only where somebody asked for it.
         probabilities: Whether it needs probabilities.
-        classes: Fewest and most classes that it can be of.
+        classes: Fewest and most classes that it can be of; evaluations of other numbers leave it out.
     """
 
     title: str
@@ -97,6 +97,18 @@ class Metric:
     def is_loss(self) -> bool:
         """Whether differences of it are told in its own unit, and not in points."""
         return self.unit in ("nats", "squared error")
+
+    def suits(self, classes: int) -> bool:
+        """Whether it can be of so many classes."""
+        fewest, most = self.classes
+        return fewest <= classes <= most
+
+    def check_classes(self, argument: str, name: str, classes: int) -> None:
+        """Raise where it cannot be of so many classes; `argument` is what named it."""
+        if not self.suits(classes):
+            fewest, most = self.classes
+            needs = f"exactly {fewest}" if fewest == most else f"at least {fewest}"
+            raise ValueError(f"`{argument}` {name!r} needs {needs} classes; there are {classes}.")
 
 
 # In the order in which reports show them.
@@ -305,8 +317,7 @@ def from_confusion(
     """Compute a metric of the confusion matrix, vectorised over leading axes.
 
     Args:
-        name: "accuracy", "balanced_accuracy", "precision", "recall", "f1", "f0.5", "f2", "mcc" or "kappa";
-            of two classes "specificity" or "npv".
+        name: The key in `METRICS` of a metric whose source is "confusion", such as "f1".
         confusion: (..., K, K) counts, rows true, columns predicted; or their `class_counts`.
         average: "auto", "binary" (the second class), "macro", "micro" or "weighted"; used by precision,
             recall and F1.
@@ -331,7 +342,7 @@ def from_confusion(
     metric = METRICS[name]
     assert metric.function is not None
     classes = counts.true.shape[-1] - no_label
-    if not metric.classes[0] <= classes <= metric.classes[1]:
+    if not metric.suits(classes):
         raise ValueError(f"`name` {name!r} is of two classes; `confusion` has {classes}.")
     average = resolve_average(average, counts.true.shape[-1] - no_label)
     values = metric.function(labels_only(counts) if no_label and metric.averaged else counts, average)

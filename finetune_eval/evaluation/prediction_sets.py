@@ -176,7 +176,7 @@ def _calibrated(true: NDArray[Any], alpha: float, label: str | None) -> Calibrat
     from scipy.special import betaincinv
 
     n = len(true)
-    k = math.ceil((n + 1) * (1 - alpha) - 1e-9)
+    k = max(1, math.ceil((n + 1) * (1 - alpha) - 1e-9))
     if k > n:
         return Calibrated(label, n, 0.0, Estimate(1.0, 1.0, 1.0, "every set has it"))
     low, high = (float(betaincinv(k, n + 1 - k, tail)) for tail in (0.025, 0.975))

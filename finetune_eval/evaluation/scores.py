@@ -151,14 +151,14 @@ def f_beta(name: str) -> Callable[[Sample, Sampling], Estimate]:
     return estimate
 
 
-def specificity(sample: Sample, sampling: Sampling) -> Estimate | None:
+def specificity(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the recall of the first of two classes."""
-    return of_class("recall", 0, sample, sampling) if sample.classes == 2 else None
+    return of_class("recall", 0, sample, sampling)
 
 
-def npv(sample: Sample, sampling: Sampling) -> Estimate | None:
+def npv(sample: Sample, sampling: Sampling) -> Estimate:
     """Estimate the precision of the first of two classes."""
-    return of_class("precision", 0, sample, sampling) if sample.classes == 2 else None
+    return of_class("precision", 0, sample, sampling)
 
 
 def top_k_accuracy(k: int) -> Callable[[Sample, Sampling], Estimate | None]:

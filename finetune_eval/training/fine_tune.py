@@ -31,7 +31,7 @@ from finetune_eval.training.parts import Parts
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import Data, can_be_stored, digest, given_rows, read_rows
-from finetune_eval.training.sameness import begun, check_same, names_of
+from finetune_eval.training.sameness import begun, built, can_go_on, check_same, names_of
 from finetune_eval.training.seeding import check_deterministic, deterministic_operations, seed_dropout
 from finetune_eval.training.states import State, States, build_metrics
 from finetune_eval.training.step_checkpoints import parse_every
@@ -282,6 +282,7 @@ class Training:
                 run.save_rows(rows)
             self.manifest["resume"] = {
                 "rows": digest(rows), "rows_stored": stored, "weights": weights_hash(model),
+                "built": built(model), "adapters": not can_go_on(model),
                 "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
                 "checkpoint_every": self.checkpoint_every, **run.notes,
             }  # fmt: skip

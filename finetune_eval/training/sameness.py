@@ -10,15 +10,51 @@ import keras
 import numpy as np
 
 from finetune_eval import _files, _text
+from finetune_eval.models import lora
 from finetune_eval.training.callbacks import StepProgress
 from finetune_eval.training.environment import environment, weights_hash
 from finetune_eval.training.rows import digest
 from finetune_eval.training.states import without_state
 
+_MERGED = (
+    "its model had adapters already when it began, and a saved model has them merged. Call "
+    "`model.merge_lora()` before you train it."
+)
+
 
 def names_of(callbacks: Sequence[Any]) -> list[str]:
     """Return the classes of the callbacks of a run; those of the command line are no part of it."""
     return [type(callback).__name__ for callback in callbacks if not isinstance(callback, StepProgress)]
+
+
+def can_go_on(model: Any) -> bool:
+    """Whether a run of this model can be resumed; warn where it cannot."""
+    if not lora.adapted(model):
+        return True
+    warnings.warn(
+        f"A training that is cut short in `run_dir` cannot be resumed: {_MERGED}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+    return False
+
+
+def built(model: Any) -> dict[str, Any]:
+    """Return, for the manifest, what a training depends on beside the settings and the model's weights."""
+    layers = enumerate(model.backbone.layers)
+    return {
+        "labels": list(model.labels),
+        "task": model.task,
+        "pooling": model.pooling,
+        "dropout": model.dropout,
+        "sequence_length": getattr(model.preprocessor, "sequence_length", None),
+        "truncation_side": getattr(model.preprocessor, "truncation_side", None),
+        "frozen layers": [
+            place
+            for place, layer in layers
+            if layer.weights and not (layer.trainable or layer is model._unused)
+        ],
+    }
 
 
 def begun(path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
@@ -31,6 +67,8 @@ def begun(path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{path!r} holds a run that diverged: it would diverge again. Train anew, at a lower rate."
         )
+    if manifest.get("resume", {}).get("adapters"):
+        raise ValueError(f"{path!r} holds a run that cannot be resumed: {_MERGED}")
     if "resume" not in manifest:
         raise ValueError(
             f"{path!r} holds a run that cannot be resumed: it ended before its first step, or an older "
@@ -75,6 +113,14 @@ def check_same(
             "`model` has other weights than the one that the run began with. Build it as it was built then "
             "(the same backbone, labels and seed), or call `finetune_eval.resume(run_dir)`, which loads it."
         )
+    now = _files.to_json(built(model))
+    for name, value in known.get("built", {}).items():
+        if now[name] != value:
+            raise ValueError(
+                f"`model` had the {name.replace('_', ' ')} {value!r} when the run began, and has "
+                f"{now[name]!r} now. Build it as it was built then, or call "
+                "`finetune_eval.resume(run_dir)`, which loads it."
+            )
     _check_callbacks(known["callbacks"], callbacks)
     differences = _differences(manifest["environment"], environment())
     if differences:

@@ -39,7 +39,7 @@ def check(model: Any, recipe: Recipe) -> None:
         raise ValueError(f"`{name}` cannot be used inside a `tf.distribute` strategy; leave it out.")
     if recipe.strategy == "lora":
         lora.check(model, recipe.adapter_rank)
-    elif recipe.strategy in ("head_then_full", "gradual") and not frozen.trains(model.backbone):
+    elif recipe.strategy not in ("full", "head") and not frozen.trains(model.backbone):
         raise ValueError(
             f"`strategy` {recipe.strategy!r} trains the backbone, and all of it is frozen; call "
             "`model.unfreeze()` first, or use the strategy 'head'."

@@ -26,6 +26,18 @@ def texts(random, n, subjects=SUBJECTS):
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("power", [-600, 600])  # about 1e-180 and 1e180, whose squares are no floats
+def test_the_size_of_numbers_changes_nothing(power):
+    random = np.random.default_rng(4)
+    old, new = random.normal(size=(40, 2)), random.normal(size=(40, 2)) + [2, 0]
+    plain = check_drift(old, new, permutations=99)
+    assert plain.drifted
+    # The kernel alone: permutations are drawn by the rows themselves.
+    rows = np.concatenate([old, new])
+    np.testing.assert_array_equal(drift._numbers_kernel(rows * 2.0**power), drift._numbers_kernel(rows))
+    assert check_drift(old * 2.0**power, new * 2.0**power, permutations=99).drifted
+
+
 def test_a_drift_is_found_and_its_words_are_named():
     random = np.random.default_rng(0)
     old, new = texts(random, 80), texts(random, 60, np.array(["phone", "cable"]))

@@ -1,6 +1,7 @@
 """Files larger than memory: which are read, how a scan goes on, and what a wrong one says."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -190,6 +191,32 @@ def test_a_csv_file_that_cannot_be_read_is_named(tmp_path, data, sentence):
     with pytest.raises(ValueError) as error:
         scan(path)
     assert str(error.value).startswith(f"{str(path)!r} {sentence}")
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252"])
+def test_a_csv_file_in_another_encoding_is_counted_as_in_utf_8(tmp_path, frame, encoding):
+    frame.to_csv(tmp_path / "a.csv", index=False, encoding=encoding)
+    found = scan(tmp_path / "a.csv", encoding=encoding)
+    assert found.n == 900 and not any("line break" in warning for warning in found.warnings)
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    assert found.confusion_matrix.tolist() == scan(tmp_path / "b.csv").confusion_matrix.tolist()
+
+
+@pytest.mark.parametrize("row", [0, 899])  # in what tells the columns, and long after it
+def test_a_byte_that_is_not_of_the_encoding_is_said_with_the_file(tmp_path, frame, row, monkeypatch):
+    monkeypatch.setattr(_scanning, "_BLOCK", 1024)
+    frame.assign(id=np.where(np.arange(900) == row, "\u00e9", "r")).to_csv(
+        tmp_path / "a.csv", index=False, encoding="cp1252"
+    )
+    with pytest.raises(ValueError) as caught:
+        scan(tmp_path / "a.csv", encoding="ascii")
+    assert type(caught.value) is ValueError  # a process sends the kind and one sentence
+    path = re.escape(repr(str(tmp_path / "a.csv")))
+    assert re.fullmatch(
+        rf"{path} cannot be read: 'ascii' codec can't decode byte 0xe9 in position \d+: ordinal not in "
+        r"range\(128\)\. Pass the file's `encoding`\.",
+        str(caught.value),
+    )
 
 
 def test_a_damaged_parquet_file_is_named(folder):

@@ -1,11 +1,14 @@
 """Metrics that are computed where somebody asks for them, against scikit-learn."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from sklearn import metrics as sk
 
 import finetune_eval as fe
 from finetune_eval.evaluation.calibration import fit_temperature
+from finetune_eval.evaluation.large import Statistics
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.prevalence import at_prevalence
 from finetune_eval.evaluation.ranking_curves import precision_recall_curve, roc_curve
@@ -51,6 +54,19 @@ def test_values_are_those_of_scikit_learn(kind, classes, average):
         assert METRICS[name].title in str(result)
     # what is asked for stands after the others
     assert list(result.estimates)[-len(expected) :] == [name for name in METRICS if name in expected]
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_a_metric_of_two_classes_is_left_out_where_there_are_more(large, monkeypatch):
+    monkeypatch.setitem(METRICS, "mcc", dataclasses.replace(METRICS["mcc"], classes=(2, 2)))
+    for classes in (2, 3):
+        y, p = rows(classes)
+        if large:
+            columns = {f"p_{k}": p[:, k] for k in range(classes)}
+            found = Statistics([str(k) for k in range(classes)]).of({"label": y, **columns}).finish()
+        else:
+            found = fe.evaluate_predictions(y, p)
+        assert ("mcc" in found.estimates) == (classes == 2)
 
 
 @pytest.mark.parametrize("weighted", [False, True])

@@ -32,6 +32,14 @@ def test_the_sets_are_those_of_the_quantile_by_hand():
     assert sets.sizes == pytest.approx((0, 3 / 9, 6 / 9)) and sets.mean_size == pytest.approx(15 / 9)
 
 
+def test_of_an_alpha_next_to_1_the_surest_row_is_taken():
+    # 9 rows: k = ceil(10 * 1e-13) = 1, the largest probability of a true class.
+    sets = fe.evaluate_predictions([1] * 9, np.arange(1, 10) / 10, labels=["a", "b"]).prediction_sets(
+        1 - 1e-13
+    )
+    assert (sets.parts[0].probability, sets.parts[0].coverage.value) == (0.9, 0.1)
+
+
 def test_two_hundred_rows_expect_what_the_beta_distribution_says():
     # Of 200 rows at 90 %: Beta(181, 20), 0.856 to 0.938.
     y, p = rows(200, 1)

@@ -331,6 +331,51 @@ def test_another_model_is_not_the_one_that_began(tiny, numbers, broken):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "change, what",
+    [
+        (lambda model: setattr(model, "labels", model.labels[::-1]), "labels"),
+        (lambda model: setattr(model, "dropout", 0.6), "dropout"),
+        (lambda model: model.backbone.__setattr__("trainable", False), "frozen layers"),
+    ],
+    ids=["labels", "dropout", "frozen layers"],
+)
+def test_a_model_of_the_same_weights_that_is_built_otherwise_is_refused(tiny, numbers, broken, change, what):
+    x, y, held_out = numbers
+    model = tiny.numeric_classifier()
+    change(model)
+    with pytest.raises(
+        ValueError, match=f"^`model` had the {what} .* when the run began, and has .* now. Build"
+    ):
+        fe.fine_tune(
+            model, x, y, validation_data=held_out, epochs=3, learning_rate=0.01, run_dir=broken,
+            resume=True, callbacks=Counter(),
+        )  # fmt: skip
+    assert Run(broken).read_manifest()["status"] == "interrupted"
+
+
+def test_a_model_that_had_adapters_already_is_trained_and_said_not_to_be_resumable(tiny, tmp_path):
+    x, y = list(tiny.texts), list(tiny.sentiments)
+    model = tiny.text_classifier(layers=1)
+    settings = {"strategy": "lora", "epochs": 1, "batch_size": 4, "verbose": False}
+    fe.fine_tune(model, x, y, **settings)
+    cannot = (
+        "cannot be resumed: its model had adapters already when it began, and a saved model has them merged. "
+        "Call `model.merge_lora()` before you train it."
+    )
+    with (
+        pytest.warns(RuntimeWarning, match=exactly(f"A training that is cut short in `run_dir` {cannot}")),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        fe.fine_tune(model, x, y, run_dir=tmp_path / "r", callbacks=Counter(1), **settings)
+    with pytest.raises(ValueError, match=exactly(f"{str(tmp_path / 'r')!r} holds a run that {cannot}")):
+        fe.resume(tmp_path / "r", callbacks=Counter())
+    model.merge_lora()
+    with pytest.raises(KeyboardInterrupt):
+        fe.fine_tune(model, x, y, run_dir=tmp_path / "s", callbacks=Counter(1), **settings)
+    assert fe.resume(tmp_path / "s", callbacks=Counter(), verbose=False).manifest["status"] == "complete"
+
+
 def test_a_run_that_was_killed_before_it_had_begun_begins(tiny, numbers, whole, tmp_path):
     with Run.create(tmp_path / "r") as run:
         run.write_manifest({"status": "running", "settings": {}})

@@ -7,7 +7,7 @@ from sklearn.linear_model import LogisticRegression
 
 import finetune_eval as fe
 from finetune_eval.training import strategies
-from finetune_eval.training.recipe import Recipe
+from finetune_eval.training.recipe import STRATEGIES, Recipe
 
 HEAD = {"logits/kernel", "logits/bias"}
 
@@ -164,7 +164,7 @@ def test_layer_decay_of_a_backbone_without_numbered_layers_goes_by_its_layers(ti
     [
         (
             {"strategy": "heads"},
-            r"^`strategy` must be one of 'full', 'head', 'head_then_full', 'gradual', 'lora'; got 'heads'",
+            f"^`strategy` must be one of {', '.join(map(repr, STRATEGIES))}; got 'heads'",
         ),
         (
             {"lora_rank": 4},
@@ -193,7 +193,7 @@ def test_what_no_recipe_may_hold_is_refused_before_anything_is_trained(settings,
         Recipe(**settings)
 
 
-@pytest.mark.parametrize("strategy", ["head_then_full", "gradual"])
+@pytest.mark.parametrize("strategy", [name for name in STRATEGIES if name not in ("full", "head", "lora")])
 def test_a_strategy_that_trains_the_backbone_refuses_a_frozen_one(tiny, strategy):
     model = tiny.numeric_classifier(freeze=True)
     with pytest.raises(
