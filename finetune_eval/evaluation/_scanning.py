@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARQUET, CSV = (".parquet",), (".csv", ".tsv")
+# Of files in a folder: they may hold rows, and are not read.
+_UNREAD = (*(".gz", ".bz2", ".xz", ".zst", ".zip"), *(".json", ".jsonl", ".ndjson", ".arrow", ".feather"))
 _PART = 4_000_000  # rows of a part of a Parquet file, unless a row group has more
 _BATCH = 65_536  # rows read at once
 _BUFFER = 1 << 20  # bytes of a column that are read at once: a row group may be larger than memory
@@ -73,7 +75,7 @@ class Part:
                     )
             else:
                 yield from _csv(self.name, self.columns, self.delimiter, self.encoding)
-        except OSError as error:
+        except (OSError, UnicodeDecodeError) as error:
             raise ValueError(_unreadable(self.name, error)) from None
         except Exception as error:
             if type(error).__module__.partition(".")[0] != "pyarrow":
@@ -90,21 +92,24 @@ class Part:
         for batch in self.tables():
             made.count(batch, source=self.name, start=start)
             start += batch.num_rows
-        if self.fragment is None and self.groups is None:
-            _no_line_breaks_in_cells(self.name, made.n)
         if self.fragment is None and _identity(Path(self.name)) != self.identity[:3]:
             raise ValueError(f"{self.name!r} was changed while it was read; evaluate again.")
+        if self.fragment is None and self.groups is None:
+            _no_line_breaks_in_cells(self.name, made.n, self.encoding)
         return made
 
 
 def _unreadable(name: str, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{name!r} is not written in {error.encoding!r} ({error.reason}); pass the right `encoding`."
     reason = shorten(visible(str(error).partition("\n")[0]), 300)
     return f"{name!r} cannot be read: {reason}{'' if reason.endswith('.') else '.'}"
 
 
-def _no_line_breaks_in_cells(path: str, rows: int) -> None:
+def _no_line_breaks_in_cells(path: str, rows: int, encoding: str) -> None:
     """Raise where a CSV file has other than one line a row: a quote that does not close swallows rows."""
-    with open(path, "rb") as file:
+    wide = "\n".encode(encoding) != b"\n"  # such as UTF-16
+    with open(path, encoding=encoding) if wide else open(path, "rb") as file:
         lines = sum(1 for line in file if line.strip())
     if lines != rows + 1:
         raise ValueError(
@@ -175,9 +180,21 @@ def paths_of(files: Any) -> list[Path]:
     return found
 
 
-def _is_data(file: Path, folder: Path) -> bool:
+def _passed_over(files: Any) -> list[str]:
+    """Return the names of files in folders that may hold rows, but are of a kind that is not read."""
+    given = [files] if isinstance(files, (str, Path)) else files
+    folders = [Path(each) for each in given if Path(each).is_dir()]
+    return [
+        file.name
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if _is_data(file, folder, _UNREAD)
+    ]
+
+
+def _is_data(file: Path, folder: Path, kinds: tuple[str, ...] = PARQUET + CSV) -> bool:
     hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in PARQUET + CSV and file.is_file()
+    return not hidden and file.suffix.lower() in kinds and file.is_file()
 
 
 def _identity(path: Path) -> tuple[Any, ...]:
@@ -252,6 +269,12 @@ def parts_of(
                 notes.append(
                     f"{path.name} does not end with a line break; if it was cut off, its last row is wrong."
                 )
+    if passed := _passed_over(files):
+        were = "was" if len(passed) == 1 else "were"
+        notes.append(
+            f"{counted(len(passed), 'file')} in the folders {were} not read, being no .parquet, .csv or "
+            f".tsv: {listed(passed, 4)}."
+        )
     if empty:
         verb = "has" if len(empty) == 1 else "have"
         notes.append(f"{counted(len(empty), 'file')} {verb} no rows: {listed(empty, 4)}.")
@@ -294,7 +317,7 @@ def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
             parse_options=pyarrow.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True),
         ) as reader:
             names = list(reader.schema.names)
-    except (OSError, LookupError, pa.ArrowException) as error:
+    except (OSError, LookupError, UnicodeDecodeError, pa.ArrowException) as error:
         raise ValueError(_unreadable(str(path), error)) from None
     if len(names) == 1 and (other := next((c for c in ";\t,|" if c in names[0]), None)):
         raise ValueError(
@@ -306,8 +329,8 @@ def _header(path: Path, delimiter: str, encoding: str) -> list[str]:
 
 def _ends_with_a_line(path: Path) -> bool:
     with open(path, "rb") as file:
-        file.seek(-1, os.SEEK_END)
-        return file.read(1) in b'\n\r"'
+        file.seek(-min(4, path.stat().st_size), os.SEEK_END)
+        return file.read().strip(b"\0")[-1:] in b'\n\r"'  # UTF-16 and UTF-32 fill up with zeros
 
 
 def _of_parquet(path: Path, columns: tuple[str, ...], groups: list[int]) -> Iterator[Part]:

@@ -11,7 +11,7 @@ import numpy as np
 
 from finetune_eval import _files, _text
 from finetune_eval.training.callbacks import StepProgress
-from finetune_eval.training.environment import environment, weights_hash
+from finetune_eval.training.environment import environment, source_of, weights_hash
 from finetune_eval.training.rows import digest
 from finetune_eval.training.states import without_state
 
@@ -70,6 +70,7 @@ def check_same(
             "`x`, `y`, `validation_data` or `sample_weight` are not those that the run began with; pass the "
             "same, in the same order, or another `run_dir`."
         )
+    _check_built(manifest["model"], model)
     if weights_hash(model) != known["weights"]:
         raise ValueError(
             "`model` has other weights than the one that the run began with. Build it as it was built then "
@@ -83,6 +84,17 @@ def check_same(
             RuntimeWarning,
             stacklevel=4,
         )
+
+
+def _check_built(before: Mapping[str, Any], model: Any) -> None:
+    """Refuse a model of other labels, or built otherwise: its weights tell the seed, and no more."""
+    built = _files.to_json({"labels": list(model.labels), **source_of(model).get("build", {})})
+    for name, value in {"labels": before["labels"], **before.get("build", {})}.items():
+        if name != "seed" and name in built and built[name] != value:
+            raise ValueError(
+                f"`{name}` of `model` was {value!r} when the run began, and is {built[name]!r} now. Build "
+                "it as it was built then, or call `finetune_eval.resume(run_dir)`, which loads it."
+            )
 
 
 def _check_callbacks(before: list[str], callbacks: Sequence[Any]) -> None:

@@ -331,6 +331,32 @@ def test_another_model_is_not_the_one_that_began(tiny, numbers, broken):
         )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "built, sentence",
+    [
+        (
+            {"labels": ("positive", "negative")},
+            "`labels` of `model` was ['negative', 'positive'] when the run began, and is ['positive', "
+            "'negative'] now. Build it as it was built then, or call `finetune_eval.resume(run_dir)`, which "
+            "loads it.",
+        ),
+        (
+            {"dropout": 0.5},
+            "`dropout` of `model` was None when the run began, and is 0.5 now. Build it as it was built "
+            "then, or call `finetune_eval.resume(run_dir)`, which loads it.",
+        ),
+    ],
+    ids=["labels", "dropout"],
+)
+def test_a_model_of_the_same_weights_may_be_another(tiny, numbers, broken, built, sentence):
+    x, y, held_out = numbers
+    with pytest.raises(ValueError, match=exactly(sentence)):
+        fe.fine_tune(
+            tiny.numeric_classifier(**built), x, y, validation_data=held_out, epochs=3, learning_rate=0.01,
+            run_dir=broken, resume=True, callbacks=Counter(),
+        )  # fmt: skip
+
+
 def test_a_run_that_was_killed_before_it_had_begun_begins(tiny, numbers, whole, tmp_path):
     with Run.create(tmp_path / "r") as run:
         run.write_manifest({"status": "running", "settings": {}})
