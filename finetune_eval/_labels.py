@@ -92,8 +92,9 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     if y is None:
         raise ValueError(f"`{name}` is None; labels are needed: one class index or class name for each row.")
     known = known_names(y)
-    if known is not None and known != names:
-        return _renamed(name, np.asarray(y, dtype=np.int64).reshape(-1), known, names)
+    if known is not None:
+        places = _all_answered(name, y)
+        return places if known == names else _renamed(name, places, known, names)
     array = _rows.column(name, _columns_in_order(name, y, names))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -103,7 +104,7 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
         raise ValueError(
             f"`{name}` must have shape (rows,), (rows, 1) or one-hot (rows, {len(names)}); got {array.shape}."
         )
-    if array.dtype.kind in "iu" and (known == names or numbers_are_places(names)):
+    if array.dtype.kind in "iu" and numbers_are_places(names):
         # No name can be meant, and nothing is missing: millions of rows are quick.
         if array.size and not (0 <= array.min() and array.max() < len(names)):
             row = int(((array < 0) | (array >= len(names))).argmax())
@@ -119,6 +120,12 @@ def read_many(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
     if y is None:
         raise ValueError(f"`{name}` is None; zeros and ones of shape (rows, {len(names)}) are needed.")
     array = _rows.column(name, _columns_in_order(name, y, names))
+    if array.ndim == 2 and array.dtype.kind in "OUT":  # columns of several dtypes, nullable ones, texts
+        cells = [[number_of(each) for each in row] for row in array.tolist()]
+        wrong = next((row for row, values in enumerate(cells) if None in values), None)
+        if wrong is not None:
+            raise ValueError(f"`{name}` must be zeros and ones; row {wrong} is {array[wrong].tolist()}.")
+        array = np.array(cells).reshape(array.shape)
     if array.ndim != 2 or array.shape[1] != len(names) or array.dtype.kind not in "biuf":
         raise ValueError(
             f"`{name}` must be zeros and ones of shape (rows, {len(names)}) where task='multilabel'; "
@@ -146,7 +153,7 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """
     known = known_names(y)
     if known is not None:
-        return np.array(y, dtype=np.int64).reshape(-1), known
+        return _all_answered(name, y), known
     array = _rows.column(name, y)
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
@@ -182,7 +189,10 @@ def _sort_key(words: Iterable[str]) -> Any:
 
 
 def known_names(y: Any) -> tuple[str, ...] | None:
-    """Return the names that the places in `y` are of, where `y` knows them and still holds places."""
+    """Return the names that the places in `y` are of, where `y` knows them and still holds places.
+
+    -1 is one of them: there `Classifier.decide` withheld its answer.
+    """
     if (
         not isinstance(y, ClassIndices)
         or y.labels is None
@@ -190,8 +200,19 @@ def known_names(y: Any) -> tuple[str, ...] | None:
         or y.ndim not in (1, 2)
     ):
         return None
-    places = np.isin(np.asarray(y), np.arange(len(y.labels)))
+    places = np.isin(np.asarray(y), np.arange(-1, len(y.labels)))
     return y.labels if y.size == len(y) and places.all() else None
+
+
+def _all_answered(name: str, y: ClassIndices) -> NDArray[np.int64]:
+    """Return (n,) places of labels whose names are known, or raise where one was withheld."""
+    places = np.array(y, dtype=np.int64).reshape(-1)
+    if (places < 0).any():
+        raise ValueError(
+            f"`{name}` has no label in row {int((places < 0).argmax())}: the answer was withheld there (-1). "
+            "Drop such rows or give them a label."
+        )
+    return places
 
 
 def _renamed(

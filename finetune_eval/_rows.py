@@ -349,6 +349,24 @@ def same_order(**named: Any) -> None:
         )
 
 
+def same_columns(**named: Any) -> None:
+    """Raise ValueError where DataFrames that are read by place have the same columns in another order."""
+    frames = {
+        name: value.columns
+        for name, value in named.items()
+        if getattr(value, "ndim", 1) == 2 and hasattr(value, "columns")
+    }
+    for (first, columns), (second, other) in itertools.combinations(frames.items(), 2):
+        if columns.equals(other) or len(columns) != len(other) or set(columns) != set(other):
+            continue
+        place = next(i for i, (a, b) in enumerate(zip(columns, other, strict=True)) if a != b)
+        raise ValueError(
+            f"`{first}` and `{second}` have their columns in another order: column {place} is "
+            f"{columns[place]!r} in one and {other[place]!r} in the other. Bring one into the order of the "
+            f"other (`{second} = {second}[{first}.columns]`)."
+        )
+
+
 def _counts_from_zero(index: Any) -> bool:
     try:
         return bool((np.asarray(index) == np.arange(len(index))).all())

@@ -237,3 +237,32 @@ def test_measurements_are_no_classes():
             find("y", y)
     with pytest.raises(ValueError, match="`y` has only one class, 'a'"):
         find("y", ["a", "a"])
+
+
+def test_a_withheld_answer_is_no_label():
+    """`decide` gives -1, which is neither a class called "-1" nor the last of a tuple of names."""
+    withheld = ClassIndices([1, -1, 0], WORDS)
+    sentence = r"^`y` has no label in row 1: the answer was withheld there \(-1\). Drop such rows or give "
+    for labels in (WORDS, WORDS[::-1], ("-1", "0", "1")):
+        with pytest.raises(ValueError, match=sentence):
+            read("y", withheld, labels)
+    with pytest.raises(ValueError, match=sentence):
+        find("y", withheld)
+    assert read("y", withheld[withheld >= 0], WORDS[::-1]).tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pd.DataFrame({"b": [True, False, True], "a": [0, 1, 1]}),  # NumPy makes objects of bool beside int
+        pd.DataFrame({"b": [1, 0, 1], "a": [0, 1, 1]}).astype("Int64"),
+        pd.DataFrame({"b": ["1", "0", "1"], "a": ["0", "1", "1"]}),
+    ],
+    ids=["mixed", "nullable", "texts"],
+)
+def test_zeros_and_ones_are_read_whatever_their_dtype(table):
+    assert read_many("y", table, ("a", "b")).tolist() == [[0, 1], [1, 0], [1, 1]]
+    odd = table.astype(object)
+    odd.iloc[1, 0] = None
+    with pytest.raises(ValueError, match=r"^`y` must be zeros and ones; row 1 is \["):
+        read_many("y", odd, ("a", "b"))

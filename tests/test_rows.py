@@ -169,3 +169,16 @@ def test_texts_are_told_from_numbers(container):
     assert not _rows.are_texts(container([1, 2]))
     assert not _rows.are_texts(np.zeros((2, 3)))
     assert not _rows.are_texts({"token_ids": [1]})
+
+
+def test_columns_in_another_order():
+    a = pd.DataFrame({"height": [1.0, 2.0], "weight": [3.0, 4.0]})
+    _rows.same_columns(old=a, new=a)
+    _rows.same_columns(old=a, new=a.to_numpy())
+    _rows.same_columns(old=a, new=a.set_axis(["x", "y"], axis="columns"))  # nothing certain
+    with pytest.raises(ValueError) as error:
+        _rows.same_columns(old=a, new=a[["weight", "height"]])
+    assert str(error.value) == (
+        "`old` and `new` have their columns in another order: column 0 is 'height' in one and 'weight' in "
+        "the other. Bring one into the order of the other (`new = new[old.columns]`)."
+    )

@@ -174,6 +174,7 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
         [1] ['normalised']
     """
     threshold = _checks.number("threshold", threshold, at_least=0.5, at_most=1)
+    _rows.same_columns(train=getattr(train, "x", train), test=getattr(test, "x", test))
     x_train, x_test = _contents("train", train), _contents("test", test)
     are_texts = isinstance(x_train[0], str)
     if are_texts != isinstance(x_test[0], str):

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _rows
+from finetune_eval import _labels, _rows
 
 
 def gives_batches(x: Any) -> bool:
@@ -47,12 +47,27 @@ def collected(name: str, pipeline: Any) -> tuple[Any, Any, Any]:
     if isinstance(batches[0][0], dict):
         rows: Any = {key: np.concatenate([batch[0][key] for batch in batches]) for key in batches[0][0]}
     else:
-        rows = np.concatenate([np.asarray(batch[0]) for batch in batches])
+        rows = np.concatenate([_rows.column(name, batch[0]) for batch in batches])
         if rows.dtype.kind == "O" and rows.ndim == 1:
             rows = _rows.texts(name, rows)
-    labels = np.concatenate([np.asarray(batch[1]) for batch in batches])
+    labels = _joined([batch[1] for batch in batches])
     weights = np.concatenate([np.asarray(batch[2]) for batch in batches]) if len(batches[0]) == 3 else None
     return rows, labels, weights
+
+
+def _joined(batches: list[Any]) -> Any:
+    """Return the labels of all batches as one; they keep the names that they know, or that columns have."""
+    first = batches[0]
+    if all(_labels.known_names(batch) is not None for batch in batches):
+        return _labels.ClassIndices(
+            np.concatenate([_labels.read("y", batch, first.labels) for batch in batches]), first.labels
+        )
+    words = [_labels.column_words(batch) for batch in batches]
+    if words[0] is not None and None not in words:
+        order = [_labels.column_order("y", each or (), words[0]) for each in words]
+        tables = [batch.to_numpy()[:, places] for batch, places in zip(batches, order, strict=True)]
+        return type(first)(np.concatenate(tables), columns=first.columns)
+    return np.concatenate([_rows.column("y", batch) for batch in batches])
 
 
 def _batches(name: str, pipeline: Any) -> list[Any]:

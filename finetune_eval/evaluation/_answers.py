@@ -108,7 +108,8 @@ def read_answers(
     known = _labels.known_names(answers)
     if known is not None:
         unnamed = len(known) == len(names) and _labels.default_names(len(names)) in (known, names)
-        answers = [(names if unnamed else known)[place] for place in np.asarray(answers).ravel().tolist()]
+        meant = (*(names if unnamed else known), None)  # -1, a withheld answer, is the last
+        answers = [meant[place] for place in np.asarray(answers, dtype=np.int64).ravel().tolist()]
     array = np.asarray(_rows.column(name, answers))
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 PARQUET, CSV = (".parquet",), (".csv", ".tsv")
+# Of files in a folder: they may hold rows, and are not read.
+_UNREAD = (*(".gz", ".bz2", ".xz", ".zst", ".zip"), *(".json", ".jsonl", ".ndjson", ".arrow", ".feather"))
 _PART = 4_000_000  # rows of a part of a Parquet file, unless a row group has more
 _BATCH = 65_536  # rows read at once
 _BUFFER = 1 << 20  # bytes of a column that are read at once: a row group may be larger than memory
@@ -90,17 +92,18 @@ class Part:
         for batch in self.tables():
             made.count(batch, source=self.name, start=start)
             start += batch.num_rows
-        if self.fragment is None and self.groups is None:
-            _no_line_breaks_in_cells(self.name, made.n, self.encoding)
         if self.fragment is None and _identity(Path(self.name)) != self.identity[:3]:
             raise ValueError(f"{self.name!r} was changed while it was read; evaluate again.")
+        if self.fragment is None and self.groups is None:
+            _no_line_breaks_in_cells(self.name, made.n, self.encoding)
         return made
 
 
 def _unreadable(name: str, error: Exception) -> str:
+    if isinstance(error, UnicodeDecodeError):
+        return f"{name!r} is not written in {error.encoding!r} ({error.reason}); pass the right `encoding`."
     reason = shorten(visible(str(error).partition("\n")[0]), 300)
-    advice = " Pass the file's `encoding`." if isinstance(error, UnicodeError) else ""
-    return f"{name!r} cannot be read: {reason}{'' if reason.endswith('.') else '.'}{advice}"
+    return f"{name!r} cannot be read: {reason}{'' if reason.endswith('.') else '.'}"
 
 
 def _no_line_breaks_in_cells(path: str, rows: int, encoding: str) -> None:
@@ -176,9 +179,21 @@ def paths_of(files: Any) -> list[Path]:
     return found
 
 
-def _is_data(file: Path, folder: Path) -> bool:
+def _passed_over(files: Any) -> list[str]:
+    """Return the names of files in folders that may hold rows, but are of a kind that is not read."""
+    given = [files] if isinstance(files, (str, Path)) else files
+    folders = [Path(each) for each in given if Path(each).is_dir()]
+    return [
+        file.name
+        for folder in folders
+        for file in sorted(folder.rglob("*"))
+        if _is_data(file, folder, _UNREAD)
+    ]
+
+
+def _is_data(file: Path, folder: Path, kinds: tuple[str, ...] = PARQUET + CSV) -> bool:
     hidden = any(part.startswith((".", "_")) for part in file.relative_to(folder).parts)
-    return not hidden and file.suffix.lower() in PARQUET + CSV and file.is_file()
+    return not hidden and file.suffix.lower() in kinds and file.is_file()
 
 
 def _identity(path: Path) -> tuple[Any, ...]:
@@ -253,6 +268,12 @@ def parts_of(
                 notes.append(
                     f"{path.name} does not end with a line break; if it was cut off, its last row is wrong."
                 )
+    if passed := _passed_over(files):
+        were = "was" if len(passed) == 1 else "were"
+        notes.append(
+            f"{counted(len(passed), 'file')} in the folders {were} not read, being no .parquet, .csv or "
+            f".tsv: {listed(passed, 4)}."
+        )
     if empty:
         verb = "has" if len(empty) == 1 else "have"
         notes.append(f"{counted(len(empty), 'file')} {verb} no rows: {listed(empty, 4)}.")

@@ -263,7 +263,9 @@ class Scorer:
         if ordered and self.sample.unlabelled:
             titles = " and ".join(METRICS[name].title for name in ordered)
             out.append(f"{titles} cannot be computed: an answer that is no label has no place in the order.")
-        if not self.multilabel:
+        if self.multilabel:
+            out += about_classes(self.y.sum(axis=0), self.labels)
+        else:
             counts, answers = (
                 np.bincount(side, minlength=len(self.labels))[: len(self.labels)]
                 for side in (self.y, self.predicted)

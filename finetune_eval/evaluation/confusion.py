@@ -62,11 +62,21 @@ def confusion_matrix(
     Returns:
         (K, K), rows true, columns predicted: int64 counts, or float64 sums of weights.
 
+    Raises:
+        ValueError: An index is none of a class, as the -1 of an answer that was withheld.
+
     Example:
         >>> confusion_matrix([0, 0, 1], [0, 1, 1], 2).tolist()
         [[1, 1], [0, 1]]
     """
-    cells = np.asarray(y_true, dtype=np.int64) * classes + np.asarray(y_pred, dtype=np.int64)
+    true, predicted = (np.asarray(values, dtype=np.int64) for values in (y_true, y_pred))
+    for name, places in (("y_true", true), ("y_pred", predicted)):
+        if places.size and not (0 <= places.min() and places.max() < classes):
+            row = int(((places < 0) | (places >= classes)).argmax())
+            raise ValueError(
+                f"`{name}` must be class indices from 0 to {classes - 1}; row {row} is {places[row]}."
+            )
+    cells = true * classes + predicted
     weights = None if sample_weight is None else np.asarray(sample_weight, dtype=np.float64)
     counts = np.bincount(cells, weights=weights, minlength=classes * classes)
     return counts.reshape(classes, classes)

@@ -178,6 +178,7 @@ def check_drift(
     confidence = _checks.number("confidence", confidence, above=0, below=1)
     seed = _checks.positive_int("seed", seed, minimum=0)
     evaluation = old if isinstance(old, Evaluation) else None
+    _rows.same_columns(old=old, new_rows=new_rows)
     before, after = _checked("old", _rows_of(old)), _checked("new_rows", new_rows)
     _check_sides(before, after)
     accuracy = expected = None

@@ -424,7 +424,13 @@ def columns_of(
                 f"{where} has a column {name!r}. {why} Use `load_predictions` on rows that memory holds, or "
                 f"leave the column out where it is no {name}."
             )
-    truth = next((name for name in TRUTH if name in names), None)
+    truths = [name for name in TRUTH if name in names]
+    if other := next((name for name in truths[1:] if name not in metadata), None):
+        raise ValueError(
+            f"{where} has {truths[0]!r} and {other!r}, and each may be the truth; rename or leave out "
+            "what is not."
+        )
+    truth = next(iter(truths), None)
     if truth is None:
         raise ValueError(
             f"{where} needs a column 'label' (or 'y_true', 'target') with the truth; it has {listed(names)}."

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import Shown, counted, fill, listed, quoted, share
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.proportions import wilson
@@ -98,6 +98,7 @@ class PredictionSets(Shown):
             y_true: (n,) class indices, or class names.
             probabilities: As for `apply`.
         """
+        _rows.same_order(y_true=y_true, probabilities=probabilities)
         inside = self.apply(probabilities)
         y = _labels.read("y_true", y_true, self.labels)
         _checks.same_length("y_true", y, "probabilities", inside)

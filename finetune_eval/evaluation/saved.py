@@ -119,6 +119,7 @@ def load_predictions(
     frame = as_numbers(table.frame, [name for name in numbers if name not in _TEXT_COLUMNS])
     given = None if labels is None else _labels.class_names(labels)
     truth = _first(frame, _TRUTH)
+    _no_other_truth(path, frame, truth)
     if task is None:
         task = "multilabel" if truth is None and _class_columns(frame, "y_") else "classification"
     answer = _first(frame, _ANSWER)
@@ -170,6 +171,22 @@ def load_predictions(
 
 def _first(frame: pd.DataFrame, names: Sequence[str]) -> str | None:
     return next((name for name in names if name in frame), None)
+
+
+def _no_other_truth(path: Any, frame: pd.DataFrame, truth: str | None) -> None:
+    """Raise where another column than that of the truth may be it, and says something else."""
+    for name in _TRUTH:
+        if name in frame and name != truth and (differ := _words(frame[truth]) != _words(frame[name])).any():
+            row = int(differ.argmax())
+            raise ValueError(
+                f"{str(path)!r} has {truth!r} and {name!r}, and each may be the truth: row {row} is "
+                f"{frame[truth].iloc[row]!r} in one and {frame[name].iloc[row]!r} in the other. Rename or "
+                "leave out what is not the truth."
+            )
+
+
+def _words(column: pd.Series[Any]) -> NDArray[np.str_]:
+    return np.asarray(column.astype(str), dtype=np.str_)
 
 
 def _class_columns(frame: pd.DataFrame, prefix: str) -> list[str]:

@@ -370,3 +370,16 @@ def test_columns_that_are_probabilities_stay_so(tmp_path):
     assert load_predictions(path).has_probabilities
     path.write_text("label,predicted,score\n0,0,.3\n1,1,.8\n")
     assert load_predictions(path).has_probabilities
+
+
+def test_withheld_answers_keep_the_names_of_the_others():
+    """Of five rows two are answered rightly and one is withheld: 2 / 5, whatever the order of the labels."""
+    names = ("bad", "good")
+    truth = ClassIndices([0, 0, 1, 1, 1], names)
+    answers = ClassIndices([0, 1, 1, 0, -1], names)
+    for labels in (None, names, names[::-1]):
+        found = fe.evaluate_predictions(truth, predicted=answers, labels=labels, baselines=False)
+        assert found.accuracy == 0.4
+        assert any(
+            "1 of 5 answers is no label and counts as wrong: no answer (1)" in w for w in found.warnings
+        )

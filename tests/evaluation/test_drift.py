@@ -3,6 +3,7 @@
 import re
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy.special import expit
 from sklearn.linear_model import LogisticRegression
@@ -203,3 +204,14 @@ def test_what_cannot_be_compared_is_one_sentence():
         check_drift(["the same text every time"] * 40, ["the same text every time"] * 40)
     with pytest.raises(TypeError, match=r"must be of one kind; got texts and rows of 3 numbers\.$"):
         check_drift(rows, np.zeros((40, 3)))
+
+
+def test_columns_in_another_order_are_no_drift():
+    rows = pd.DataFrame(np.random.default_rng(0).normal([0, 100], size=(60, 2)), columns=["a", "b"])
+    sentence = (
+        "^`old` and `new_rows` have their columns in another order: column 0 is 'a' in one and 'b' in the "
+    )
+    with pytest.raises(ValueError, match=sentence):
+        check_drift(rows, rows[["b", "a"]], permutations=99)
+    with pytest.raises(ValueError, match="^`train` and `test` have their columns in another order: "):
+        fe.find_leaks(rows, rows[["b", "a"]])

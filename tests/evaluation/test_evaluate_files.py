@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow.dataset
 import pytest
 
-from finetune_eval import Evaluation, cli, evaluate_files, evaluate_predictions
+from finetune_eval import Evaluation, cli, evaluate_files, evaluate_predictions, load_predictions
 from finetune_eval.evaluation import _scanning
 
 LABELS = ("ham", "v1.2")  # a dot in a column's name is no path
@@ -213,8 +213,7 @@ def test_a_byte_that_is_not_of_the_encoding_is_said_with_the_file(tmp_path, fram
     assert type(caught.value) is ValueError  # a process sends the kind and one sentence
     path = re.escape(repr(str(tmp_path / "a.csv")))
     assert re.fullmatch(
-        rf"{path} cannot be read: 'ascii' codec can't decode byte 0xe9 in position \d+: ordinal not in "
-        r"range\(128\)\. Pass the file's `encoding`\.",
+        rf"{path} is not written in 'ascii' \(ordinal not in range\(128\)\); pass the right `encoding`\.",
         str(caught.value),
     )
 
@@ -280,3 +279,44 @@ def test_the_command_scores_files_and_its_result_can_be_saved(folder, capsys, tm
     found = scan(folder)
     found.save(tmp_path / "saved")
     assert Evaluation.load(tmp_path / "saved") == found
+
+
+ROWS = "label,p_a,p_é\na,0.7,0.3\né,0.4,0.6\né,0.9,0.1\n"  # two of three are right
+
+
+def test_encodings(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(ROWS.encode("latin-1"))
+    for workers in (1, 2):
+        with pytest.raises(
+            ValueError, match="rows.csv' is not written in 'utf-8' .*; pass the right `encoding`.$"
+        ):
+            scan(path, workers=workers)
+    for encoding in ("latin-1", "utf-16", "utf-16-le", "utf-8"):
+        path.write_bytes(ROWS.encode(encoding))
+        found = scan(path, encoding=encoding)
+        assert found.accuracy == pytest.approx(2 / 3)
+        assert not any("line break" in sentence for sentence in found.warnings)
+
+
+def test_two_columns_that_may_be_the_truth(tmp_path):
+    """What Hugging Face's pipelines call `label` is the answer, and scores 1.000 as the truth."""
+    path = tmp_path / "rows.csv"
+    path.write_text("label,y_true,p_a,p_b\na,a,0.7,0.3\nb,a,0.4,0.6\n")
+    with pytest.raises(
+        ValueError, match="rows.csv' has 'label' and 'y_true', and each may be the truth; rename"
+    ):
+        scan(path)
+    assert scan(path, metadata=["y_true"]).accuracy == 1
+    with pytest.raises(ValueError, match="each may be the truth: row 1 is 'b' in one and 'a' in the other."):
+        load_predictions(path)
+    path.write_text("label,y_true,p_a,p_b\na,a,0.7,0.3\nb,b,0.4,0.6\n")
+    assert load_predictions(path, baselines=False).accuracy == 1
+
+
+def test_files_of_a_folder_that_are_not_read_are_named(folder):
+    (folder / "d.csv.gz").touch()
+    (folder / "readme.txt").touch()
+    sentence = "1 file in the folders was not read, being no .parquet, .csv or .tsv: 'd.csv.gz'."
+    assert sentence in scan(folder).warnings
+    assert sentence not in scan(folder / "b.csv").warnings

@@ -183,3 +183,11 @@ def test_sums_of_weights_do_not_round_out_of_bounds(weights, right):
         assert METRICS[name].low <= from_confusion(name, table) <= METRICS[name].high
     two = np.array([[0.0, weights[0]], [weights[1], 0.0]])
     assert -1.0 <= from_confusion("mcc", two) <= -1.0 + 1e-9
+
+
+def test_a_withheld_answer_is_in_no_cell():
+    """Row 0 would have been counted as (true 0, predicted 1): 1 * 2 - 1."""
+    with pytest.raises(ValueError, match="^`y_pred` must be class indices from 0 to 1; row 0 is -1.$"):
+        confusion_matrix([1, 0], [-1, 0], 2)
+    with pytest.raises(ValueError, match="^`y_true` must be class indices from 0 to 1; row 1 is 2.$"):
+        confusion_matrix([1, 2], [0, 0], 2)

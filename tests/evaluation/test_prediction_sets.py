@@ -106,3 +106,11 @@ def test_what_is_not_exchangeable_or_no_probability_is_refused():
     np.testing.assert_array_equal(result.prediction_sets().apply(named), result.prediction_sets().apply(p))
     with pytest.raises(ValueError, match="must have probabilities"):
         fe.evaluate_predictions(y, predicted=y).prediction_sets()
+
+
+def test_rows_in_another_order_are_refused():
+    y, p = np.arange(40) % 2, np.tile([[0.9, 0.1], [0.2, 0.8]], (20, 1))
+    sets = fe.evaluate_predictions(y, p, baselines=False).prediction_sets(alpha=0.2)
+    frame = pd.DataFrame(p, index=[f"r{i}" for i in range(40)])
+    with pytest.raises(ValueError, match="^`y_true` and `probabilities` name their rows differently: row 0 "):
+        sets.coverage_on(pd.Series(y, index=frame.index)[::-1], frame)

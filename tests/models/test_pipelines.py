@@ -11,6 +11,8 @@ import tensorflow as tf
 
 import finetune_eval as fe
 from finetune_eval._checks import TextsCut
+from finetune_eval._labels import ClassIndices, read
+from finetune_eval.data.pipelines import collected
 
 NAMES = np.array(["negative", "positive"])
 
@@ -369,3 +371,33 @@ def test_a_pipeline_tells_of_texts_that_reach_the_limit(scorer):
     )
     with pytest.warns(TextsCut, match=exactly(sentence)):
         scorer.predict(sliced([LONG, FITS, "good"]).batch(2), verbose=0)
+
+
+class Fixed(keras.utils.PyDataset):
+    def __init__(self, *batches):
+        super().__init__()
+        self.batches = batches
+
+    def __len__(self):
+        return len(self.batches)
+
+    def __getitem__(self, place):
+        return self.batches[place]
+
+
+def test_batches_that_are_read_whole_keep_the_names_of_their_labels():
+    x = np.zeros((2, 3))
+    named = Fixed((x, ClassIndices([0, 1], ["b", "a"])), (x, ClassIndices([0, 0], ["a", "b"])))
+    _, y, _ = collected("x", named)
+    assert read("y", y, ("a", "b")).tolist() == [1, 0, 0, 0]
+    one_hot = pd.DataFrame({"b": [1, 0], "a": [0, 1]})
+    _, y, _ = collected("x", Fixed((x, one_hot), (x, one_hot[["a", "b"]])))
+    assert read("y", y, ("a", "b")).tolist() == [1, 0, 1, 0]
+
+
+def test_a_text_or_label_that_is_missing_in_a_batch_is_no_word_nan():
+    with pytest.raises(ValueError, match="^`x` has no text in row 1 "):
+        collected("x", Fixed((["good", float("nan")], ["a", "b"])))
+    _, y, _ = collected("x", Fixed((["good", "bad"], ["a", float("nan")])))
+    with pytest.raises(ValueError, match="^`y` has no label in row 1"):
+        read("y", y, ("a", "nan"))

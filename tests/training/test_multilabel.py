@@ -245,3 +245,12 @@ def test_one_text_is_followed_to_its_labels(trained, capsys):
         main(["predict", str(run.run_dir), x[0]])
     said = ", ".join(f"{label} {p[LABELS.index(label)]:.3f}" for label in given) or "no label"
     assert capsys.readouterr().out == f"{said}\t{x[0]}\n"
+
+
+def test_a_label_that_no_row_has_is_named():
+    """Its F1 of 0 is a third of the macro mean."""
+    y = np.array([[1, 0, 1], [0, 0, 1]] * 10)
+    found = fe.evaluate_predictions(
+        y, np.tile([0.6, 0.3, 0.8], (20, 1)), labels=list("abc"), task="multilabel"
+    )
+    assert "No row is b: nothing is known about how such rows fare." in found.warnings
