@@ -45,7 +45,8 @@ def build_model(
         backbone: The embedded default "all_minilm_l6_v2"; a local folder (Hugging Face or KerasHub format, or
             one that a fine-tuned model's `save_to_preset` wrote); a KerasHub preset name; `hf://owner/name`;
             `kaggle://…`; a `keras_hub` backbone, of texts or of images; or any `keras.Model` that maps one
-            input to (rows, width) features, or to (rows, height, width, channels) maps, which are averaged.
+            input to (rows, width) features, or to (rows, height, width, channels) maps, which are averaged;
+            channels come first where its layers say so.
         labels: The class names in order (a list, or a dictionary such as `id2label`), or how many classes
             there are. With two, the second is the positive one.
         task: "classification": a row has one of the classes. "multilabel": it may have any number of them;
@@ -354,7 +355,11 @@ def _one_vector(backbone: keras.Model) -> keras.Model:
     shape = getattr(backbone.output, "shape", ())
     if isinstance(backbone.input, dict) or len(shape) != 4:
         return backbone
-    pooled = keras.layers.GlobalAveragePooling2D(name="average_of_the_map")(backbone.output)
+    formats = [layer.data_format for layer in (backbone, *backbone.layers) if hasattr(layer, "data_format")]
+    average = keras.layers.GlobalAveragePooling2D(
+        data_format=formats[-1] if formats else None, name="average_of_the_map"
+    )
+    pooled = average(backbone.output)
     return keras.Model(backbone.input, pooled, name=backbone.name)
 
 

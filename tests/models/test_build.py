@@ -259,3 +259,15 @@ def test_images_are_classified_by_the_average_of_their_map(tmp_path):
     np.testing.assert_array_equal(loaded.predict(x, verbose=0), model.predict(x, verbose=0))
     with pytest.raises(ValueError, match=r"^`x` must have shape \(rows, 8, 8, 3\); got \(40, 8, 8\)"):
         model.predict(x[..., 0])
+
+
+def test_maps_with_their_channels_first_are_averaged_over_height_and_width():
+    """A channel of four ones between 12 zeros has the mean 1 / 4; its neighbours two and three times that."""
+    inputs = keras.Input((3, 2, 2))
+    padded = keras.layers.ZeroPadding2D(data_format="channels_first")(inputs)
+    model = fe.build_model(keras.Model(inputs, padded), ("no", "yes"))
+    kernel = np.array([[0.0, 4.0], [0.0, 2.0], [0.0, -4.0]])
+    model.get_layer("logits").kernel.assign(kernel)
+    x = np.ones((1, 3, 2, 2)) * np.array([1.0, 2.0, 3.0])[None, :, None, None]
+    logit = 4 * 0.25 + 2 * 0.5 - 4 * 0.75  # -1
+    assert model.predict(x, verbose=0)[0, 1] == pytest.approx(1 / (1 + np.exp(-logit)), rel=1e-5)
