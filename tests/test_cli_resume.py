@@ -82,6 +82,7 @@ def test_resume_needs_nothing_but_the_run(home, broken, capsys):
     )
 
 
+@pytest.mark.slow
 def test_resume_from_elsewhere_and_as_json(home, broken, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     capsys.readouterr()

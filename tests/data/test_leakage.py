@@ -270,6 +270,7 @@ def test_clusters_are_the_connected_pairs():
     assert clusters[0] == clusters[40] == clusters[41]
 
 
+@pytest.mark.slow
 @pytest.mark.real
 def test_known_near_duplicates_among_the_real_reviews():
     from finetune_eval.data.sources import load_dataset

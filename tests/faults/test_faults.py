@@ -39,6 +39,7 @@ def test_writers_that_are_killed(monkeypatch):
     assert cost(kills.kills(0.05)) == [3, 2, 2]
 
 
+@pytest.mark.slow
 def test_disks_that_are_full_or_closed(monkeypatch):
     import disks
 
@@ -49,6 +50,7 @@ def test_disks_that_are_full_or_closed(monkeypatch):
     assert cost(disks.disks(0.25))[1] == 3 * len(quick)
 
 
+@pytest.mark.slow
 def test_files_that_are_damaged(monkeypatch):
     import damage
 

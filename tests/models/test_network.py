@@ -215,6 +215,7 @@ def test_what_was_frozen_is_trained_again(tiny, freeze, unfreeze, moved):
     assert moved_layers(model) == moved
 
 
+@pytest.mark.slow
 def test_a_layer_that_is_trained_in_a_frozen_backbone_moves_is_restored_and_saved(tiny, tmp_path):
     model = two_layers(tiny)
     model.backbone.trainable = False

@@ -230,6 +230,7 @@ def test_how_often():
 # --- callbacks ---
 
 
+@pytest.mark.slow
 def test_keras_callbacks_go_on_where_they_were(tiny, numbers, tmp_path):
     def callbacks(at):
         # The first epoch is never bettered by 1: the wait goes on over the interruption.
