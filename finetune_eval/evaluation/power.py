@@ -209,9 +209,10 @@ def detectable_sentence(evaluation: Evaluation) -> str:
             f"A test on {these} detects no difference to another model, however large, with 80 % probability."
         )
     return (
-        f"A test on {these} detects with 80 % probability that another model is about {percent(difference)} "
-        f"points {ways} in accuracy (if the two disagree on {percent(disagreement).removesuffix('.0')} % of "
-        "the rows), and a smaller difference less often."
+        f"Another model that is about {percent(difference)} points {ways} in accuracy is told apart by a "
+        f"test on {these} with 80 % probability (if the two disagree on "
+        f"{percent(disagreement).removesuffix('.0')} % of the rows). Smaller differences are found less "
+        "often."
     )
 
 

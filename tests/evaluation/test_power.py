@@ -72,15 +72,16 @@ def test_the_planned_difference_is_possible(wrong, n):
         (
             30,
             200,
-            "A test on these 200 rows detects with 80 % probability that another model is about 7.6 points "
-            "better or worse in accuracy (if the two disagree on 15 % of the rows), and a smaller difference "
-            "less often.",
+            "Another model that is about 7.6 points better or worse in accuracy is told apart by a test on "
+            "these 200 rows with 80 % probability (if the two disagree on 15 % of the rows). Smaller "
+            "differences are found less often.",
         ),
         # 3.9 points above 98 % would be more than all rows
         (
             4,
             200,
-            "about 3.9 points worse in accuracy (if the two disagree on 3.9 % of the rows), and a smaller",
+            "about 3.9 points worse in accuracy is told apart by a test on these 200 rows with 80 % "
+            "probability (if the two disagree on 3.9 % of the rows). Smaller",
         ),
         (0, 500, "about 1.6 points worse in accuracy"),
         (198, 200, "about 3.9 points better in accuracy"),

@@ -237,8 +237,8 @@ def test_detectable_difference(tmp_path, doubtful):
     # 24 of 120 rows are wrong: disagreement .2.
     points = 100 * minimum_detectable_difference(0.2, 120)
     words = section(write(tmp_path / "r.html", doubtful), "What these rows could show", "Do the prob")
-    assert "A test on these 120 rows detects with 80 % probability that another model is" in words
-    assert f"about {points:.1f} points better or worse in accuracy (if the two disagree on 20 % of" in words
+    assert f"Another model that is about {points:.1f} points better or worse in accuracy is told" in words
+    assert "these 120 rows with 80 % probability (if the two disagree on 20 % of the rows)" in words
 
 
 def test_calibration_is_that_of_the_evaluation_with_its_parts(tmp_path, doubtful):
