@@ -358,7 +358,7 @@ def safe_name(text: str) -> str:
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write arrays as `.npz`; for the `fill` of `_files.write`."""
     with open(file, "wb") as handle:
-        np.savez(handle, **arrays)  # type: ignore[arg-type]
+        np.savez(handle, **arrays)  # type: ignore[arg-type]  # NumPy types no names of arrays
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -23,6 +23,9 @@ Labels = Annotated[
         "--labels", help="The class names, with commas: ham,spam. With two, the second is positive."
     ),
 ]
+Group = Annotated[
+    str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
+]
 Seed = Annotated[
     int, typer.Option("--seed", help="Seed of the split, the new output layer, shuffling and dropout.")
 ]

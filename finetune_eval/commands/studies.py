@@ -25,9 +25,6 @@ RunDir = Annotated[
         "--run-dir", help="A folder that keeps each training's result, for a later call to go on from."
     ),
 ]
-Group = Annotated[
-    str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
-]
 Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: much faster.")]
 
 
@@ -43,7 +40,7 @@ def cross_evaluate(
     repeats: Annotated[int, typer.Option("--repeats", help="How often to repeat this with other parts.")] = 1,
     epochs: options.Epochs = 3,
     freeze: Freeze = False,
-    group: Group = None,
+    group: options.Group = None,
     drop_missing: options.DropMissing = False,
     merge_labels: options.MergeLabels = False,
     delimiter: options.Delimiter = None,
@@ -95,7 +92,7 @@ def learning_curve(
     ] = None,
     epochs: options.Epochs = 3,
     freeze: Freeze = False,
-    group: Group = None,
+    group: options.Group = None,
     drop_missing: options.DropMissing = False,
     merge_labels: options.MergeLabels = False,
     delimiter: options.Delimiter = None,

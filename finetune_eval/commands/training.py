@@ -117,9 +117,7 @@ def train(
     test_file: Annotated[
         str | None, typer.Option("--test-file", help="A file of rows to judge by, instead of --test.")
     ] = None,
-    group: Annotated[
-        str | None, typer.Option("--group", help="A column; rows of one value stay on one side of the split.")
-    ] = None,
+    group: options.Group = None,
     near_duplicates: Annotated[
         bool, typer.Option("--near-duplicates", help="Keep texts that are nearly the same on one side, too.")
     ] = False,

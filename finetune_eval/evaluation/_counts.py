@@ -279,7 +279,7 @@ class Counts:
             arrays |= {f"h{i}_full": full, f"h{i}_rows": one.rows[:, full], f"h{i}_mass": one.mass[full]}
             arrays |= {f"h{i}_low": one.low[full], f"h{i}_high": one.high[full]}
         arrays["record"] = np.frombuffer(json.dumps(record, sort_keys=True).encode(), dtype=np.uint8)
-        np.savez(file, **arrays)  # type: ignore[arg-type]
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy types no names of arrays
         data = zlib.compress(file.getvalue(), 1)
         return hashlib.sha256(data).digest() + data
 

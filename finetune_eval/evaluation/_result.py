@@ -321,8 +321,10 @@ class Evaluation(Shown):
         try:
             if large:
                 kept = {"predictions": RowsNotKept(table.columns), "worst": table}
-                return _files.from_json(LargeEvaluation, data, **kept)  # type: ignore[no-any-return]
-            return _files.from_json(cls, data, predictions=table)  # type: ignore[no-any-return]
+                found: Evaluation = _files.from_json(LargeEvaluation, data, **kept)
+            else:
+                found = _files.from_json(cls, data, predictions=table)
+            return found
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(
                 f"{str(folder / _RECORD)!r} is no evaluation of this library ({error})."

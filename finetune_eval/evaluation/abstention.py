@@ -12,10 +12,10 @@ from finetune_eval import _checks
 from finetune_eval._text import counted
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation import guarantees
-from finetune_eval.evaluation._inputs import class_probabilities, row_weights
+from finetune_eval.evaluation._inputs import class_probabilities
 from finetune_eval.evaluation.goals import Goal, parse_error_goal
 from finetune_eval.evaluation.sample import decided
-from finetune_eval.evaluation.thresholds import Threshold, operating_points
+from finetune_eval.evaluation.thresholds import Threshold, operating_points, weights_for
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -162,7 +162,7 @@ def choose_abstention(
     asked = parse_error_goal(goal)
     y, p = class_probabilities(y_true, probabilities)
     value = _threshold_value(threshold, p.shape[1])
-    weights = _weights(sample_weight, y, asked)
+    weights = weights_for(asked, sample_weight, y)
     given = decided(p, value)
     right, confidence = y == given, answer_confidence(p, given)
     check_rows(goal, len(y))
@@ -226,18 +226,6 @@ def _threshold_value(threshold: float | Threshold | None, classes: int) -> float
         raise ValueError(f"`threshold` needs exactly two classes; got {classes} classes.")
     value = threshold.value if isinstance(threshold, Threshold) else threshold
     return _checks.number("threshold", value, above=0, below=1)
-
-
-def _weights(sample_weight: Any, y: NDArray[np.int64], goal: Goal) -> Floats:
-    if sample_weight is None:
-        return np.ones(len(y))
-    if goal.confidence is not None:
-        raise ValueError(
-            "`goal` with a confidence needs rows that count alike; leave `sample_weight` or the '@' out."
-        )
-    weights = row_weights(sample_weight)
-    _checks.same_length("y_true", y, "sample_weight", weights)
-    return weights
 
 
 def _enough(rows: Floats, error: Floats, goal: Goal, text: str) -> NDArray[np.bool_]:

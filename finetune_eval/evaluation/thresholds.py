@@ -172,7 +172,7 @@ def choose_threshold(
     y, p = class_probabilities(y_true, probabilities)
     if p.shape[1] != 2:
         raise ValueError(f"`probabilities` must be of two classes for a threshold; got {p.shape[1]} classes.")
-    weights = _weights(sample_weight, y, asked)
+    weights = weights_for(asked, sample_weight, y)
     positive = y == 1
     if not weights[positive].any() or not weights[~positive].any():
         raise ValueError(
@@ -197,7 +197,8 @@ def choose_threshold(
     )
 
 
-def _weights(sample_weight: Any, y: Integers, goal: Goal) -> Floats:
+def weights_for(goal: Goal, sample_weight: Any, y: Integers) -> Floats:
+    """Return (n,) weights of the rows, 1 where none are given; a goal with a confidence takes none."""
     if sample_weight is None:
         return np.ones(len(y))
     if goal.confidence is not None:

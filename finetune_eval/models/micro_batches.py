@@ -71,7 +71,7 @@ def train_step(model: Any, data: Any, count: int) -> Any:
 
 def train_step_on_jax(model: Any, arguments: tuple[Any, Any], count: int) -> Any:
     """Do what `train_step` does, on JAX: return the logs and the state after the step."""
-    import jax  # type: ignore[import-not-found, unused-ignore]
+    import jax
 
     state, data = arguments
     trainable, non_trainable, of_optimizer, of_metrics = state

@@ -351,9 +351,10 @@ class Network(keras_hub.models.Task):
         self._of_logits = [type(target).__name__ for target in of_logits]
         only = keras.tree.flatten(loss)[0]
         by_shape = isinstance(only, str) and only.lower() in ("crossentropy", "ce")
-        self._loss_reads = False if by_shape or only is None else reads_one_hot(keras.losses.get(only))
         if self.multilabel:
             self._loss_reads = None
+        else:
+            self._loss_reads = False if by_shape or only is None else reads_one_hot(keras.losses.get(only))
         # On TensorFlow XLA would compile one program for every batch width.
         compiled = keras.backend.backend() == "jax" and not kwargs.get("run_eagerly")
         kwargs.setdefault("jit_compile", compiled)

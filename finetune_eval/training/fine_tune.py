@@ -258,7 +258,7 @@ class Training:
             "model": {
                 "labels": list(model.labels), "backbone_parameters": int(model.backbone.count_params()),
                 "pooling": model.pooling, **source_of(model),
-                "weights_hash": None if run is None else weights_hash(model),
+                "weights_hash": None,
             },
             "rows": self.data.record(),
             "environment": environment(),
@@ -271,6 +271,7 @@ class Training:
             return
         try:
             run.check_room(sum(weight.numpy().nbytes for weight in model.weights))
+            weights = self.manifest["model"]["weights_hash"] = weights_hash(model)
             run.write_manifest(self.manifest)
             if model.takes_text:
                 saved = run.save_training_rows(self.data.x, self.data.y, model.labels)
@@ -281,7 +282,7 @@ class Training:
             if stored := can_be_stored(rows):
                 run.save_rows(rows)
             self.manifest["resume"] = {
-                "rows": digest(rows), "rows_stored": stored, "weights": weights_hash(model),
+                "rows": digest(rows), "rows_stored": stored, "weights": weights,
                 "built": built(model), "adapters": not can_go_on(model),
                 "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
                 "checkpoint_every": self.checkpoint_every, **run.notes,

@@ -30,7 +30,7 @@ def check_deterministic() -> None:
     """
     if keras.backend.backend() != "jax":
         return
-    import jax  # type: ignore[import-not-found, unused-ignore]
+    import jax
 
     option = "--xla_gpu_deterministic_ops=true"
     if jax.default_backend() == "gpu" and option not in os.environ.get("XLA_FLAGS", ""):
