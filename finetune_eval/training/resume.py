@@ -9,11 +9,11 @@ from finetune_eval import _checks, _text
 from finetune_eval.models.build import load_model
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training.callbacks import usable
-from finetune_eval.training.fine_tune import Training
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import of_arrays
 from finetune_eval.training.sameness import begun
+from finetune_eval.training.training import Training
 
 
 def resume(

@@ -6,7 +6,7 @@ import pytest
 
 import finetune_eval as fe
 from finetune_eval.models.adamw import AdamW
-from finetune_eval.training import fine_tune as module
+from finetune_eval.training import training as module
 
 
 class Steps(keras.callbacks.Callback):

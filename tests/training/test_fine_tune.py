@@ -20,7 +20,7 @@ from finetune_eval import _files
 from finetune_eval.models import backbones, precision
 from finetune_eval.runs import Run
 from finetune_eval.traces.training import TrainingTrace
-from finetune_eval.training import fine_tune as module
+from finetune_eval.training import training as module
 
 fine_tune = fe.fine_tune
 
