@@ -31,6 +31,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
     from finetune_eval.training.rate_range import find_learning_rate
+    from finetune_eval.training.recipe import Recipe
     from finetune_eval.training.resume import resume
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ _HOME = {
     "pretrained_features": "models.build",
     "trace_prediction": "models.tracing",
     "fine_tune": "training.fine_tune",
+    "Recipe": "training.recipe",
     "resume": "training.resume",
     "find_learning_rate": "training.rate_range",
     "EpochTrace": "training.callbacks",
@@ -77,6 +79,7 @@ __all__ = [
     "EpochTrace",
     "Evaluation",
     "LearningCurve",
+    "Recipe",
     "TrainingTrace",
     "agreement",
     "build_model",

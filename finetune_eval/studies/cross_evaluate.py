@@ -85,8 +85,9 @@ def cross_evaluate(
         repeats: How often to deal the rows out anew. More repeats narrow the interval of the recipe.
         groups: (n,) values; rows with the same value stay together.
         near_duplicates: Whether texts that are nearly the same stay together too, as in `split`.
-        recipe: A dictionary of keywords of `fine_tune` but the data, the seed and the callbacks; None for its
-            defaults.
+        recipe: The settings of `fine_tune`: the name of a recipe ("plain", "careful"), a `fe.Recipe`, or a
+            dictionary of its keywords but the data, the seed and the callbacks, with "recipe" among them if
+            need be; None for "plain".
         ids: As for `evaluate_predictions`.
         metadata: As for `evaluate_predictions`.
         features: (n, d) numbers of each row; a logistic regression on them is one more baseline.

@@ -17,7 +17,7 @@ from finetune_eval import _checks, _labels
 from finetune_eval._text import counted, listed
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import read_probabilities
-from finetune_eval.training.recipe import Recipe
+from finetune_eval.training.recipe import NAMED, Recipe, explained, made, settings_of
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -58,7 +58,7 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
     Args:
         learner: A name or folder of a backbone; a function of a seed that returns a fresh classifier; or a
             function of rows, labels and a seed that returns a trained model.
-        recipe: Keywords of `fine_tune`, or a `Recipe`; None for the defaults.
+        recipe: The name of a recipe, a `Recipe`, or keywords of `fine_tune`; None for "plain".
         x: All rows.
         y: Their class indices.
         labels: The class names.
@@ -143,12 +143,17 @@ class _FineTuned:
         labels: tuple[str, ...],
     ) -> None:
         settings = _settings(recipe)
-        Recipe(**settings).check_fit(len(labels), validated=False)
+        begun, given = settings.get("recipe", "plain"), {n: v for n, v in settings.items() if n != "recipe"}
+        checked, rate = made(begun, given)
+        with explained(begun, given):
+            checked.check_fit(len(labels), validated=False)
         self._build, self._settings, self._x, self._labels = build, settings, x, labels
         self._y = _labels.ClassIndices(y, labels)
         self._whole: Any = None  # the model whose frozen backbone all heads share
         self._features: Any = None
-        self.identity, self.saves = f"{identity} {sorted(settings.items())}", True
+        chosen = {name: value for name, value in {**settings_of(begun), **given}.items() if name != "seed"}
+        times = "" if rate == 1 else f" {rate:g} times the rate"
+        self.identity, self.saves = f"{identity} {sorted(chosen.items())}{times}", True
 
     def train(self, rows: Ints, seed: int) -> Any:
         from finetune_eval.training.fine_tune import fine_tune
@@ -222,14 +227,14 @@ def _settings(recipe: Any) -> dict[str, Any]:
     """Return keywords of `fine_tune` but the seed, which is each fold's own."""
     if recipe is None:
         return {}
-    if isinstance(recipe, Recipe):
-        recipe = dataclasses.asdict(recipe)
-        recipe.pop("seed")
+    if isinstance(recipe, (str, Recipe)):
+        recipe = {"recipe": recipe}
     if not isinstance(recipe, Mapping):
         raise TypeError(
-            f"`recipe` must be a dictionary of keywords of `fine_tune`; got {type(recipe).__name__}."
+            f"`recipe` must be {', '.join(map(repr, NAMED))}, a `fe.Recipe`, or a dictionary of keywords of "
+            f"`fine_tune`; got {type(recipe).__name__}."
         )
-    known = [field.name for field in dataclasses.fields(Recipe) if field.name != "seed"]
+    known = ["recipe", *(field.name for field in dataclasses.fields(Recipe) if field.name != "seed")]
     for name in recipe:
         if name not in known:
             why = " Each fold has its own seed; pass `seed`." if name == "seed" else ""

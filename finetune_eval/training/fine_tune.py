@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Mapping
 from typing import Any
 
 from finetune_eval import _checks, _text
@@ -12,7 +13,7 @@ from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
 from finetune_eval.training.callbacks import usable
-from finetune_eval.training.recipe import Recipe
+from finetune_eval.training.recipe import AS_RECIPE, Recipe, explained, made
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import given_rows, read_rows
 from finetune_eval.training.seeding import check_deterministic
@@ -27,30 +28,31 @@ def fine_tune(
     *,
     validation_data: Any = None,
     validation_split: float | None = None,
-    epochs: int = 3,
-    batch_size: int = 16,
-    learning_rate: float | None = None,
-    schedule: str = "cosine",
-    warmup: float = 0.1,
-    weight_decay: float = 0.01,
-    layer_decay: float = 1.0,
-    strategy: str = "full",
-    lora_rank: int | None = None,
-    gradient_accumulation: int = 1,
-    average_last: float = 0.0,
-    ema: float | None = None,
-    class_weight: dict[Any, float] | str | None = None,
+    recipe: str | Recipe = "plain",
+    epochs: int = AS_RECIPE,
+    batch_size: int = AS_RECIPE,
+    learning_rate: float | None = AS_RECIPE,
+    schedule: str = AS_RECIPE,
+    warmup: float = AS_RECIPE,
+    weight_decay: float = AS_RECIPE,
+    layer_decay: float = AS_RECIPE,
+    strategy: str = AS_RECIPE,
+    lora_rank: int | None = AS_RECIPE,
+    gradient_accumulation: int = AS_RECIPE,
+    average_last: float = AS_RECIPE,
+    ema: float | None = AS_RECIPE,
+    class_weight: dict[Any, float] | str | None = AS_RECIPE,
     sample_weight: Any = None,
-    label_smoothing: float = 0.0,
-    loss: str = "cross_entropy",
-    early_stopping: int | None = None,
-    monitor: str | None = None,
-    calibrate: bool = False,
-    threshold_for: str | None = None,
-    abstain_for: str | None = None,
-    precision: str = "auto",
-    deterministic: bool = False,
-    seed: int = 0,
+    label_smoothing: float = AS_RECIPE,
+    loss: str = AS_RECIPE,
+    early_stopping: int | None = AS_RECIPE,
+    monitor: str | None = AS_RECIPE,
+    calibrate: bool = AS_RECIPE,
+    threshold_for: str | None = AS_RECIPE,
+    abstain_for: str | None = AS_RECIPE,
+    precision: str = AS_RECIPE,
+    deterministic: bool = AS_RECIPE,
+    seed: int = AS_RECIPE,
     callbacks: Any = None,
     run_dir: str | os.PathLike[str] | Run | None = None,
     checkpoint_every: int | str | None = "30s",
@@ -74,41 +76,55 @@ def fine_tune(
             their weights; or a pipeline. Not the test set: what has chosen cannot judge.
         validation_split: Instead of `validation_data` the share of the rows to hold out for it, drawn by
             `seed`: every class has its share, and rows of the same text stay together.
-        epochs: How often to go through the rows.
-        batch_size: Rows a step. Long texts are computed in parts, so that memory grows little with it.
-        learning_rate: The highest rate; None for 1e-4 (under 50 M parameters) or 3e-5, and 1e-2 where the
-            head alone is trained.
-        schedule: How the rate goes after the warm-up: it falls to 0, "cosine" or "linear", or is "constant".
-        warmup: The share of the steps in which the rate rises from 0; 0 for none.
-        weight_decay: Decoupled decay, of matrices only: not of biases, normalisations and embeddings.
+        recipe: Where the settings that are not passed come from: "plain", whose values are given below as
+            the defaults; "careful", which takes more time (docs/training.md has its values); or a
+            `fe.Recipe`. What is passed beside it wins.
+        epochs: How often to go through the rows; 3 by default.
+        batch_size: Rows a step; 16 by default. Long texts are computed in parts, so that memory grows little
+            with it.
+        learning_rate: The highest rate; None, the default, for 1e-4 (under 50 M parameters) or 3e-5, and
+            1e-2 where the head alone is trained.
+        schedule: How the rate goes after the warm-up: it falls to 0, "cosine" (the default) or "linear", or
+            is "constant".
+        warmup: The share of the steps in which the rate rises from 0; 0.1 by default, 0 for none.
+        weight_decay: Decoupled decay, 0.01 by default, of matrices only: not of biases, normalisations and
+            embeddings.
         layer_decay: What the rate of a layer is multiplied by for each layer above it, the head included;
-            1 for the same rate everywhere. The embeddings are the lowest layer.
-        strategy: What is trained, in this call: "full", all that is trainable; "head", the head alone;
-            "head_then_full", the same as "full" from a head that a logistic regression on the backbone's
-            features begins; "gradual", the head alone in the first epoch, and from the top down everything
-            by the last; "lora", adapters of the queries and values, and the head (`model.merge_lora`).
-        lora_rank: The rank of the adapters of the strategy "lora"; None for 8.
-        gradient_accumulation: Number of batches whose gradients make one step. The step is that of one batch
-            of all their rows, in less memory; rates and averages count such steps.
+            1, the default, for the same rate everywhere. The embeddings are the lowest layer.
+        strategy: What is trained, in this call: "full", the default, all that is trainable; "head", the head
+            alone; "head_then_full", the same as "full" from a head that a logistic regression on the
+            backbone's features begins; "gradual", the head alone in the first epoch, and from the top down
+            everything by the last; "lora", adapters of the queries and values, and the head
+            (`model.merge_lora`).
+        lora_rank: The rank of the adapters of the strategy "lora"; None, the default, for 8.
+        gradient_accumulation: Number of batches whose gradients make one step; 1 by default. The step is
+            that of one batch of all their rows, in less memory; rates and averages count such steps.
         average_last: The share of the steps, the last ones, whose mean weights are what is validated and
-            kept; 0 for the weights of the last step.
-        ema: The factor of the exponential mean of the weights to keep instead, such as 0.99; None for none.
-        class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class).
+            kept; 0, the default, for the weights of the last step.
+        ema: The factor of the exponential mean of the weights to keep instead, such as 0.99; None, the
+            default, for none.
+        class_weight: Weights by class name or index, or "balanced": n / (K * rows of the class). None, the
+            default, for none.
         sample_weight: (n,) weights; multiplied with the class weights where both are given.
-        label_smoothing: Share of each label spread over all classes, in [0, 1).
-        loss: "cross_entropy", or "focal", in which rows that are well known count less. The losses of the
-            trace are of this kind; `evaluate` tells the cross-entropy.
-        early_stopping: Stop after so many epochs without a better one; needs validation data.
-        monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
-        calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
+        label_smoothing: Share of each label spread over all classes, in [0, 1); 0 by default.
+        loss: "cross_entropy", the default, or "focal", in which rows that are well known count less. The
+            losses of the trace are of this kind; `evaluate` tells the cross-entropy.
+        early_stopping: Stop after so many epochs without a better one; needs validation data. None, the
+            default, never stops.
+        monitor: The metric that chooses the best epoch, a validation metric; None, the default, for
+            "val_loss".
+        calibrate: Fit the temperature on the validation rows at the end, and ship it with the model; False
+            by default.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
-            "recall>=0.9", ...), and ship it with the model; two classes.
+            "recall>=0.9", ...), and ship it with the model; two classes. None, the default, for none.
         abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
-            or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
+            or "auto", the default: bfloat16 where the processor has it. Validation rows are judged in
+            float32.
         deterministic: Use operations alone that give the same bits each time, on a GPU too, where they are
-            slower; on a CPU the others do so as well.
-        seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
+            slower; on a CPU the others do so as well. False by default.
+        seed: Of the shuffling and the dropout; 0 by default. The same seed on the same machine gives the same
+            trace.
         callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
             callback that sets the learning rate needs `schedule="constant", warmup=0`; BackupAndRestore is
             refused.
@@ -146,7 +162,7 @@ def fine_tune(
             f"`model` must come from `build_model`; got {type(model).__name__}. "
             "Wrap any keras.Model that gives features: `build_model(model, labels=[…])`."
         )
-    recipe = Recipe(
+    given = dict(
         epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, schedule=schedule,
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
@@ -156,30 +172,21 @@ def fine_tune(
         abstain_for=abstain_for, precision=precision,
         deterministic=deterministic, seed=seed,
     )  # fmt: skip
-    recipe.check_fit(
-        len(model.labels),
-        validated=validation_data is not None or validation_split is not None,
-        multilabel=model.multilabel,
-    )
-    if recipe.deterministic:
-        check_deterministic()
-    used_precision = precisions.resolve(precision, model.backbone)
+    validated = validation_data is not None or validation_split is not None
+    settings, more = _checked(model, recipe, given, callbacks, validated=validated)
+    used_precision = precisions.resolve(settings.precision, model.backbone)
     parse_every(checkpoint_every)
     if _checks.flag("resume", resume) and run_dir is None:
         raise ValueError("`resume` needs `run_dir`, the folder of the run that goes on.")
-    more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
-    strategies.check(model, recipe)
-    if recipe.learning_rate is None:
-        recipe = dataclasses.replace(recipe, learning_rate=strategies.default_rate(model, recipe))
     with claimed(run_dir, again=resume) as run:
-        rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, recipe.seed)
-        data = read_rows(model, *rows, recipe)
+        rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, settings.seed)
+        data = read_rows(model, *rows, settings)
         if validation_split is not None and data.val_x is not None and verbose:
             held_out, n = len(data.val_x), len(data.x) + len(data.val_x)
             _text.show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
         training = Training(
-            model, recipe, used_precision, data, run, _text.show if verbose else None, more,
-            checkpoint_every, calls_apart=bool(more),
+            model, settings, used_precision, data, run, _text.show if verbose else None, more,
+            checkpoint_every, calls_apart=bool(more), named=recipe if isinstance(recipe, str) else None,
         )  # fmt: skip
         manifest = run.read_manifest() if resume and run is not None and run.manifest.is_file() else {}
         if (
@@ -198,6 +205,23 @@ def fine_tune(
             training.begin()
         training.go()
         return training.result()
+
+
+def _checked(
+    model: Classifier, recipe: Any, given: Mapping[str, Any], callbacks: Any, *, validated: bool
+) -> tuple[Recipe, list[Any]]:
+    """Return the settings, the highest rate among them, and the callbacks; raise where they cannot be."""
+    settings, times = made(recipe, given)
+    with explained(recipe, given):
+        settings.check_fit(len(model.labels), validated=validated, multilabel=model.multilabel)
+        if settings.deterministic:
+            check_deterministic()
+        more = usable(callbacks, may_set_rate=not settings.sets_own_rate)
+        strategies.check(model, settings)
+    if settings.learning_rate is None:
+        rate = times * strategies.default_rate(model, settings)
+        settings = dataclasses.replace(settings, learning_rate=rate)
+    return settings, more
 
 
 __all__ = ["FineTuneResult", "fine_tune"]

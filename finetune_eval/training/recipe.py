@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _text
 from finetune_eval.evaluation.abstention import check_rows
 from finetune_eval.evaluation.goals import parse_error_goal, parse_goal
 
@@ -20,10 +21,39 @@ _LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 
 
 @dataclass(frozen=True)
 class Recipe:
-    """The settings of `fine_tune`, under its names; what no recipe may hold is refused when one is made.
+    """Every setting of `fine_tune`, under its name there; what no training can have is refused at once.
+
+    Attributes:
+        epochs: How often to go through the rows.
+        batch_size: Rows a step.
+        learning_rate: The highest rate; None for the default rate of the model.
+        schedule: How the rate goes after the warm-up: "cosine", "linear" or "constant".
+        warmup: The share of the steps in which the rate rises from 0.
+        weight_decay: Decoupled decay, of matrices only.
+        layer_decay: What the rate of a layer is multiplied by for each layer above it.
+        strategy: What is trained: "full", "head", "head_then_full", "gradual" or "lora".
+        lora_rank: The rank of LoRA's adapters; None for 8.
+        gradient_accumulation: Number of batches whose gradients make one step.
+        average_last: The share of the steps, the last ones, whose mean weights are kept.
+        ema: The factor of the exponential mean of the weights to keep instead; None for none.
+        class_weight: Weights by class name or index, or "balanced".
+        label_smoothing: Share of each label spread over all classes.
+        loss: "cross_entropy" or "focal".
+        early_stopping: Stop after so many epochs without a better one; None never stops.
+        monitor: The metric that chooses the best epoch; None for "val_loss".
+        calibrate: Fit the temperature on the validation rows at the end.
+        threshold_for: The goal of a threshold that the validation rows choose; None for none.
+        abstain_for: The goal by which answers are withheld; None for none.
+        precision: "float32", "bfloat16" or "auto".
+        deterministic: Use operations alone that give the same bits each time.
+        seed: Of the shuffling and the dropout.
 
     Raises:
         ValueError, TypeError: A setting breaks its rule; the sentence names it.
+
+    Example:
+        >>> Recipe(epochs=5, layer_decay=0.9).strategy
+        'full'
     """
 
     epochs: int = 3
@@ -182,6 +212,89 @@ class Recipe:
         """Return the recipe whose `record` is among the settings of a manifest."""
         names = {field.name for field in fields(cls)}
         return cls(**{name: value for name, value in settings.items() if name in names}, precision=precision)
+
+
+# --- recipes by name --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Named:
+    """A recipe that has a name: what it sets otherwise than "plain", and its rate, of the default rate."""
+
+    settings: Mapping[str, Any]
+    rate: float = 1.0
+
+
+NAMED = {
+    "plain": _Named({}),
+    "careful": _Named(
+        {"epochs": 4, "strategy": "head_then_full", "layer_decay": 0.9, "average_last": 0.4}, rate=1.75
+    ),
+}
+
+
+class _AsRecipe:
+    """The default of each setting of `fine_tune`: None would be a value of some of them."""
+
+    def __repr__(self) -> str:
+        return "AS_RECIPE"
+
+
+AS_RECIPE: Any = _AsRecipe()
+
+
+def settings_of(recipe: Any) -> dict[str, Any]:
+    """Return what a recipe sets otherwise than "plain": one with a name, or all of a `Recipe`.
+
+    Raises:
+        ValueError, TypeError: It is neither a `Recipe` nor the name of one.
+    """
+    if isinstance(recipe, Recipe):
+        return {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
+    if not isinstance(recipe, str):
+        raise TypeError(
+            f"`recipe` must be {', '.join(map(repr, NAMED))} or a `fe.Recipe`; got {type(recipe).__name__}."
+        )
+    if recipe == "ensemble":
+        raise ValueError(
+            "`recipe` 'ensemble' is a model of several trainings: "
+            "`fe.cross_evaluate(build, x, y, folds=5, keep_models=True).ensemble()` is that model."
+        )
+    _checks.one_of("recipe", recipe, tuple(NAMED))
+    return dict(NAMED[recipe].settings)
+
+
+def made(recipe: Any, given: Mapping[str, Any]) -> tuple[Recipe, float]:
+    """Return a recipe with what is given beside it, and by what the default rate is multiplied.
+
+    Args:
+        recipe: The name of a recipe, or a `Recipe`.
+        given: Settings that win; those that are `AS_RECIPE` are not given.
+    """
+    settings, given = settings_of(recipe), {n: each for n, each in given.items() if each is not AS_RECIPE}
+    with explained(recipe, given):
+        found = Recipe(**{**settings, **given})
+    return found, NAMED[recipe].rate if isinstance(recipe, str) and "learning_rate" not in given else 1.0
+
+
+@contextlib.contextmanager
+def explained(recipe: Any, given: Mapping[str, Any]) -> Iterator[None]:
+    """Say in an error which of the settings that it names nobody passed: those of a recipe with a name."""
+    try:
+        yield
+    except ValueError as error:
+        unasked = {} if isinstance(recipe, Recipe) else settings_of(recipe)
+        named = [
+            f"`{name}={value!r}`"
+            for name, value in unasked.items()
+            if f"`{name}" in str(error) and given.get(name, AS_RECIPE) is AS_RECIPE
+        ]
+        if not named:
+            raise
+        raise ValueError(
+            f"{error} {_text.listed(named, quote=False)} {'comes' if len(named) == 1 else 'come'} from "
+            f"`recipe={recipe!r}`, and what is passed beside it wins."
+        ) from None
 
 
 def _check_goal(goal: Any) -> None:

@@ -45,6 +45,7 @@ class Training:
     callbacks: list[Any]  # the user's
     checkpoint_every: int | str | None = "30s"
     calls_apart: bool = False  # whether a callback is to be called after every step
+    named: str | None = None  # the recipe that the settings began with, where it has a name
     manifest: dict[str, Any] = field(default_factory=dict)
     trace: TrainingTrace = field(default_factory=TrainingTrace)
     state: State | None = None  # where a run that is resumed goes on
@@ -65,6 +66,7 @@ class Training:
         """Write what is known before the first step; what cannot be written is found out now."""
         model, run = self.model, self.run
         self.manifest = {
+            "recipe": self.named,
             "settings": self._settings(),
             "precision": {"asked": self.recipe.precision, "used": self.precision},
             "model": {

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import finetune_eval as fe
+from finetune_eval.studies import learners
 from finetune_eval.training import heads
 
 SETTINGS = {"recipe": {"epochs": 1, "learning_rate": 0.05}, "verbose": False, "n_resamples": 100}
@@ -121,6 +122,9 @@ def test_an_ensemble_needs_the_models(tiny):
         ({"seed": 1}, "Each fold has its own seed; pass `seed`."),
         ({"epochs": 0}, "`epochs` must be at least 1; got 0."),
         ({"calibrate": True}, "need `validation_data=(x, y)` to choose on"),
+        ({"recipe": "careful", "ema": 0.9}, "`average_last=0.4` comes from `recipe='careful'`"),
+        ("carefull", "`recipe` must be one of 'plain', 'careful'; got 'carefull'."),
+        ("ensemble", "`fe.cross_evaluate(build, x, y, folds=5, keep_models=True).ensemble()` is that model."),
     ],
 )
 def test_recipes_are_checked_before_anything_is_built(tiny, recipe, said):
@@ -132,6 +136,31 @@ def test_recipes_are_checked_before_anything_is_built(tiny, recipe, said):
     with pytest.raises(ValueError) as error:
         fe.cross_evaluate(build, x, y, labels=tiny.labels, recipe=recipe, verbose=False)
     assert said in str(error.value)
+
+
+def test_a_study_that_goes_on_knows_one_recipe_from_another(tiny):
+    x, y = tiny.numeric_rows(20)
+
+    def build(seed):
+        raise AssertionError("built")
+
+    def identity(recipe):
+        return learners.learner_of(build, recipe, x, y, tiny.labels).identity
+
+    plain, careful = identity(None), identity("careful")
+    assert identity("plain") == plain != careful == identity({"recipe": "careful"})
+    assert identity({"recipe": "careful", "learning_rate": None}) != careful  # not 1.75 times the default
+    assert identity({"recipe": "careful", "epochs": 5}) != careful
+    assert identity(fe.Recipe(seed=1)) == identity(fe.Recipe(seed=2))  # each fold has its own
+
+
+def test_a_named_recipe_trains_each_fold(tiny):
+    x, y = tiny.numeric_rows(20)
+    learner = learners.learner_of(lambda seed: tiny.numeric_classifier(), "careful", x, y, tiny.labels)
+    trained, alone = learner.train(np.arange(16), seed=1), tiny.numeric_classifier()
+    fe.fine_tune(alone, x[:16], y[:16], recipe="careful", seed=1, verbose=False)
+    for one, other in zip(trained.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 def test_a_model_of_other_classes_is_refused(tiny):
