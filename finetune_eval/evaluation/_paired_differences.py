@@ -149,11 +149,7 @@ def of_shares(both: int, only_a: int, only_b: int, neither: int, *, method: str 
 
 def _surer(a: ScoredRows, b: ScoredRows) -> str:
     """Return which model is surer of its answers, by the entropy of its probabilities; empty: neither is."""
-    entropies = []
-    for rows in (a, b):
-        p = np.clip(rows.probabilities, 1e-15, 1 - 1e-15)
-        entropies.append(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1))
-    more = entropies[0] - entropies[1]
+    more = a.entropy - b.entropy
     if abs(more.mean()) * math.sqrt(len(more)) <= _SURER * more.std():
         return ""
     return a.name if more.mean() < 0 else b.name

@@ -119,6 +119,12 @@ class ScoredRows:
         """(n, K) probabilities of the classes."""
         return np.asarray(self.frame[[f"p_{label}" for label in self.labels]], dtype=np.float64)
 
+    @cached_property
+    def entropy(self) -> Floats:
+        """(n,) entropy of the probabilities of each row, each class taken as a yes or no."""
+        p = np.clip(self.probabilities, 1e-15, 1 - 1e-15)
+        return np.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1))
+
     def of_rows(self, metric: str) -> Floats:
         """Return the number a row that `metric` is the mean of."""
         if metric == "accuracy":

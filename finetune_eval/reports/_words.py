@@ -50,10 +50,13 @@ def _training(training: TrainingTrace) -> tuple[str, ...]:
     if training.best_epoch is not None:
         sentence += f"; best epoch {training.best_epoch}"
         sentence += f", by {training.monitor}" if training.monitor else ""
+    known = any(record.val_f1_interval is not None for record in training.epochs)
+    brackets = ("Brackets hold the 95 % interval of the F1 on the validation rows.",) if known else ()
     return (
         f"{sentence}.",
         "Training values are averages over an epoch, while the weights moved; validation values are of the "
         "weights at its end. The first epochs can look better on validation rows for that reason alone.",
+        *brackets,
     )
 
 

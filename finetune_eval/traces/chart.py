@@ -39,7 +39,8 @@ def row(record: EpochRecord, *, best: bool = False) -> str:
     last = f"{rate:>9}{seconds:>8}" if width() >= _WIDE else ""
     lines = [f"{number:<{_INDENT}}{'train':<5}{_cells(record, '')}{last}"]
     if any(name.startswith("val_") for name in record.metrics):
-        lines.append(f"{'':<{_INDENT}}{'valid':<5}{_cells(record, 'val_')}")
+        beside = f"{_interval(record):>17}" if width() >= _WIDE else ""  # under rate and seconds
+        lines.append(f"{'':<{_INDENT}}{'valid':<5}{_cells(record, 'val_')}{beside}".rstrip())
     margin = " " * _INDENT
     lines += textwrap.wrap(
         record.observation,
@@ -49,6 +50,12 @@ def row(record: EpochRecord, *, best: bool = False) -> str:
         break_on_hyphens=False,
     )
     return "\n".join(lines)
+
+
+def _interval(record: EpochRecord) -> str:
+    """Return the interval of the validation F1 as the table shows it, such as "[0.811, 0.907]"."""
+    limits = record.val_f1_interval
+    return "" if limits is None else f"[{limits[0]:.3f}, {limits[1]:.3f}]"
 
 
 def _cells(record: EpochRecord, prefix: str) -> str:
@@ -63,6 +70,13 @@ def shown(value: float | None, columns: int = 10) -> str:
     if columns < 10 and abs(value) >= 10:
         return f"{value:.3g}" if abs(value) < 1000 else f"{value:.0e}"
     return f"{value:.4f}" if abs(value) < 10_000 else f"{value:.2e}"
+
+
+def note(records: Sequence[EpochRecord]) -> str:
+    """Return the line that says what the brackets of the table are; nothing where there are none."""
+    if width() < _WIDE or all(record.val_f1_interval is None for record in records):
+        return ""
+    return "[low, high]: 95 % interval of the F1 on the validation rows"
 
 
 def draw_losses(records: Sequence[EpochRecord], best_epoch: int | None = None) -> str:

@@ -24,6 +24,7 @@ class EpochRecord:
         observation: One sentence computed from the numbers; see `observe`.
         rows: Number of training rows behind the metrics, or None.
         val_rows: Number of validation rows behind the `val_` metrics, or None.
+        val_f1_interval: The limits of the 95 % interval of `val_f1`, or None where it is not known.
     """
 
     epoch: int
@@ -33,6 +34,7 @@ class EpochRecord:
     observation: str = ""
     rows: int | None = None
     val_rows: int | None = None
+    val_f1_interval: tuple[float, float] | None = None
 
     def record(self) -> dict[str, Any]:
         """Return the epoch as JSON data; a value that is not finite becomes a text."""
@@ -44,12 +46,13 @@ class EpochRecord:
             "observation": self.observation,
             "rows": None if self.rows is None else int(self.rows),
             "val_rows": None if self.val_rows is None else int(self.val_rows),
+            "val_f1_interval": None if self.val_f1_interval is None else list(self.val_f1_interval),
         }
 
     @classmethod
     def of_record(cls, read: Mapping[str, Any]) -> EpochRecord:
         """Rebuild what `record` returned."""
-        rate = read["learning_rate"]
+        rate, interval = read["learning_rate"], read.get("val_f1_interval")
         return cls(
             epoch=int(read["epoch"]),
             metrics={name: float(value) for name, value in read["metrics"].items()},
@@ -58,6 +61,7 @@ class EpochRecord:
             observation=str(read["observation"]),
             rows=read["rows"],
             val_rows=read["val_rows"],
+            val_f1_interval=None if interval is None else (float(interval[0]), float(interval[1])),
         )
 
 

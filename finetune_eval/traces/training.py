@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_eval import _checks, _files
 from finetune_eval._text import Shown
-from finetune_eval.traces.chart import draw_losses, header, row, shown
+from finetune_eval.traces.chart import draw_losses, header, note, row, shown
 from finetune_eval.traces.epochs import METRICS, EpochRecord
 from finetune_eval.traces.observations import observe
 
@@ -139,22 +139,28 @@ class TrainingTrace(Shown):
         return "".join(_files.json_line(record.record()) for record in self.epochs)
 
     def to_frame(self) -> Any:
-        """Return a pandas DataFrame, a row an epoch: epoch, the metrics, rate, seconds and observation."""
+        """Return a pandas DataFrame, a row an epoch: epoch, the metrics, rate, seconds and observation.
+
+        Where there are intervals of `val_f1`, their limits are the columns `val_f1_low` and `val_f1_high`.
+        """
         import pandas as pd
 
         names = list(dict.fromkeys(name for record in self.epochs for name in record.metrics))
+        known = any(record.val_f1_interval is not None for record in self.epochs)
+        limits = ["val_f1_low", "val_f1_high"] if known else []
         return pd.DataFrame(
             [
                 {
                     "epoch": record.epoch,
                     **{name: record.metrics.get(name, math.nan) for name in names},
+                    **dict(zip(limits, record.val_f1_interval or (math.nan, math.nan), strict=False)),
                     "learning_rate": math.nan if record.learning_rate is None else record.learning_rate,
                     "seconds": record.seconds,
                     "observation": record.observation,
                 }
                 for record in self.epochs
             ],
-            columns=["epoch", *names, "learning_rate", "seconds", "observation"],
+            columns=["epoch", *names, *limits, "learning_rate", "seconds", "observation"],
         )
 
     def __str__(self) -> str:
@@ -163,6 +169,8 @@ class TrainingTrace(Shown):
         parts = [header(), *(row(record, best=record.epoch == self.best_epoch) for record in self.epochs)]
         if self.best_epoch is not None:
             parts.append(_best_line(self))
+        if said := note(self.epochs):
+            parts.append(said)
         drawn = chart(self)
         return "\n".join(parts) + (f"\n\n{drawn}" if drawn else "")
 

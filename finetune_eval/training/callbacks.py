@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import time
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -159,8 +158,7 @@ class ClassificationMetrics(keras.callbacks.Callback):
         def compute_metrics(x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> Any:
             if self._metric is None:
                 self._attach(keras.tree.map_structure(lambda part: tuple(part.shape), y_pred))
-            assert self._metric is not None
-            self._metric.update_state(y, y_pred, sample_weight if self.weighted and self._testing else None)
+            self._count(y, y_pred, sample_weight)
             return original(x, y, y_pred, sample_weight)
 
         # `compute_metrics` is the hook Keras offers for own metrics; being in `metrics` as well has Keras
@@ -168,6 +166,10 @@ class ClassificationMetrics(keras.callbacks.Callback):
         object.__setattr__(model, "compute_metrics", compute_metrics)
         self._hook = compute_metrics
         self._forget_graphs()
+
+    def _count(self, y: Any, y_pred: Any, sample_weight: Any) -> None:
+        assert self._metric is not None
+        self._metric.update_state(y, y_pred, sample_weight if self.weighted and self._testing else None)
 
     def on_test_begin(self, logs: Any = None) -> None:
         """Remember that what is counted next are validation rows."""
@@ -285,6 +287,7 @@ class EpochTrace(keras.callbacks.Callback):
             silence.
         monitor: The metric that chooses the best epoch; None for `val_loss` where there is one.
         mode: "min" or "max"; needed only for a monitor whose direction its name does not tell.
+        val_f1_interval: Called as an epoch ends for the limits of its `val_f1`; None for none.
 
     Example:
         >>> tracer = EpochTrace(show=print)
@@ -301,9 +304,11 @@ class EpochTrace(keras.callbacks.Callback):
         show: Callable[[str], Any] | None = None,
         monitor: str | None = None,
         mode: str | None = None,
+        val_f1_interval: Callable[[], tuple[float, float] | None] | None = None,
     ):
         super().__init__()
         self.rows, self.val_rows, self.show = rows, val_rows, show
+        self.val_f1_interval = val_f1_interval
         self.path = None if path is None else _checks.path("path", path)
         self.monitor, self.mode = monitor, mode
         self.records: list[EpochRecord] = []
@@ -345,6 +350,7 @@ class EpochTrace(keras.callbacks.Callback):
             observation=observe(history, rows=self.rows, val_rows=self.val_rows),
             rows=self.rows,
             val_rows=self.val_rows,
+            val_f1_interval=None if self.val_f1_interval is None else self.val_f1_interval(),
         )
         self.records.append(record)
         if self.path is not None:
@@ -399,64 +405,6 @@ def last_rate(model: Any) -> float | None:
             model.jax_state_sync()  # between two steps Keras holds the number of steps outside of the model
         rate = rate(optimizer.iterations - 1)
     return None if rate is None else float(ops.convert_to_numpy(rate))
-
-
-# Keras callbacks that cannot do their work in `fine_tune`, and why.
-_SETS_RATE = keras.callbacks.LearningRateScheduler, keras.callbacks.ReduceLROnPlateau
-_REFUSED = {
-    keras.callbacks.BackupAndRestore: "would go on with other batches, and without the best epoch so far",
-    keras.callbacks.SwapEMAWeights: "needs an optimizer with `use_ema=True`",
-}
-
-
-def usable(callbacks: Any, *, may_set_rate: bool = False) -> list[keras.callbacks.Callback]:
-    """Return the callbacks for `fine_tune` as a list.
-
-    Args:
-        callbacks: A list, one callback, or None.
-        may_set_rate: Whether the learning rate is one that a callback can set.
-
-    Raises:
-        TypeError: One of them is no callback.
-        ValueError: One of them would end the training after the first step, or change it in silence.
-    """
-    if callbacks is None:
-        return []
-    listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else callbacks
-    if isinstance(listed, (str, bytes)) or not isinstance(listed, Sequence):
-        raise TypeError(f"`callbacks` must be Keras callbacks, one or a list; got {type(listed).__name__}.")
-    for place, callback in enumerate(listed):
-        kinds = keras.callbacks.Callback, keras.callbacks.CallbackList
-        if not isinstance(callback, kinds[0]) or isinstance(callback, kinds[1]):
-            raise TypeError(
-                f"`callbacks` must hold Keras callbacks; number {place} is {callback!r} "
-                f"({type(callback).__name__})."
-                + (" Is it a class? Make one of it: add ()." if isinstance(callback, type) else "")
-            )
-        name = type(callback).__name__
-        why = next((why for kind, why in _REFUSED.items() if isinstance(callback, kind)), None)
-        if why is not None:
-            raise ValueError(
-                f"`callbacks` has a {name}, which {why}; `fine_tune` has its own warm-up, decay and best "
-                "epoch. Leave it out, or train with `model.compile` and `model.fit`."
-            )
-        if isinstance(callback, _SETS_RATE) and not may_set_rate:
-            raise ValueError(
-                f"`callbacks` has a {name}, which sets the learning rate; `fine_tune` has its own warm-up "
-                "and decay. Pass `schedule='constant', warmup=0` with it, or leave it out."
-            )
-        whole = isinstance(callback, keras.callbacks.ModelCheckpoint) and not callback.save_weights_only
-        if whole and not str(callback.filepath).endswith(".keras"):
-            raise ValueError(
-                f"`callbacks` has a ModelCheckpoint that writes {str(callback.filepath)!r}, which cannot "
-                "hold the vocabulary; end its `filepath` in '.keras'."
-            )
-        if isinstance(callback, keras.callbacks.TensorBoard) and find_spec("tensorboard") is None:
-            raise ImportError(
-                "`callbacks` has a TensorBoard, which needs a package that is not installed; "
-                "`pip install tensorboard`, or leave it out."
-            )
-    return list(listed)
 
 
 class StepProgress(keras.callbacks.Callback):

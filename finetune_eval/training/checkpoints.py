@@ -14,6 +14,7 @@ from keras import ops
 
 from finetune_eval import _checks
 from finetune_eval.models import lora
+from finetune_eval.training.validation_rows import WithinNoise
 
 
 class BestEpoch(keras.callbacks.Callback):
@@ -23,11 +24,15 @@ class BestEpoch(keras.callbacks.Callback):
         monitor: The metric that chooses.
         mode: "min" or "max".
         patience: Stop after so many epochs without a better one; None never stops.
+        noise: Tells which epochs are better by more than noise, which alone count for `patience`; None: every
+            better one does.
     """
 
-    def __init__(self, monitor: str, *, mode: str, patience: int | None = None):
+    def __init__(
+        self, monitor: str, *, mode: str, patience: int | None = None, noise: WithinNoise | None = None
+    ):
         super().__init__()
-        self.monitor, self.patience = monitor, patience
+        self.monitor, self.patience, self.noise = monitor, patience, noise
         self._sign = 1.0 if mode == "min" else -1.0
         self.best: float = math.inf
         self.best_epoch = 0
@@ -41,19 +46,24 @@ class BestEpoch(keras.callbacks.Callback):
                 f"{_checks.nearest(self.monitor, logs or {})}"
             )
         value = self._sign * float(logs[self.monitor])
-        if value < self.best:
+        better = value < self.best
+        if better:
             self.best, self.best_epoch = value, epoch + 1
             self.weights = trained_weights(self.model)
-        elif self.patience is not None and epoch + 1 - self.best_epoch >= self.patience:
+        waited = epoch + 1 - self.best_epoch if self.noise is None else self.noise.waited(better=better)
+        if self.patience is not None and waited >= self.patience:
             self.model.stop_training = True
 
     def get_state(self) -> dict[str, Any]:
         """Return what is known of the best epoch, its weights apart."""
-        return {"best": self.best, "best_epoch": self.best_epoch}
+        noise = {} if self.noise is None else {"noise": self.noise.get_state()}
+        return {"best": self.best, "best_epoch": self.best_epoch, **noise}
 
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned; the weights have to be set beside it."""
         self.best, self.best_epoch = state["best"], state["best_epoch"]
+        if self.noise is not None:
+            self.noise.set_state(state["noise"])
 
     def restore(self) -> None:
         """Put the best weights back, if there are any."""

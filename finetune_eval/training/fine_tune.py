@@ -12,7 +12,7 @@ from finetune_eval.models import precision as precisions
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
-from finetune_eval.training.callbacks import usable
+from finetune_eval.training.given_callbacks import usable
 from finetune_eval.training.recipe import AS_RECIPE, Recipe, explained, made
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import given_rows, read_rows
@@ -46,6 +46,7 @@ def fine_tune(
     label_smoothing: float = AS_RECIPE,
     loss: str = AS_RECIPE,
     early_stopping: int | None = AS_RECIPE,
+    stop_within_noise: bool = AS_RECIPE,
     monitor: str | None = AS_RECIPE,
     calibrate: bool = AS_RECIPE,
     threshold_for: str | None = AS_RECIPE,
@@ -111,6 +112,9 @@ def fine_tune(
             losses of the trace are of this kind; `evaluate` tells the cross-entropy.
         early_stopping: Stop after so many epochs without a better one; needs validation data. None, the
             default, never stops.
+        stop_within_noise: Whether an epoch counts as better for `early_stopping` only where it is so by more
+            than noise: the paired 95 % interval of its improvement over the best epoch before it, on the
+            same validation rows, is above 0. The best epoch is kept as without it. False by default.
         monitor: The metric that chooses the best epoch, a validation metric; None, the default, for
             "val_loss".
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model; False
@@ -167,7 +171,7 @@ def fine_tune(
         warmup=warmup, weight_decay=weight_decay, layer_decay=layer_decay, strategy=strategy,
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
         class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
-        early_stopping=early_stopping,
+        early_stopping=early_stopping, stop_within_noise=stop_within_noise,
         monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
         abstain_for=abstain_for, precision=precision,
         deterministic=deterministic, seed=seed,

@@ -9,6 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_eval import _text
 from finetune_eval.models.batching import Batches
 from finetune_eval.training.callbacks import ClassificationMetrics
 
@@ -51,7 +52,7 @@ class LearningCheck(keras.callbacks.Callback):
             "label."
         )
         if self._show is not None:
-            self._show(self.sentence)
+            self._show(_text.fill(self.sentence))
 
     def get_state(self) -> str | None:
         """Return the sentence, if there is one."""

@@ -17,6 +17,7 @@ from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.rows import Data
 from finetune_eval.training.states import State, States
 from finetune_eval.training.step_checkpoints import Resumed, StepCheckpoints, parse_every
+from finetune_eval.training.validation_rows import RowMetrics, WithinNoise
 
 
 @dataclass(frozen=True)
@@ -49,14 +50,18 @@ class Parts:
         """Return the parts of a training that had run for `seconds` before it was resumed."""
         assert recipe.learning_rate is not None
         validated = data.validation is not None
+        counts = RowMetrics(data.validation, len(model.labels), task=model.task)
         tracer = EpochTrace(
             rows=len(data.x), val_rows=None if data.val_x is None else len(data.val_x),
             path=None if run is None else run.trace, show=show,
             monitor=recipe.monitor if validated else None, mode=recipe.mode,
+            val_f1_interval=counts.f1_interval,
         )  # fmt: skip
-        counts, best = ClassificationMetrics(weighted=data.val_weights is not None), None
+        best = None
         if validated:
-            best = BestEpoch(recipe.monitor or "val_loss", mode=recipe.mode, patience=recipe.early_stopping)
+            monitor = recipe.monitor or "val_loss"
+            noise = WithinNoise(counts.rows, monitor) if recipe.stop_within_noise else None
+            best = BestEpoch(monitor, mode=recipe.mode, patience=recipe.early_stopping, noise=noise)
         guard = StopOnDivergence(data.train, len(model.labels), keep=best is None)
         learned = LearningCheck(counts, model.labels, data.validation, recipe.learning_rate, show)
         kept, steps = None, None

@@ -40,6 +40,7 @@ class Recipe:
         label_smoothing: Share of each label spread over all classes.
         loss: "cross_entropy" or "focal".
         early_stopping: Stop after so many epochs without a better one; None never stops.
+        stop_within_noise: Whether only epochs that are better by more than noise count for `early_stopping`.
         monitor: The metric that chooses the best epoch; None for "val_loss".
         calibrate: Fit the temperature on the validation rows at the end.
         threshold_for: The goal of a threshold that the validation rows choose; None for none.
@@ -72,6 +73,7 @@ class Recipe:
     label_smoothing: float = 0.0
     loss: str = "cross_entropy"
     early_stopping: int | None = None
+    stop_within_noise: bool = False
     monitor: str | None = None
     calibrate: bool = False
     threshold_for: str | None = None
@@ -88,6 +90,7 @@ class Recipe:
             "label_smoothing": _checks.number("label_smoothing", self.label_smoothing, at_least=0, below=1),
             "seed": _checks.positive_int("seed", self.seed, minimum=0, maximum=_LARGEST_SEED),
             "calibrate": _checks.flag("calibrate", self.calibrate),
+            "stop_within_noise": _checks.flag("stop_within_noise", self.stop_within_noise),
             "deterministic": _checks.flag("deterministic", self.deterministic),
             "warmup": _checks.number("warmup", self.warmup, at_least=0, below=1),
             "layer_decay": _checks.number("layer_decay", self.layer_decay, above=0, at_most=1),
@@ -132,6 +135,11 @@ class Recipe:
                 "`epochs` must be at least 2 with `strategy='gradual'`: the first epoch trains the head "
                 f"alone, the last everything; got {self.epochs}."
             )
+        if self.stop_within_noise and self.early_stopping is None:
+            raise ValueError(
+                "`stop_within_noise` needs `early_stopping`, the number of epochs that bring nothing beyond "
+                "noise before training stops."
+            )
         if self.ema is not None and self.average_last:
             raise ValueError(
                 "`ema` and `average_last` are two ways to average the weights; pass one of them."
@@ -155,6 +163,11 @@ class Recipe:
             raise ValueError(
                 "`threshold_for`, `abstain_for` and `class_weight` need one class a row; the model may give "
                 "several labels. Leave them out."
+            )
+        if multilabel and self.stop_within_noise and self.monitor not in (None, "val_loss", "val_accuracy"):
+            raise ValueError(
+                f"`stop_within_noise` has no paired interval of {self.monitor!r} where a row may have "
+                "several labels; pass `monitor='val_loss'` or `monitor='val_accuracy'`."
             )
         if self.threshold_for is not None and classes != 2:
             raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")

@@ -8,7 +8,7 @@ from typing import Any
 from finetune_eval import _checks, _text
 from finetune_eval.models.build import load_model
 from finetune_eval.runs import Run, claimed
-from finetune_eval.training.callbacks import usable
+from finetune_eval.training.given_callbacks import usable
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import of_arrays

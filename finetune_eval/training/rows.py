@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, refuse_beside
@@ -87,6 +88,13 @@ def given_rows(
     if share is None:
         return x, y, validation_data, sample_weight
     x, y, weights = _rows_of(model, x, y, sample_weight)
+    n = len(x)
+    if not 0 < math.floor(share * n + 0.5) < n:  # as `split` rounds, which would name its own arguments
+        none, other = ("training", "smaller") if share > 0.5 else ("validation", "larger")
+        raise ValueError(
+            f"`validation_split` {share:g} of {_text.counted(n, 'row')} leaves none for {none}; pass a "
+            f"{other} share."
+        )
     parts = split(x, y, labels=model.labels, validation=share, test=0, seed=seed)
     if weights is None:
         return *parts.train, tuple(parts.validation), None

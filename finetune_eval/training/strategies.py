@@ -34,6 +34,7 @@ def check(model: Any, recipe: Recipe) -> None:
         "gradient_accumulation": recipe.gradient_accumulation > 1,
         "average_last": recipe.average_last > 0,
         "ema": recipe.ema is not None,
+        "stop_within_noise": recipe.stop_within_noise,
     }
     if (name := next((name for name, used in apart.items() if used), None)) and in_strategy():
         raise ValueError(f"`{name}` cannot be used inside a `tf.distribute` strategy; leave it out.")

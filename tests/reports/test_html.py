@@ -1,3 +1,4 @@
+import dataclasses
 import errno
 import os
 import re
@@ -372,9 +373,13 @@ def test_many_classes_many_epochs_and_missing_metrics(tmp_path):
         np.arange(150) % 15, rng.dirichlet(np.ones(15), 150), labels=labels, n_resamples=200
     )
     trace = TrainingTrace.from_history({"loss": [float("nan"), 0.5], "val_f1": [0.1, float("nan")]})
+    first = dataclasses.replace(trace.epochs[0], val_f1_interval=(0.04, 0.21))
+    trace = dataclasses.replace(trace, epochs=(first, trace.epochs[1]))
     page = write(tmp_path / "r.html", result, training=trace)
     assert page.tags.count("svg") >= 2
     assert "nan" in page.words
+    assert "valid 0.1000 [0.040, 0.210]" in page.words
+    assert "Brackets hold the 95 % interval of the F1 on the validation rows." in page.words
 
 
 @pytest.mark.parametrize("right", [0, 1])

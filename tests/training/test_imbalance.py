@@ -131,7 +131,9 @@ def test_one_answer_for_all_validation_rows_is_one_sentence(tiny, capsys):
     run = first_epoch(tiny, x, rare, validation_data=(x, y), verbose=True)
     sentence = "After the first epoch the model answers 'negative' for every validation row"
     assert run.manifest["did_not_learn"] == sentence + ADVICE.format("0.05")
-    assert capsys.readouterr().out.count("it has learned nothing of the rows yet") == 1
+    shown = capsys.readouterr().out
+    assert " ".join(shown.split()).count("it has learned nothing of the rows yet") == 1
+    assert max(map(len, shown.splitlines())) <= 80
     alone = first_epoch(tiny, x, rare, learning_rate=1e-3, bias=[5, -5])
     assert "for every training row" in alone.manifest["did_not_learn"]
 
