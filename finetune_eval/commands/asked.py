@@ -15,7 +15,7 @@ from finetune_eval import _files
 from finetune_eval._text import listed
 from finetune_eval.commands import options
 from finetune_eval.runs import Run
-from finetune_eval.training.recipe import Recipe
+from finetune_eval.training.recipe import Recipe, made
 
 if TYPE_CHECKING:
     from finetune_eval.data.splits import Dataset
@@ -40,6 +40,7 @@ class Asked:
         backbone: What `build_model` begins with.
         build: Its other arguments, but for the labels.
         recipe: The settings of the training.
+        named: The name of the recipe that they began with; it tells the rate where they have none.
         like: The run that this one repeats, or None.
         known: What that run has to have had in common with this one: hashes, by what they are of.
     """
@@ -50,6 +51,7 @@ class Asked:
     backbone: str
     build: dict[str, Any]
     recipe: Recipe
+    named: str = "plain"
     like: str | None = None
     known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
@@ -103,8 +105,21 @@ class Asked:
         return dataclasses.replace(
             self, data=data, reading=reading, test_file=test_file, build=build, known=known,
             backbone=backbone,
-            recipe=dataclasses.replace(self.recipe, **{n: as_said[n] for n in _RECIPE if n in as_said}),
+            **self._with_settings(as_said),
         )  # fmt: skip
+
+    def _with_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the recipe with what was given; one that is named has none of the settings of before."""
+        own = {name: given[name] for name in _RECIPE if given.get(name) is not None}
+        if (named := given.get("recipe")) is None:
+            return {"recipe": dataclasses.replace(self.recipe, **own)}
+        return {"recipe": made(named, {"seed": self.recipe.seed, **own})[0], "named": named}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The arguments of `fine_tune` that say how to train."""
+        known = {n: v for n, v in vars(self.recipe).items() if (n, v) != ("learning_rate", None)}
+        return {"recipe": self.named, **known}
 
     def record(self) -> dict[str, Any]:
         """Return what the manifest keeps of the rows; the model and the recipe are there already.
@@ -196,6 +211,7 @@ def of(path: Path) -> Asked:
         backbone=model["backbone"],
         build=model["build"],
         recipe=Recipe.of_record(settings, precision=manifest["precision"]["asked"]),
+        named=manifest.get("recipe") or "plain",
         like=str(path),
         known={
             **data["sha256"],

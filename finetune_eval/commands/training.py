@@ -66,11 +66,47 @@ def train(
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
-    epochs: options.Epochs = 3,
-    batch_size: Annotated[int, typer.Option("--batch-size", help="How many rows make one step.")] = 16,
+    recipe: Annotated[
+        str | None,
+        typer.Option("--recipe", help="The settings that no option sets: plain or careful. [default: plain]"),
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option("--epochs", help="How often to go through the rows. [default: 3]")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option("--batch-size", help="How many rows make one step. [default: 16]")
+    ] = None,
     learning_rate: Annotated[
         float | None,
         typer.Option("--learning-rate", help="The highest learning rate. [default: by the model's size]"),
+    ] = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option("--schedule", help="How the rate goes: cosine, linear or constant. [default: cosine]"),
+    ] = None,
+    warmup: Annotated[
+        float | None,
+        typer.Option("--warmup", help="The share of the steps in which the rate rises. [default: 0.1]"),
+    ] = None,
+    strategy: Annotated[
+        str | None,
+        typer.Option(
+            "--strategy",
+            help="What is trained: full, head, head_then_full, gradual or lora. [default: full]",
+        ),
+    ] = None,
+    layer_decay: Annotated[
+        float | None,
+        typer.Option(
+            "--layer-decay", help="The rate of a layer, as a share of that of the one above. [default: 1]"
+        ),
+    ] = None,
+    average_last: Annotated[
+        float | None,
+        typer.Option(
+            "--average-last",
+            help="The share of the steps, the last, whose mean weights are kept. [default: 0]",
+        ),
     ] = None,
     class_weight: Annotated[
         str | None,
@@ -78,6 +114,19 @@ def train(
     ] = None,
     early_stopping: Annotated[
         int | None, typer.Option("--early-stopping", help="Stop after so many epochs without a better one.")
+    ] = None,
+    stop_within_noise: Annotated[
+        bool | None,
+        typer.Option(
+            "--stop-within-noise",
+            help="For --early-stopping, take an epoch as better only where it is so by more than noise.",
+        ),
+    ] = None,
+    monitor: Annotated[
+        str | None,
+        typer.Option(
+            "--monitor", help="What chooses the best epoch: val_loss, val_f1, … [default: val_loss]"
+        ),
     ] = None,
     freeze: Annotated[
         str | None, typer.Option("--freeze", help="How many of the lowest layers are not trained, or all.")
@@ -90,11 +139,12 @@ def train(
         typer.Option("--long-text", help="What is read of a longer text: cut (its start) or head_tail."),
     ] = None,
     calibrate: Annotated[
-        bool,
+        bool | None,
         typer.Option(
-            "--calibrate", help="Correct the probabilities on the validation rows (temperature scaling)."
+            "--calibrate",
+            help="Correct the probabilities on the validation rows (temperature scaling).",
         ),
-    ] = False,
+    ] = None,
     threshold_for: Annotated[
         str | None,
         typer.Option(
@@ -254,7 +304,7 @@ class _Stages:
         if self.again:
             self.check_rows(dataset)
         model = self.models(dataset, asked)
-        trained = self.training(model, dataset, recipe)
+        trained = self.training(model, dataset, asked)
         if not len(dataset.test):
             self.without_evaluation(trained)
             return
@@ -309,7 +359,7 @@ class _Stages:
         )  # fmt: skip
         return model
 
-    def training(self, model: Any, dataset: Dataset, recipe: Recipe) -> FineTuneResult:
+    def training(self, model: Any, dataset: Dataset, asked: Asked) -> FineTuneResult:
         """Train, and make sure that what was trained is on some disk."""
         from finetune_eval._text import counted
         from finetune_eval.data.ledger import Step
@@ -318,6 +368,7 @@ class _Stages:
         from finetune_eval.training.fine_tune import fine_tune
         from finetune_eval.training.result import finished
 
+        recipe = asked.recipe
         self.begin(3, f"{counted(recipe.epochs, 'epoch')}, batches of {recipe.batch_size}")
         n, held_out = len(dataset.train), dataset.validation if len(dataset.validation) else None
         steps = -(-n // recipe.batch_size) * recipe.epochs
@@ -327,7 +378,7 @@ class _Stages:
         with console.progress("training", steps) as advance:
             trained = fine_tune(
                 model, *dataset.train, validation_data=held_out, run_dir=self.run, resume=self.again,
-                verbose=not self.as_json, callbacks=StepProgress(advance), **vars(recipe),
+                verbose=not self.as_json, callbacks=StepProgress(advance), **asked.settings,
             )  # fmt: skip
         if not self.run.model.is_file():
             _save_elsewhere(model)
