@@ -12,6 +12,7 @@ from keras import ops
 
 from finetune_eval import _text
 from finetune_eval.models.batching import Batches
+from finetune_eval.training import schedules
 from finetune_eval.training.callbacks import last_rate
 from finetune_eval.training.checkpoints import trained_weights
 
@@ -119,12 +120,12 @@ class StopOnDivergence(keras.callbacks.Callback):
             self.model.weights[place].assign(value)
         return bool(self.good)
 
-    def sentence(self, restored: str, highest_rate: float) -> str:
+    def sentence(self, restored: str, highest_rate: float | None) -> str:
         """Return what happened, where, and what to do.
 
         Args:
             restored: Which weights are in the model now, such as "of epoch 2".
-            highest_rate: The highest learning rate.
+            highest_rate: The highest learning rate; None: the caller's optimizer has its own.
         """
         steps = "" if self._train is None else f", step {self._step} of {len(self._train)}"
         rate = "" if self._rate is None else f", at the rate {self._rate:.2g}"
@@ -132,8 +133,8 @@ class StopOnDivergence(keras.callbacks.Callback):
         rows = f" The batch held the rows {named}." if len(self._rows) else ""
         return (
             f"{self._what} in epoch {self.epoch}{steps}{rate}: training diverged, and the weights {restored} "
-            f"are restored.{rows} Lower `learning_rate` (it was {highest_rate:g}), or look for huge values "
-            "and wrong labels in these rows."
+            f"are restored.{rows} Lower {schedules.highest(highest_rate, verb='was')}, or look for huge "
+            "values and wrong labels in these rows."
         )
 
 

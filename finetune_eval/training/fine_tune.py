@@ -13,6 +13,7 @@ from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
 from finetune_eval.training.given_callbacks import usable
+from finetune_eval.training.optimizers import check_given, has_constant_rate
 from finetune_eval.training.recipe import AS_RECIPE, Recipe, explained, made
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import given_rows, read_rows
@@ -54,6 +55,7 @@ def fine_tune(
     precision: str = AS_RECIPE,
     deterministic: bool = AS_RECIPE,
     seed: int = AS_RECIPE,
+    optimizer: Any = None,
     callbacks: Any = None,
     run_dir: str | os.PathLike[str] | Run | None = None,
     checkpoint_every: int | str | None = "30s",
@@ -129,6 +131,9 @@ def fine_tune(
             slower; on a CPU the others do so as well. False by default.
         seed: Of the shuffling and the dropout; 0 by default. The same seed on the same machine gives the same
             trace.
+        optimizer: A Keras optimizer, not used before, to train with instead of the AdamW that the settings
+            describe. It is used as it is: `learning_rate`, `schedule`, `warmup`, `weight_decay`,
+            `layer_decay`, `average_last` and `ema` are refused beside it.
         callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
             callback that sets the learning rate needs `schedule="constant", warmup=0`; BackupAndRestore is
             refused.
@@ -177,7 +182,7 @@ def fine_tune(
         deterministic=deterministic, seed=seed,
     )  # fmt: skip
     validated = validation_data is not None or validation_split is not None
-    settings, more = _checked(model, recipe, given, callbacks, validated=validated)
+    settings, more = _checked(model, recipe, given, callbacks, optimizer, validated=validated)
     used_precision = precisions.resolve(settings.precision, model.backbone)
     parse_every(checkpoint_every)
     if _checks.flag("resume", resume) and run_dir is None:
@@ -190,7 +195,8 @@ def fine_tune(
             _text.show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
         training = Training(
             model, settings, used_precision, data, run, _text.show if verbose else None, more,
-            checkpoint_every, calls_apart=bool(more), named=recipe if isinstance(recipe, str) else None,
+            checkpoint_every, calls_apart=bool(more), optimizer=optimizer,
+            named=recipe if isinstance(recipe, str) else None,
         )  # fmt: skip
         manifest = run.read_manifest() if resume and run is not None and run.manifest.is_file() else {}
         if (
@@ -212,17 +218,29 @@ def fine_tune(
 
 
 def _checked(
-    model: Classifier, recipe: Any, given: Mapping[str, Any], callbacks: Any, *, validated: bool
+    model: Classifier,
+    recipe: Any,
+    given: Mapping[str, Any],
+    callbacks: Any,
+    optimizer: Any,
+    *,
+    validated: bool,
 ) -> tuple[Recipe, list[Any]]:
-    """Return the settings, the highest rate among them, and the callbacks; raise where they cannot be."""
+    """Return the settings, the highest rate among them, and the callbacks; raise where they cannot be.
+
+    An optimizer of the caller's has its own rate: then there is none among the settings.
+    """
     settings, times = made(recipe, given)
     with explained(recipe, given):
         settings.check_fit(len(model.labels), validated=validated, multilabel=model.multilabel)
         if settings.deterministic:
             check_deterministic()
-        more = usable(callbacks, may_set_rate=not settings.sets_own_rate)
         strategies.check(model, settings)
-    if settings.learning_rate is None:
+        if optimizer is not None:
+            check_given(optimizer, settings, given)
+    free = not settings.sets_own_rate if optimizer is None else has_constant_rate(optimizer)
+    more = usable(callbacks, may_set_rate=free)
+    if settings.learning_rate is None and optimizer is None:
         rate = times * strategies.default_rate(model, settings)
         settings = dataclasses.replace(settings, learning_rate=rate)
     return settings, more

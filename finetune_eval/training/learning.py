@@ -11,6 +11,7 @@ from keras import ops
 
 from finetune_eval import _text
 from finetune_eval.models.batching import Batches
+from finetune_eval.training import schedules
 from finetune_eval.training.callbacks import ClassificationMetrics
 
 
@@ -24,7 +25,7 @@ class LearningCheck(keras.callbacks.Callback):
         counts: Counts the answers.
         labels: The class names.
         validation: The validation rows, or None.
-        rate: The highest learning rate.
+        rate: The highest learning rate; None: the caller's optimizer has its own.
         show: Called with the sentence; None for silence.
     """
 
@@ -33,7 +34,7 @@ class LearningCheck(keras.callbacks.Callback):
         counts: ClassificationMetrics,
         labels: Sequence[str],
         validation: Batches | None,
-        rate: float,
+        rate: float | None,
         show: Callable[[str], Any] | None,
     ):
         super().__init__()
@@ -48,7 +49,7 @@ class LearningCheck(keras.callbacks.Callback):
             return
         self.sentence = (
             f"After the first epoch {problem}: it has learned nothing of the rows yet. If more epochs do not "
-            f"help, change `learning_rate` (it is {self._rate:g}), and check that each row has its own "
+            f"help, change {schedules.highest(self._rate, verb='is')}, and check that each row has its own "
             "label."
         )
         if self._show is not None:

@@ -48,7 +48,6 @@ class Parts:
         show: Callable[[str], Any] | None,
     ) -> Parts:
         """Return the parts of a training that had run for `seconds` before it was resumed."""
-        assert recipe.learning_rate is not None
         validated = data.validation is not None
         counts = RowMetrics(data.validation, len(model.labels), task=model.task)
         tracer = EpochTrace(

@@ -38,7 +38,8 @@ def resume(
         FileNotFoundError: There is no such run.
         FileExistsError: Another process is training in it.
         ValueError: It cannot go on: it diverged or had not begun, its files are damaged, its rows were not
-            stored (more than 1 GiB: call `fine_tune(..., resume=True)`), or callbacks or backend are others.
+            stored (more than 1 GiB), or it has an `optimizer` of the caller's (for both call
+            `fine_tune(..., resume=True)`), or callbacks or backend are others.
 
     Warns:
         RuntimeWarning: The newest checkpoint is damaged and the one before it is used, or versions or
@@ -61,6 +62,12 @@ def resume(
             raise ValueError(
                 f"`run` {str(owned.path)!r} has no copy of its rows, which take more than 1 GiB; call "
                 "`fine_tune(model, x, y, ..., run_dir=..., resume=True)` with all that it was called with."
+            )
+        if known.get("own_optimizer"):
+            raise ValueError(
+                f"`run` {str(owned.path)!r} began with an `optimizer` of the caller's, which is not in its "
+                "folder; call `fine_tune(model, x, y, ..., optimizer=..., run_dir=..., resume=True)` with "
+                "all that it was called with."
             )
         recipe = Recipe.of_record(manifest["settings"], precision=manifest["precision"]["asked"])
         more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)

@@ -66,3 +66,8 @@ def in_words(schedule: str, warmup: float) -> str:
     """Return how the rate goes, such as "warm-up 10 %, then cosine decay to 0"."""
     after = "constant rate" if schedule == "constant" else f"{schedule} decay to 0"
     return f"warm-up {100 * warmup:g} %, then {after}" if warmup else after
+
+
+def highest(rate: float | None, *, verb: str) -> str:
+    """Return what to change where the rate is to be another: the argument, with what it is."""
+    return "the rate of `optimizer`" if rate is None else f"`learning_rate` (it {verb} {rate:g})"

@@ -19,10 +19,9 @@ from finetune_eval.models.layers import LOSSES
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run
 from finetune_eval.traces.training import TrainingTrace
-from finetune_eval.training import schedules, strategies
+from finetune_eval.training import optimizers, schedules, strategies
 from finetune_eval.training.divergence import is_finite
 from finetune_eval.training.environment import environment, source_of, weights_hash
-from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.parts import Parts
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult
@@ -45,6 +44,7 @@ class Training:
     callbacks: list[Any]  # the user's
     checkpoint_every: int | str | None = "30s"
     calls_apart: bool = False  # whether a callback is to be called after every step
+    optimizer: Any = None  # the user's, or None for ours
     named: str | None = None  # the recipe that the settings began with, where it has a name
     manifest: dict[str, Any] = field(default_factory=dict)
     trace: TrainingTrace = field(default_factory=TrainingTrace)
@@ -59,7 +59,8 @@ class Training:
     def _settings(self) -> dict[str, Any]:
         return {
             **self.recipe.record(), "class_weight": self.data.class_weight,
-            "optimizer": f"AdamW, {schedules.in_words(self.recipe.schedule, self.recipe.warmup)}",
+            "optimizer": f"AdamW, {schedules.in_words(self.recipe.schedule, self.recipe.warmup)}"
+            if self.optimizer is None else optimizers.in_words(self.optimizer),
         }  # fmt: skip
 
     def begin(self) -> None:
@@ -98,6 +99,7 @@ class Training:
             self.manifest["resume"] = {
                 "rows": digest(rows), "rows_stored": stored, "weights": weights,
                 "built": built(model), "adapters": not can_go_on(model),
+                "own_optimizer": self.optimizer is not None,
                 "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
                 "checkpoint_every": self.checkpoint_every, **run.notes,
             }  # fmt: skip
@@ -115,7 +117,10 @@ class Training:
     def check(self, manifest: dict[str, Any]) -> None:
         """Refuse a run that cannot go on, or is of another training than this one."""
         assert self.run is not None
-        begun(str(self.run.path), manifest)
+        known = begun(str(self.run.path), manifest)
+        if known.get("own_optimizer", False) != (self.optimizer is not None):
+            had = "no `optimizer`" if self.optimizer is not None else "an `optimizer` of the caller's"
+            raise ValueError(f"The run began with {had}; pass what it was, or another `run_dir`.")
         self._reset_answer()
         check_same(
             manifest, settings=self._settings(), rows=self.data.arrays(), model=self.model,
@@ -176,7 +181,6 @@ class Training:
         finally:
             restored = self._end(parts, status, before, began)
         if status == "diverged":
-            assert recipe.learning_rate is not None
             raise FloatingPointError(parts.guard.sentence(restored, recipe.learning_rate))
         self._decide()
 
@@ -216,16 +220,10 @@ class Training:
     def _fit(self, parts: Parts) -> None:
         """Compile and fit, from the first step or from where a run that is resumed goes on."""
         model, recipe, train, validation = self.model, self.recipe, self.data.train, self.data.validation
-        assert recipe.learning_rate is not None
         total, state = len(train) * recipe.epochs, self.state
         if recipe.strategy == "head_then_full" and state is None:
             strategies.start_head(model, train, recipe.seed)
-        optimizer: Any = fine_tuning_optimizer(
-            recipe.learning_rate, recipe.weight_decay, total, schedule=recipe.schedule, warmup=recipe.warmup,
-            used_rows=used_rows(model, train), rate_scales=strategies.rate_scales(model, recipe.layer_decay),
-            first_steps=strategies.first_steps(model, recipe, len(train)),
-            average_from=recipe.averaged_from(total), ema=recipe.ema,
-        )  # fmt: skip
+        optimizer = self.optimizer if self.optimizer is not None else self._own_optimizer(total)
         loss = LOSSES[model.task][recipe.loss]
         model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
@@ -248,6 +246,18 @@ class Training:
                 shuffle=False,  # the batches are shuffled already
                 callbacks=callbacks,
             )  # fmt: skip
+
+    def _own_optimizer(self, steps: int) -> Any:
+        """Return the AdamW of the settings."""
+        model, recipe, train = self.model, self.recipe, self.data.train
+        assert recipe.learning_rate is not None
+        return optimizers.fine_tuning_optimizer(
+            recipe.learning_rate, recipe.weight_decay, steps, schedule=recipe.schedule, warmup=recipe.warmup,
+            used_rows=optimizers.used_rows(model, train),
+            rate_scales=strategies.rate_scales(model, recipe.layer_decay),
+            first_steps=strategies.first_steps(model, recipe, len(train)),
+            average_from=recipe.averaged_from(steps), ema=recipe.ema,
+        )  # fmt: skip
 
     def _write(self, *, model: bool, whole: bool = True) -> None:
         """Write the model, then the manifest; a failure is a warning, for the weights are in memory.

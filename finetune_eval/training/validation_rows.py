@@ -164,7 +164,8 @@ class RowMetrics(ClassificationMetrics):
 
     def _found(self, y: Any, p: Any) -> Any:
         """Return (rows, 2 + answers): loss, entropy and answer of each row."""
-        loss, inside = self.model.loss.call(y, p), ops.clip(p, _TINY, 1 - _TINY)
+        # `self.model` would have Keras on JAX put its state back in the middle of the trace.
+        loss, inside = self._model.loss.call(y, p), ops.clip(p, _TINY, 1 - _TINY)
         entropy = -ops.sum(inside * ops.log(inside) + (1 - inside) * ops.log(1 - inside), axis=-1)
         answers = p >= 0.5 if self._multilabel else ops.expand_dims(ops.argmax(p, axis=-1), -1)
         columns = [ops.expand_dims(loss, -1), ops.expand_dims(entropy, -1), answers]

@@ -96,7 +96,7 @@ def test_tokens_no_training_row_holds_are_left_out_of_the_average_and_no_weight_
     for spare in (True, False):
         model = tiny.text_classifier()
         if not spare:
-            monkeypatch.setattr(module, "used_rows", lambda model, train: {})
+            monkeypatch.setattr(module.optimizers, "used_rows", lambda model, train: {})
         fe.fine_tune(
             model, ["not good", "good!"] * 4, [0, 1] * 4, batch_size=4, learning_rate=0.02, verbose=False,
             average_last=0.5,

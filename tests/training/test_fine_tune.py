@@ -211,7 +211,7 @@ def test_tokens_no_training_row_holds_are_left_out_and_no_weight_is_another(tiny
         model = tiny.text_classifier()
         path = tmp_path / f"{spare}.keras"
         if not spare:
-            monkeypatch.setattr(module, "used_rows", lambda model, train: {})
+            monkeypatch.setattr(module.optimizers, "used_rows", lambda model, train: {})
         callback = keras.callbacks.ModelCheckpoint(path)  # the optimizer with it
         quick(model, x, y, batch_size=4, learning_rate=0.02, callbacks=[callback])
         weights.append(model.get_weights())
