@@ -508,8 +508,8 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "encoding": "cp1252", "quoted": False, "seed": 4,
     }  # fmt: skip
     assert asked.build == {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "seed": 7}
-    # Every option is in one of these, or says where a run goes and how it is shown.
-    elsewhere = {"context", "like", "run_dir", "resume", "lockbox", "as_json"}
+    # Every option is in one of these, or says where a run is computed, goes, and how it is shown.
+    elsewhere = {"context", "like", "hosts", "run_dir", "resume", "lockbox", "as_json"}
     assert set(inspect.signature(training.train).parameters) == {*command_line, *elsewhere}
     build = set(inspect.signature(build_model).parameters) - {"backbone", "labels", "preprocessor"}
     assert {*asked.build} <= build

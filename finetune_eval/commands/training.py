@@ -138,6 +138,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --run-dir, if one was cut short there.")
     ] = False,
+    hosts: Annotated[
+        bool,
+        typer.Option(
+            "--hosts", help="Train with all processes that srun, mpirun or a JAXJob started; on JAX."
+        ),
+    ] = False,
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
@@ -154,13 +160,19 @@ def train(
     name = Path(asked.data.rsplit("/", 1)[-1]).stem
     if resume and run_dir is None:
         raise typer.BadParameter("needs --run-dir, the folder of the run.", param_hint="--resume")
-    with _stages(run_dir, name, as_json, lockbox, resume=resume) as stages:
+    with _stages(run_dir, name, as_json, lockbox, resume=resume, hosts=hosts) as stages:
         stages.run_all(asked, None)
 
 
 @contextlib.contextmanager
 def _stages(
-    run_dir: Path | None, name: str, as_json: bool, lockbox: bool, *, resume: bool = False
+    run_dir: Path | None,
+    name: str,
+    as_json: bool,
+    lockbox: bool,
+    *,
+    resume: bool = False,
+    hosts: bool = False,
 ) -> Iterator[_Stages]:
     """Own a run folder while the stages run, and say what is in it when they are interrupted."""
     from finetune_eval.data.ledger import DataTrace
@@ -169,14 +181,44 @@ def _stages(
     path = given.resumes or run_dir or Path("runs") / safe_name(name)
     again = (resume or given.resumes is not None) and Run(path).manifest.is_file()
     owned = claimed(path, again=True) if again else Run.create(path, or_next_free=run_dir is None)
-    with owned as run, _terminated_as_interrupted():
+    with contextlib.ExitStack() as held:
+        first = _connect(held) if hosts else True
+        run = held.enter_context(_of_first(owned) if hosts else owned)
+        held.enter_context(_terminated_as_interrupted())
         assert run is not None
         run.notes["command"] = {"arguments": list(given.arguments), "folder": os.getcwd()}
+        again = again if first else run.manifest.is_file()
+        distribution = "data_parallel" if hosts else None
         try:
-            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again)
+            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again, distribution, first)
         except KeyboardInterrupt as stop:
-            console.error(_interrupted(run))
+            console.error(_interrupted(run) if first else "interrupted")
             sys.exit(stop.args[0] if stop.args else 130)
+
+
+def _connect(held: contextlib.ExitStack) -> bool:
+    """Connect the processes of `--hosts`, of which only the first one prints; return whether this is it."""
+    with quiet_tensorflow():
+        from finetune_eval.training import processes
+
+    if processes.initialize_distributed():
+        return True
+    nothing = held.enter_context(open(os.devnull, "w", encoding="utf-8"))
+    held.enter_context(contextlib.redirect_stdout(nothing))
+    held.enter_context(contextlib.redirect_stderr(nothing))
+    return False
+
+
+def _together() -> Any:
+    from finetune_eval.training import watch
+
+    return watch.together()
+
+
+def _of_first(owned: contextlib.AbstractContextManager[Run | None]) -> Any:
+    from finetune_eval.training import processes
+
+    return processes.of_first(owned)
 
 
 @contextlib.contextmanager
@@ -223,6 +265,8 @@ class _Stages:
     flow: DataTrace
     began: float
     again: bool = False  # whether the run had begun before
+    distribution: str | None = None
+    first: bool = True  # of several processes: the others end with the training
 
     def out(self, text: str) -> None:
         """Print what is no result for a machine."""
@@ -241,6 +285,25 @@ class _Stages:
 
     def run_all(self, asked: Asked, example: str | None) -> None:
         """Take the rows that were asked for through the five stages."""
+        with _together() if self.distribution else contextlib.nullcontext():
+            dataset, model, trained = self.trained(asked)
+        if not self.first:
+            return
+        if not len(dataset.test):
+            self.without_evaluation(trained)
+            return
+        try:
+            result, prediction = self.evaluation(model, dataset, example)
+            self.reports(trained, result, prediction)
+        except Exception:
+            if self.run.model.is_file():
+                console.warning(
+                    f"what follows failed after the training: the model is in {str(self.run.model)!r}."
+                )
+            raise
+
+    def trained(self, asked: Asked) -> tuple[Dataset, Any, FineTuneResult]:
+        """Read the rows, build the model, and train it: what several processes do together."""
         self.begin(1, asked.data)
         dataset, self.run.recorded["data"] = asked.load()
         recipe = asked.recipe
@@ -254,19 +317,7 @@ class _Stages:
         if self.again:
             self.check_rows(dataset)
         model = self.models(dataset, asked)
-        trained = self.training(model, dataset, recipe)
-        if not len(dataset.test):
-            self.without_evaluation(trained)
-            return
-        try:
-            result, prediction = self.evaluation(model, dataset, example)
-            self.reports(trained, result, prediction)
-        except Exception:
-            if self.run.model.is_file():
-                console.warning(
-                    f"what follows failed after the training: the model is in {str(self.run.model)!r}."
-                )
-            raise
+        return dataset, model, self.training(model, dataset, recipe)
 
     def check_rows(self, dataset: Dataset) -> None:
         """Raise where the rows are not those that the run began with."""
@@ -327,9 +378,10 @@ class _Stages:
         with console.progress("training", steps) as advance:
             trained = fine_tune(
                 model, *dataset.train, validation_data=held_out, run_dir=self.run, resume=self.again,
-                verbose=not self.as_json, callbacks=StepProgress(advance), **vars(recipe),
+                verbose=not self.as_json, callbacks=StepProgress(advance),
+                distribution=self.distribution, **vars(recipe),
             )  # fmt: skip
-        if not self.run.model.is_file():
+        if self.first and not self.run.model.is_file():
             _save_elsewhere(model)
         self.out("\n" + chart(trained.trace))
         kept = f"best epoch {trained.trace.best_epoch or recipe.epochs}, its weights kept"

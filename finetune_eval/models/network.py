@@ -14,7 +14,7 @@ from keras import ops
 from finetune_eval import _checks, _labels
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.thresholds import Threshold
-from finetune_eval.models import lora, micro_batches
+from finetune_eval.models import devices, lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
 from finetune_eval.models.halves import in_halves, side_by_side
 from finetune_eval.models.layers import (
@@ -260,7 +260,7 @@ class Network(keras_hub.models.Task):
         masked = any(part is not None for part in keras.tree.flatten(mask))
         if side_by_side() and self.rows_apart and not masked:
             return in_halves(lambda rows: self._whole(rows, training), inputs)
-        return self._whole(inputs, training, mask)
+        return devices.by_rows(lambda rows: self._whole(rows, training, mask), inputs)
 
     def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if self._plan.cut is None:
@@ -305,7 +305,7 @@ class Network(keras_hub.models.Task):
                 f"The model is compiled with {self._of_logits[0]}(from_logits=True), which would take the "
                 "softmax of what are probabilities already; call `model.compile` with `from_logits` left out."
             )
-        now = (structure(self), self._plan, self.steps_per_execution)
+        now = (structure(self), self._plan, self.steps_per_execution, devices.mesh())
         new = self._graphs.get(name, (None,))[0] != now
         self._graphs[name] = (now, None)
         return new

@@ -12,12 +12,14 @@ from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
 from finetune_eval.training.callbacks import usable
+from finetune_eval.training.processes import check_distribution, is_first, of_first
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import given_rows, read_rows
 from finetune_eval.training.seeding import check_deterministic
 from finetune_eval.training.step_checkpoints import parse_every
 from finetune_eval.training.training import Training
+from finetune_eval.training.watch import together
 
 
 def fine_tune(
@@ -50,6 +52,7 @@ def fine_tune(
     abstain_for: str | None = None,
     precision: str = "auto",
     deterministic: bool = False,
+    distribution: str | None = None,
     seed: int = 0,
     callbacks: Any = None,
     run_dir: str | os.PathLike[str] | Run | None = None,
@@ -108,6 +111,11 @@ def fine_tune(
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
         deterministic: Use operations alone that give the same bits each time, on a GPU too, where they are
             slower; on a CPU the others do so as well.
+        distribution: None for one device; on JAX "data_parallel", with which each device, of this process or
+            of several that `initialize_distributed` connected, computes its share of the rows of a batch; or
+            "model_parallel", with which the devices of this process share the weights of a KerasHub backbone
+            that has a layout. Every process must be given the same model, rows and settings; the first
+            writes the run folder and prints, and each has the trained model.
         seed: Of the shuffling and the dropout. The same seed on the same machine gives the same trace.
         callbacks: More Keras callbacks, one or a list; they see `val_f1` and the rest in their logs. A
             callback that sets the learning rate needs `schedule="constant", warmup=0`; BackupAndRestore is
@@ -171,15 +179,17 @@ def fine_tune(
     strategies.check(model, recipe)
     if recipe.learning_rate is None:
         recipe = dataclasses.replace(recipe, learning_rate=strategies.default_rate(model, recipe))
-    with claimed(run_dir, again=resume) as run:
+    check_distribution(model, distribution)
+    show = _text.show if verbose and is_first() else None
+    with together(), of_first(claimed(run_dir, again=resume)) as run:
         rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, recipe.seed)
         data = read_rows(model, *rows, recipe)
-        if validation_split is not None and data.val_x is not None and verbose:
+        if validation_split is not None and data.val_x is not None and show is not None:
             held_out, n = len(data.val_x), len(data.x) + len(data.val_x)
-            _text.show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
+            show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
         training = Training(
-            model, recipe, used_precision, data, run, _text.show if verbose else None, more,
-            checkpoint_every, calls_apart=bool(more),
+            model, recipe, used_precision, data, run, show, more, checkpoint_every,
+            calls_apart=bool(more), distribution=distribution,
         )  # fmt: skip
         manifest = run.read_manifest() if resume and run is not None and run.manifest.is_file() else {}
         if (
