@@ -29,6 +29,7 @@ ALLOWED = {
         *(*BASE, "runs", "data", "traces", "evaluation", "models", "training", "studies", "reports"),
         "commands",
     },
+    "engines": {*BASE, "runs", "evaluation"},
     "cli": {"reports", "commands"},
     "__init__": set(),
 }
