@@ -20,8 +20,9 @@ from finetune_eval import _checks, _files, _labels
 from finetune_eval._text import counted
 from finetune_eval.evaluation import _scanning
 from finetune_eval.evaluation._options import Asked, checked_options
+from finetune_eval.evaluation._reading import column_names
 from finetune_eval.evaluation._scanning import Part
-from finetune_eval.evaluation.large import LargeEvaluation, Statistics, column_names
+from finetune_eval.evaluation.large import LargeEvaluation, Statistics
 from finetune_eval.evaluation.thresholds import Threshold
 
 _FORMAT = 1  # of the kept statistics: it changes where the same rows are counted in another way

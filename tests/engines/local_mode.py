@@ -110,7 +110,7 @@ def job(tmp_path_factory, tiny):
 
 
 def check_predictions(found, job, statistics, name):
-    """What workers predicted is what one process predicts, and is evaluated alike where it was made and after.
+    """What workers predicted is what one process predicts, and its evaluation is that of one machine.
 
     Sums of float32 depend on which rows share a batch: probabilities are equal to 1e-6.
     """
