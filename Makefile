@@ -1,8 +1,9 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
 # make test-slow  the tests that take long and rarely break
-# make test-engines  evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
+# make test-engines  prediction and evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
 # make test-jax   the tests of models and training on JAX
+# make gpu-check  whether an accelerator computes what the CPU computes, and how fast; under ten minutes
 # make api        write docs/api.md, the page of public functions, from the source
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
@@ -19,7 +20,7 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-slow test-engines test-jax check api examples $(EXAMPLES) faults bench clean
+.PHONY: demo test test-slow test-engines test-jax check api examples $(EXAMPLES) faults bench gpu-check clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -61,6 +62,11 @@ faults: .venv/installed-dev
 
 bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/speed.py --peers .venv-peers
+
+# In .venv as it is: who has an accelerator has installed the TensorFlow or JAX that sees it. `make bench` makes the
+# peers' environment, without which the Hugging Face Trainer does not take part.
+gpu-check: .venv/installed
+	$(BIN)/python benchmarks/gpu_check.py --peers .venv-peers
 
 clean:
 	rm -rf .venv .venv-peers .venv-engines build dist *.egg-info
