@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune_eval"
-BASE = {"_checks", "_text", "_files", "_rows", "_names", "_labels"}
+BASE = {"_checks", "_cores", "_text", "_files", "_rows", "_names", "_labels"}
 # Who may import whom. `data`, `evaluation`, `traces`: leaves without TensorFlow that every stage may use.
 ALLOWED = {
     "_checks": set(),
+    "_cores": set(),
     "_text": set(),
     "_files": set(),
     "_rows": set(),
@@ -29,6 +30,7 @@ ALLOWED = {
         *(*BASE, "runs", "data", "traces", "evaluation", "models", "training", "studies", "reports"),
         "commands",
     },
+    "engines": {*BASE, "runs", "evaluation"},
     "cli": {"reports", "commands"},
     "__init__": set(),
 }

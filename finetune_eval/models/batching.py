@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from finetune_eval._cores import cores
 from finetune_eval.models.halves import on_gpu
 
 # Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
@@ -229,7 +229,7 @@ class Batches(keras.utils.PyDataset):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _of_like_tokens(self) -> Iterator[np.ndarray]:
-        tokens = _TOKENS_GPU if on_gpu() else _TOKENS * max(1, (os.cpu_count() or 1) // _STREAMS)
+        tokens = _TOKENS_GPU if on_gpu() else _TOKENS * max(1, cores() // _STREAMS)
         order = np.argsort(-self.lengths, kind="stable")
         start = 0
         while start < len(order):
