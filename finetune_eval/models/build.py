@@ -23,7 +23,7 @@ from finetune_eval.models.tokenizers import TextPreprocessor
 from finetune_eval.runs import Run
 
 # What is read of a text that is too long, and what is then dropped.
-_LONG_TEXTS = {"cut": "right", "head_tail": "middle"}
+_LONG_TEXTS = {"cut": "right", "head_tail": "middle", "windows": "windows"}
 
 
 def build_model(
@@ -56,7 +56,8 @@ def build_model(
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
             most 512.
         long_text: What is read of a longer text: "cut", its first tokens; "head_tail", its first quarter and
-            its last three; None for what the checkpoint declares, else "cut".
+            its last three; "windows", all of it, as windows that overlap by half (at most 16), whose features
+            are averaged; None for what the checkpoint declares, else "cut".
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
@@ -196,7 +197,11 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
             "compute its features before you fine-tune, and pass those."
         )
     length = model.preprocessor.sequence_length if model.takes_text else None
-    original = build_model(name, model.labels, pooling=model.pooling or "auto", sequence_length=length)
+    read = {side: choice for choice, side in _LONG_TEXTS.items()}
+    original = build_model(
+        name, model.labels, pooling=model.pooling or "auto", sequence_length=length,
+        long_text=read.get(getattr(model.preprocessor, "truncation_side", None)),
+    )  # fmt: skip
     if known.get("weights_sha256") not in (None, original.source["weights_sha256"]):
         raise ValueError(f"The weights of {name!r} are no longer those that `model` began with.")
     backbone = keras.Model(original.input, original.get_layer("logits").input)

@@ -19,6 +19,7 @@ from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.goals import parse_error_goal
 from finetune_eval.evaluation.sample import decided
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
+from finetune_eval.models import windows
 from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
@@ -77,7 +78,11 @@ class Classifier(Network):
         return encoded
 
     def _encoder(self) -> Any:
-        return encoder(preprocessing(self.preprocessor), getattr(self.preprocessor, "tokenizer", None))
+        return encoder(
+            preprocessing(self.preprocessor),
+            getattr(self.preprocessor, "tokenizer", None),
+            room=self.preprocessor.room if self.windows else None,
+        )
 
     def tokens(self, texts: Any) -> dict[str, Any]:
         """Return the backbone's inputs for a (rows,) tensor of strings, as a graph of TensorFlow does."""
@@ -118,20 +123,23 @@ class Classifier(Network):
         n, rows = row_count(x), self._encoded(x)
         if labels is not None and labels.ndim == 1:
             labels = np.asarray(labels, dtype=np.int32)
-        if rows.cut:
-            are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
-            side = getattr(self.preprocessor, "truncation_side", "right")
-            ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
-            if side == "middle":
-                room = rows.limit - len(self.preprocessor.before) - len(self.preprocessor.after)
-                ends = "first {} and last {}".format(*self.preprocessor.kept(room))
-            warnings.warn(
-                f"`{name}`: {rows.cut:,} of {n:,} texts {are} longer than {rows.limit} tokens; only {their} "
-                f"{ends} tokens are read.",
-                _checks.TextsCut,
-                stacklevel=3,
-            )
+        if rows.long:
+            warnings.warn(self._read_of(rows, name, n), _checks.TextsCut, stacklevel=3)
         return Batches(rows, labels, batch_size, sample_weight=weights, seed=seed, sort=sort)
+
+    def _read_of(self, rows: Encoded, name: str, n: int) -> str:
+        """Return the sentence on how many texts are too long, and on what is read of them."""
+        are, their = ("is", "its") if rows.long == 1 else ("are", "their")
+        long = f"`{name}`: {rows.long:,} of {n:,} texts {are} longer than {rows.limit} tokens; "
+        if self.windows:
+            of_each = f"{'it is' if rows.long == 1 else 'they are'} read in windows that overlap by half"
+            most = f", of {rows.cut:,} only the first {windows.MOST}" if rows.cut else ""
+            return f"{long}{of_each}{most}."
+        side = getattr(self.preprocessor, "truncation_side", "right")
+        ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
+        if side == "middle":
+            ends = "first {} and last {}".format(*self.preprocessor.kept(self.preprocessor.room))
+        return f"{long}only {their} {ends} tokens are read."
 
     def _fed(
         self,

@@ -31,6 +31,7 @@ from finetune_eval.models.layers import (
 )
 from finetune_eval.models.precision import matmul_precision
 from finetune_eval.models.steps import Plan, structure
+from finetune_eval.models.windows import EachWindow, MeanOfWindows
 
 
 class Network(keras_hub.models.Task):
@@ -53,6 +54,7 @@ class Network(keras_hub.models.Task):
 
     Attributes:
         source: Where the backbone came from, as `build_model` was told: "backbone", "weights_sha256".
+        windows: Whether rows are (windows, tokens): a text that is too long is read as several windows.
         moved: Layer name -> how far `fine_tune` moved its weights, relative to their size.
     """
 
@@ -79,13 +81,21 @@ class Network(keras_hub.models.Task):
         if layers:
             set_trainable(backbone, True)  # its own config tells only of all of it
             freeze(backbone, layers)
-        inputs = backbone.input
-        outputs = backbone(inputs)
+        self.windows = getattr(preprocessor, "truncation_side", None) == "windows"
+        inputs = tokens = backbone.input
+        if self.windows:
+            inputs = {
+                name: keras.Input((None, None), dtype=each.dtype, name=name) for name, each in tokens.items()
+            }
+            tokens = {name: EachWindow(name=f"each_window_{name}")(each) for name, each in inputs.items()}
+        outputs = backbone(tokens)
         if pooling is not None:
             sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
-            features = Pooling(pooling, name="pooling")(sequence, inputs["padding_mask"])
+            features = Pooling(pooling, name="pooling")(sequence, tokens["padding_mask"])
         else:
             features = outputs
+        if self.windows:
+            features = MeanOfWindows(name="mean_of_windows")(features, inputs["padding_mask"])
         x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
         logits = keras.layers.Dense(
             len(labels),
