@@ -90,6 +90,7 @@ class Encoded:
         """Return which places of a batch hold a token: (rows, tokens), or (rows, windows, tokens)."""
         lengths = self.lengths[rows]
         if self.windows is not None:
+            assert self.offsets is not None
             counts = self.window_counts[rows]
             most = int(counts.max())
             places = np.arange(1 << (most - 1).bit_length() if few_widths else most)
@@ -177,7 +178,7 @@ def trimmed(batch: dict[str, np.ndarray]) -> Encoded:
     """
     mask = batch["padding_mask"].astype(bool)
     if mask.ndim == 3:
-        own = mask.any(axis=2)
+        own = np.asarray(mask.any(axis=2))
         own[:, 0] = True
         found = trimmed({name: values[own] for name, values in batch.items()})
         assert found.offsets is not None

@@ -200,7 +200,7 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
     read = {side: choice for choice, side in _LONG_TEXTS.items()}
     original = build_model(
         name, model.labels, pooling=model.pooling or "auto", sequence_length=length,
-        long_text=read.get(getattr(model.preprocessor, "truncation_side", None)),
+        long_text=read.get(getattr(model.preprocessor, "truncation_side", "")),
     )  # fmt: skip
     if known.get("weights_sha256") not in (None, original.source["weights_sha256"]):
         raise ValueError(f"The weights of {name!r} are no longer those that `model` began with.")

@@ -9,10 +9,12 @@ from typing import Any, Self
 
 import keras
 import keras_hub
+import numpy as np
 from keras import ops
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _files, _labels
 from finetune_eval.evaluation.abstention import Abstention
+from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.models import lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
@@ -33,6 +35,10 @@ from finetune_eval.models.precision import matmul_precision
 from finetune_eval.models.steps import Plan, structure
 from finetune_eval.models.windows import EachWindow, MeanOfWindows
 
+# A list, tuple or array of numbers has one for each label.
+AnyThreshold = Threshold | LabelThresholds | Sequence[float] | float | None
+_CHOSEN = (Threshold, LabelThresholds, Abstention)
+
 
 class Network(keras_hub.models.Task):
     """A backbone with a head, on the backbone's own inputs; `Classifier` has it read raw rows.
@@ -47,7 +53,7 @@ class Network(keras_hub.models.Task):
         dropout: Dropout rate before the head.
         seed: Of the head's initial weights and the head's dropout.
         threshold: With two classes, the probability of the second from which it is the answer; multilabel,
-            that from which a label is given; None for 0.5.
+            that from which a label is given, or one for each label; None for 0.5.
         abstention: From which confidence on an answer is given; None where all are. Not of multilabel rows.
         frozen: Names of the backbone's layers that are not trained.
         **kwargs: Of `keras_hub.models.Task`.
@@ -68,7 +74,7 @@ class Network(keras_hub.models.Task):
         task: str = "classification",
         dropout: float = 0.1,
         seed: int = 0,
-        threshold: Threshold | dict[str, Any] | float | None = None,
+        threshold: AnyThreshold | dict[str, Any] = None,
         abstention: Abstention | dict[str, Any] | float | None = None,
         frozen: Sequence[str] = (),
         **kwargs: Any,
@@ -111,7 +117,7 @@ class Network(keras_hub.models.Task):
         self.labels = labels
         self.dropout = dropout
         self.seed = seed
-        self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
+        self.threshold = _threshold_of(threshold) if isinstance(threshold, dict) else threshold
         self.abstention = Abstention(**abstention) if isinstance(abstention, dict) else abstention
         self.source: dict[str, Any] = {}
         self.moved: dict[str, float] = {}
@@ -169,23 +175,39 @@ class Network(keras_hub.models.Task):
         self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
 
     @property
-    def threshold(self) -> Threshold | float | None:
+    def threshold(self) -> AnyThreshold:
         """The probability of the second of two classes, or of any label, from which it is given.
 
-        Another one forgets the abstention, which was chosen for other answers.
+        Of several labels a row each may have its own: a sequence of numbers. Another threshold forgets the
+        abstention, which was chosen for other answers.
         """
-        return self._threshold
+        chosen: AnyThreshold = self._threshold
+        return chosen
 
     @threshold.setter
-    def threshold(self, value: Threshold | float | None) -> None:
-        if value is not None:
+    def threshold(self, value: Any) -> None:
+        if isinstance(value, LabelThresholds) or (np.ndim(value) > 0 and not isinstance(value, str)):
+            if not self.multilabel:
+                raise ValueError("`threshold` must be one number: the model gives one class a row.")
+            of_each = value.values if isinstance(value, LabelThresholds) else value
+            of_each = read_thresholds("threshold", of_each, len(self.labels))
+            if not isinstance(value, LabelThresholds):
+                value = of_each
+        elif value is not None:
             if len(self.labels) != 2 and not self.multilabel:
                 raise ValueError(f"`threshold` needs two classes; the model has {len(self.labels)}.")
-            _checks.number(
-                "threshold", value if isinstance(value, (bool, str)) else float(value), above=0, below=1
-            )
+            number = value if isinstance(value, (bool, str)) else float(value)
+            _checks.number("threshold", number, above=0, below=1)
         self._threshold = value
         self._abstention: Abstention | float | None = None
+
+    @property
+    def cuts(self) -> float | tuple[float, ...] | None:
+        """The threshold as a plain number, or one for each label."""
+        if isinstance(self.threshold, LabelThresholds):
+            return self.threshold.values
+        own: Any = self.threshold
+        return own if own is None or isinstance(own, tuple) else float(own)
 
     @property
     def abstention(self) -> Abstention | float | None:
@@ -199,11 +221,10 @@ class Network(keras_hub.models.Task):
                 raise ValueError("`abstention` is of one class a row; this model may give several labels.")
             number = value if isinstance(value, (bool, str)) else float(value)
             _checks.number("abstention", number, at_least=0, below=1)
-        own = None if self.threshold is None else float(self.threshold)
-        if isinstance(value, Abstention) and value.threshold != own:
+        if isinstance(value, Abstention) and value.threshold != self.cuts:
             raise ValueError(
                 f"`abstention` was chosen for answers with the threshold {value.threshold}; the model has "
-                f"{own}. Choose it again: `model.choose_abstention(x, y)`."
+                f"{self.cuts}. Choose it again: `model.choose_abstention(x, y)`."
             )
         self._abstention = value
 
@@ -416,6 +437,14 @@ class Network(keras_hub.models.Task):
         return model
 
 
-def _plain(chosen: Threshold | Abstention | float | None) -> dict[str, Any] | float | None:
+def _plain(chosen: Any) -> Any:
     """Return a threshold or an abstention as plain data, for the config."""
-    return dataclasses.asdict(chosen) if isinstance(chosen, (Threshold, Abstention)) else chosen
+    return dataclasses.asdict(chosen) if isinstance(chosen, _CHOSEN) else chosen
+
+
+def _threshold_of(data: dict[str, Any]) -> Threshold | LabelThresholds:
+    """Return the threshold that `_plain` made data of."""
+    made: Threshold | LabelThresholds = _files.from_json(
+        LabelThresholds if "values" in data else Threshold, data
+    )
+    return made

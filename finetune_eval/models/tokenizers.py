@@ -328,7 +328,7 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
     @property
     def room(self) -> int:
         """How many tokens of a text fit beside the special ones."""
-        return max(self.sequence_length - len(self.before) - len(self.after), 0)
+        return max(int(self.sequence_length) - len(self.before) - len(self.after), 0)
 
     def kept(self, tokens: int) -> tuple[int, int]:
         """Return how many of the first and of the last tokens are kept where there is room for `tokens`.

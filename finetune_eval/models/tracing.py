@@ -92,7 +92,7 @@ def trace_prediction(
         head="sigmoid" if model.multilabel else "softmax",
         check=float(np.abs(probabilities - predicted).max()),
         tokens_cut=_tokens_cut(model, text, encoded),
-        threshold=None if model.threshold is None else float(model.threshold),
+        threshold=model.cuts,
     )
 
 

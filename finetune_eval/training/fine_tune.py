@@ -102,7 +102,7 @@ def fine_tune(
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
-            "recall>=0.9", ...), and ship it with the model; two classes.
+            "recall>=0.9", ...), and ship it with the model; two classes, or several labels a row.
         abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.
