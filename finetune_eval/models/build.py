@@ -13,7 +13,7 @@ import numpy as np
 from finetune_eval import _checks, _labels, _text
 from finetune_eval.evaluation._options import TASKS
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
-from finetune_eval.models import frozen, pretrained
+from finetune_eval.models import frozen, lora, pretrained
 from finetune_eval.models.archives import check_seal, not_finite, read_archive, read_weights
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
@@ -36,6 +36,7 @@ def build_model(
     long_text: str | None = None,
     dropout: float | None = None,
     freeze: bool | int = False,
+    lora_rank: int | None = None,
     preprocessor: Any = None,
     seed: int = 0,
 ) -> Classifier:
@@ -61,6 +62,8 @@ def build_model(
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
+        lora_rank: Give the queries and values of the attention adapters of this rank; of the model they and
+            the head alone are trained, by `fit` and by `fine_tune`. A saved model has them merged.
         preprocessor: With a backbone instance that takes tokens: the KerasHub preprocessor that makes them.
         seed: Of the head's initial weights.
 
@@ -83,6 +86,10 @@ def build_model(
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
+    if lora_rank is not None:
+        _checks.positive_int("lora_rank", lora_rank)
+        if freeze is not False:
+            raise ValueError("`lora_rank` freezes the backbone but for its adapters; leave `freeze` out.")
     source = _source(
         backbone, preprocessor, sequence_length=sequence_length, dropout=dropout, pooling=pooling
     )
@@ -102,11 +109,14 @@ def build_model(
         "weights_sha256": source.sha256,
         "build": {
             "task": task, "pooling": pooling, "sequence_length": sequence_length, "long_text": long_text,
-            "dropout": dropout, "freeze": freeze, "seed": seed,
+            "dropout": dropout, "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
         },
     }  # fmt: skip
-    if freeze is not False:
+    if lora_rank is not None:
+        lora.build(model, lora_rank, seed)
+    elif freeze is not False:
         freeze_layers(model, freeze)
+    if lora_rank is not None or freeze is not False:
         model.compile()
     return model
 

@@ -276,13 +276,24 @@ class Network(keras_hub.models.Task):
         }
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the model as a `.keras` file: weights, vocabulary, labels, and how it decides."""
+        """Save the model as a `.keras` file: weights, vocabulary, labels, and how it decides.
+
+        Adapters are saved merged into the weights beside them, and so without the state of their optimizer.
+        """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"`filepath` {str(filepath)!r} is an HDF5 file, which cannot hold the vocabulary; end it in "
                 "'.keras'."
             )
-        super().save(filepath, *args, **kwargs)
+        before: Any = getattr(self, "optimizer", None)
+        if before is None or not lora.adapted(self):
+            super().save(filepath, *args, **kwargs)
+            return
+        self.optimizer = type(before).from_config(before.get_config())
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            self.optimizer = before
 
     # --- how it computes -------------------------------------------------------
 

@@ -87,7 +87,7 @@ def fine_tune(
             "head_then_full", the same as "full" from a head that a logistic regression on the backbone's
             features begins; "gradual", the head alone in the first epoch, and from the top down everything
             by the last; "lora", adapters of the queries and values, and the head (`model.merge_lora`).
-        lora_rank: The rank of the adapters of the strategy "lora"; None for 8.
+        lora_rank: The rank of the adapters of the strategy "lora"; None for 8, or that which the model has.
         gradient_accumulation: Number of batches whose gradients make one step. The step is that of one batch
             of all their rows, in less memory; rates and averages count such steps.
         average_last: The share of the steps, the last ones, whose mean weights are what is validated and
