@@ -165,3 +165,33 @@ def test_models_that_read_windows_are_not_averaged_into_one(model):
 
     with pytest.raises(ValueError, match="^`ensemble` cannot be one model where long texts are read in win"):
         average_of([model, model])
+
+
+class Stop(keras.callbacks.Callback):
+    """Interrupts a training after a step."""
+
+    def __init__(self, after=None):
+        super().__init__()
+        self.after = after
+
+    def get_state(self):
+        return {}
+
+    def set_state(self, state):
+        pass
+
+    def on_train_batch_end(self, batch, logs=None):
+        if int(keras.ops.convert_to_numpy(self.model.optimizer.iterations)) == self.after:
+            raise KeyboardInterrupt
+
+
+@pytest.mark.filterwarnings("ignore::finetune_eval._checks.TextsCut")
+def test_a_run_that_was_interrupted_goes_on_to_the_bit(folder, tmp_path):
+    texts, y = [LONG, "bad", CAPPED, "good"], [0, 1, 0, 1]
+    settings = {"epochs": 2, "batch_size": 2, "learning_rate": 1e-2, "verbose": False, "checkpoint_every": 1}
+    whole = fe.fine_tune(build(folder), texts, y, run_dir=tmp_path / "whole", **settings)
+    with pytest.raises(KeyboardInterrupt):
+        fe.fine_tune(build(folder), texts, y, run_dir=tmp_path / "run", callbacks=[Stop(3)], **settings)
+    resumed = fe.resume(tmp_path / "run", callbacks=[Stop()])
+    for one, other in zip(whole.model.get_weights(), resumed.model.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
