@@ -265,7 +265,7 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
     assert Run("r").read_manifest()["model"]["build"] == {
         "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": "head_tail",
-        "dropout": None, "freeze": True, "seed": 0,
+        "dropout": None, "freeze": True, "lora_rank": None, "seed": 0,
     }  # fmt: skip
     assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
     again = json.loads(capsys.readouterr().out)

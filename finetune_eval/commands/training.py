@@ -87,7 +87,9 @@ def train(
     ] = None,
     long_text: Annotated[
         str | None,
-        typer.Option("--long-text", help="What is read of a longer text: cut (its start) or head_tail."),
+        typer.Option(
+            "--long-text", help="What is read of longer texts: cut (the start), head_tail, windows."
+        ),
     ] = None,
     calibrate: Annotated[
         bool,
@@ -350,7 +352,11 @@ class _Stages:
         width, classes = model.get_layer("logits").input.shape[-1], len(model.labels)
         first = f" of the first {len(measured):,} rows" if len(measured) < n else ""
         note = f"{encoded.lengths.mean():.1f} tokens a row on average, {longest} at most{first}"
-        if encoded.cut:
+        if encoded.long and model.windows:
+            note += (
+                f"; {encoded.long:,} rows are longer than a window of {encoded.limit}, and read in several"
+            )
+        elif encoded.cut:
             note += f"; {encoded.cut:,} rows are longer than the {longest} that the model reads, and are cut"
         self.add(
             Step("models", "tokens", n, 1, n, longest, note),

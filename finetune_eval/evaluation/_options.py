@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _rows
-from finetune_eval._text import counted
+from finetune_eval._text import counted, listed
 from finetune_eval.evaluation.abstention import Abstention
+from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.metrics import METRICS, resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.runs import Run
@@ -32,7 +34,7 @@ class Asked:
     sample_weight: Any = None
     average: str = "auto"
     confidence: float = 0.95
-    threshold: float | Threshold | None = None
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None
     abstention: float | Abstention | None = None
     task: str = "classification"
     train: Any = None
@@ -50,7 +52,7 @@ class Options:
     """Checked options of `evaluate_predictions`."""
 
     average: str
-    chosen: Threshold | None
+    chosen: Threshold | LabelThresholds | None
     confidence: float
     groups: NDArray[np.int64] | None
     ids: Any
@@ -61,7 +63,7 @@ class Options:
     texts: list[str] | None
     train: tuple[Any, NDArray[np.int64]] | None
     features: Any  # a pair of arrays, a function of rows, or None
-    threshold: float | None
+    threshold: float | tuple[float, ...] | None
     weights: NDArray[np.float64] | None
     metrics: tuple[str, ...] = ()
     abstention: Abstention | float | None = None
@@ -79,7 +81,7 @@ class Options:
 
 def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, contents: Any = None) -> Options:
     """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
-    average, threshold = asked.average, asked.threshold
+    average = asked.average
     if labels is not None:
         if asked.task == "multilabel":
             _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
@@ -87,14 +89,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
             _no_joining(labels)
         else:
             average = resolve_average(average, len(labels))
-    chosen = threshold if isinstance(threshold, Threshold) else None
-    if threshold is not None:
-        threshold = threshold.value if isinstance(threshold, Threshold) else threshold
-        threshold = _checks.number("threshold", threshold, above=0, below=1)
-        if asked.task == "classification" and labels is not None and len(labels) != 2:
-            raise ValueError(
-                f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
-            )
+    threshold = _threshold(asked, labels)
     groups = None if asked.groups is None else _rows.groups("groups", asked.groups, n)
     if groups is not None and groups.max() == 0:
         raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
@@ -119,7 +114,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         metrics=_further_metrics(asked, labels),
         abstention=_abstention(asked, threshold),
         average=average,
-        chosen=chosen,
+        chosen=asked.threshold if isinstance(asked.threshold, (Threshold, LabelThresholds)) else None,
         train=train,
         features=features,
         confidence=_checks.number("confidence", asked.confidence, above=0, below=1),
@@ -137,7 +132,33 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
     )
 
 
-def _abstention(asked: Asked, threshold: float | None) -> Abstention | float | None:
+def _threshold(asked: Asked, labels: tuple[str, ...] | None) -> float | tuple[float, ...] | None:
+    """Return from which probability on a class is predicted; a tuple where each label has its own."""
+    given: Any = asked.threshold
+    if given is None:
+        return None
+    if isinstance(given, Threshold):
+        given = given.value
+    if isinstance(given, LabelThresholds) or np.ndim(given) > 0:
+        if asked.task != "multilabel":
+            raise ValueError("`threshold` must be one number where a row has one class; got one for each.")
+        if isinstance(given, LabelThresholds):
+            if labels is not None and given.labels not in (labels, _labels.default_names(len(labels))):
+                raise ValueError(
+                    f"`threshold` was chosen for the labels {listed(given.labels)}; these are "
+                    f"{listed(labels)}."
+                )
+            given = given.values
+        return read_thresholds("threshold", given, len(given) if labels is None else len(labels))
+    value = _checks.number("threshold", given, above=0, below=1)
+    if asked.task == "classification" and labels is not None and len(labels) != 2:
+        raise ValueError(
+            f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
+        )
+    return value
+
+
+def _abstention(asked: Asked, threshold: Any) -> Abstention | float | None:
     """Return from which confidence on rows are answered, checked; None where all are."""
     given = asked.abstention
     if given is None:

@@ -395,7 +395,9 @@ def expected_accuracy(
             f"each of the {len(evaluation.labels)} classes; got shape {np.shape(probabilities)}."
         )
     before = _logit(answer_confidence(old.p, old.predicted))
-    after = _logit(answer_confidence(p, decided(p, evaluation.threshold)))
+    threshold = evaluation.threshold
+    assert not isinstance(threshold, tuple)  # each row has one class
+    after = _logit(answer_confidence(p, decided(p, threshold)))
     right = (old.y == old.predicted).astype(np.float64)
     curve, covariance = _fitted_curve(before, right)
     shares = _expit(curve[0] + curve[1] * after)

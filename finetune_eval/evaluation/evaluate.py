@@ -35,6 +35,7 @@ from finetune_eval.evaluation.baselines import (
     majority_probabilities,
     tfidf_probabilities,
 )
+from finetune_eval.evaluation.label_thresholds import LabelThresholds
 from finetune_eval.evaluation.lockbox import look, not_counted
 from finetune_eval.evaluation.records import Baseline, ClassScore, LeakScores
 from finetune_eval.evaluation.thresholds import Threshold
@@ -57,7 +58,7 @@ def evaluate(
     average: str = "auto",
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
-    threshold: float | Threshold | None = None,
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None,
     abstention: float | Abstention | None = None,
     task: str | None = None,
     train: Any = None,
@@ -245,7 +246,7 @@ def evaluate_predictions(
     average: str = "auto",
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
-    threshold: float | Threshold | None = None,
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None,
     abstention: float | Abstention | None = None,
     task: str = "classification",
     train: Any = None,
@@ -287,7 +288,8 @@ def evaluate_predictions(
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: Predict the second of two classes from this probability on, in (0, 1), or what
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
-            first. Multilabel: every label from this probability on; None is 0.5.
+            first. Multilabel: every label from this probability on, or a list with that of each label, or
+            what `choose_label_thresholds` found; None is 0.5.
         abstention: Withhold answers below this confidence (the probability of the class that is answered), in
             [0, 1), or what `choose_abstention` found on validation rows. `answered` is then of the rows that
             are answered; all other scores count every row.

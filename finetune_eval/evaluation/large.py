@@ -62,7 +62,9 @@ class Statistics:
         self.labels = classes_of(labels)
         self.metadata = column_names(metadata)
         self._asked = threshold
-        self.threshold = checked_options(1, self.labels, Asked(threshold=threshold)).threshold
+        one = checked_options(1, self.labels, Asked(threshold=threshold)).threshold
+        assert not isinstance(one, tuple)  # each row has one class
+        self.threshold = one
         self._counts = Counts(len(self.labels), self.metadata)
         self._read: dict[str, int] = {}  # each different label of the rows, as JSON, and its class
 

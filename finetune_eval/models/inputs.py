@@ -76,7 +76,7 @@ def read(
 def read_rows(model: Any, name: str, x: Any) -> Arrays:
     """Return checked rows: (n,) texts, (n, ...) float32 numbers, or the backbone's own inputs by name."""
     if _are_tokens(model, x):
-        rows: Arrays = _tokens(name, {key: x[key] for key in model.input})
+        rows: Arrays = _tokens(name, {key: x[key] for key in model.input}, windows=model.windows)
     elif model.takes_text:
         rows = _rows.texts(name, _one_column(model, name, x))
     else:
@@ -117,16 +117,23 @@ def _numbers(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     return rows
 
 
-def _tokens(name: str, columns: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return a backbone's own inputs as (rows, tokens) arrays of whole numbers, all of one shape."""
+def _tokens(name: str, columns: dict[str, Any], *, windows: bool) -> dict[str, np.ndarray]:
+    """Return a backbone's own inputs as arrays of whole numbers, all of one shape: (rows, tokens).
+
+    For a model that reads windows: (rows, windows, tokens); rows that came as (rows, tokens) have one window.
+    """
     arrays = {key: _rows.column(f"{name}[{key!r}]", values) for key, values in columns.items()}
     shape = arrays["padding_mask"].shape
     for key, array in arrays.items():
-        if array.ndim != 2 or array.shape != shape or array.dtype.kind not in "biu":
+        known = array.ndim == 2 or (windows and array.ndim == 3)
+        if not known or array.shape != shape or array.dtype.kind not in "biu":
+            either = " or (rows, windows, tokens)" if windows else ""
             raise ValueError(
-                f"`{name}` must hold (rows, tokens) whole numbers, all of the shape of 'padding_mask', "
-                f"{shape}; {key!r} has shape {array.shape} and dtype {array.dtype}."
+                f"`{name}` must hold (rows, tokens){either} whole numbers, all of the shape of "
+                f"'padding_mask', {shape}; {key!r} has shape {array.shape} and dtype {array.dtype}."
             )
+    if windows and len(shape) == 2:
+        return {key: array[:, np.newaxis] for key, array in arrays.items()}
     return arrays
 
 

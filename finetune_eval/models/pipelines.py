@@ -121,7 +121,9 @@ class Feed:
         model = self.model
         rows: Any = tf.TensorSpec(model.input_shape, tf.float32) if not model.takes_text else None
         if tokens:
-            rows = {key: tf.TensorSpec([None, None], tf.int32) for key in model.input}
+            rows = {
+                key: tf.TensorSpec([None] * len(each.shape), tf.int32) for key, each in model.input.items()
+            }
         elif model.takes_text:
             rows = tf.TensorSpec([None], tf.string)
         classes = len(model.labels)
@@ -187,7 +189,7 @@ class Feed:
         return False
 
     def _counted(self, tokens: dict[str, Any]) -> dict[str, Any]:
-        """Count a batch of tokens, its rows, and those that fill the sequence length."""
+        """Count a batch of tokens, its rows, and those that fill the sequence length or several windows."""
         mask = tf.cast(tokens["padding_mask"], tf.int32)
         limit = getattr(self.model.preprocessor, "sequence_length", None)
 
@@ -195,8 +197,11 @@ class Feed:
             self.rows, self.full = self.rows + int(rows), self.full + int(longest)
             return rows
 
-        full = tf.reduce_sum(tf.cast(tf.reduce_sum(mask, axis=1) == (limit or -1), tf.int32))
-        tf.numpy_function(count, [tf.shape(mask)[0], full], tf.int32)
+        if self.model.windows:
+            full = tf.reduce_sum(tf.reduce_max(mask, axis=2), axis=1) > 1
+        else:
+            full = tf.reduce_sum(mask, axis=1) == (limit or -1)
+        tf.numpy_function(count, [tf.shape(mask)[0], tf.reduce_sum(tf.cast(full, tf.int32))], tf.int32)
         return tokens
 
     def _as_dataset(self, data: Any, shuffle: bool) -> Any:
@@ -269,9 +274,12 @@ class Feed:
     def warn(self) -> None:
         """Warn if texts filled the sequence length: whether they were longer is not known here."""
         if self.full:
+            length = self.model.preprocessor.sequence_length
+            what = f"have at least {length} tokens, the most that is read of a text."
+            if self.model.windows:
+                what = f"are longer than {length} tokens; they are read in windows that overlap by half."
             warnings.warn(
-                f"`{self.name}`: {self.full:,} of the {self.rows:,} texts that were read have at least "
-                f"{self.model.preprocessor.sequence_length} tokens, the most that is read of a text.",
+                f"`{self.name}`: {self.full:,} of the {self.rows:,} texts that were read {what}",
                 _checks.TextsCut,
                 stacklevel=4,
             )
@@ -316,15 +324,23 @@ def trimmed_tokens(preprocessor: Any) -> Any:
     def tokens(texts: Any) -> dict[str, Any]:
         features = preprocessor(texts)
         mask = tf.cast(features["padding_mask"], tf.int32)
+        shape = tf.shape(mask)
+        if mask.shape.rank == 3:  # each window as a row
+            features = {name: tf.reshape(value, [-1, shape[-1]]) for name, value in features.items()}
+            mask = tf.reshape(mask, [-1, shape[-1]])
         width = tf.shape(mask)[1]
         first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
         moved = (tf.range(width) + first) % width
         longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
         if keras.backend.backend() == "jax":
-            few = tf.constant(widths(mask.shape[1]))
+            few = tf.constant(widths(mask.shape[-1]))
             longest = few[tf.searchsorted(few, longest[tf.newaxis])[0]]
+        moved = moved[:, :longest]
         return {
-            name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
+            name: tf.reshape(
+                tf.cast(tf.gather(value, moved, batch_dims=1), tf.int32),  # as `encode` gives
+                tf.concat([shape[:-1], [longest]], axis=0),
+            )
             for name, value in features.items()
         }
 

@@ -24,6 +24,8 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 import tokenizers as hugging_face
 
+from finetune_eval.models import windows
+
 # The ranges of Hugging Face's normaliser, its typing slip included (2B920 where Unicode has 2B820).
 _CJK = (
     r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
@@ -264,7 +266,8 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         pad: The id of padding.
         segments: Whether the backbone takes "segment_ids", which are 0.
         truncation_side: "right" drops the last tokens of a text that is too long; "left" the first; "middle"
-            keeps the first quarter and the last three of what there is room for.
+            keeps the first quarter and the last three of what there is room for; "windows" drops none (up to
+            `windows.MOST` windows): what it gives then is (rows, windows, sequence_length).
         prompt: Put before every text.
         **kwargs: Of `keras_hub.models.TextClassifierPreprocessor`.
     """
@@ -296,9 +299,12 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         scalar = texts.shape.rank == 0
         texts = texts[tf.newaxis] if scalar else texts
         ids = self.tokenizer.tokenize(tf.strings.join([self.prompt, texts]) if self.prompt else texts)
-        room = max(self.sequence_length - len(self.before) - len(self.after), 0)
-        first, last = self.kept(room)
-        ids = tf.concat([ids[:, :first], ids[:, first:][:, -last:]], axis=1) if last else ids[:, :first]
+        own: Any = None  # whether a window is one of its text's: (rows, windows)
+        if self.truncation_side == "windows":
+            ids, own = windows.split(ids, self.room)
+        else:
+            first, last = self.kept(self.room)
+            ids = tf.concat([ids[:, :first], ids[:, first:][:, -last:]], axis=1) if last else ids[:, :first]
         rows = ids.nrows()
 
         def around(special: list[int]) -> Any:
@@ -311,9 +317,18 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         }
         if self.segments:
             features["segment_ids"] = tf.zeros_like(features["token_ids"])
+        if own is not None:
+            shape = [*tf.unstack(tf.shape(own)), self.sequence_length]
+            features = {name: tf.reshape(value, shape) for name, value in features.items()}
+            features["padding_mask"] &= own[:, :, tf.newaxis]
         if scalar:
             features = {name: value[0] for name, value in features.items()}
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text fit beside the special ones."""
+        return max(int(self.sequence_length) - len(self.before) - len(self.after), 0)
 
     def kept(self, tokens: int) -> tuple[int, int]:
         """Return how many of the first and of the last tokens are kept where there is room for `tokens`.

@@ -180,7 +180,9 @@ def cross_evaluate(
     if baselines:
         found = _baselines(evaluation, rows, places, fold_of_row[0], features, numbers, n_resamples, seed)
         evaluation = dataclasses.replace(evaluation, baselines=tuple(found))
-    answers = OutOfFold(places, p, fold_of_row, evaluation.threshold, evaluation.average, numbers)
+    chosen = evaluation.threshold
+    assert not isinstance(chosen, tuple)  # each row has one class
+    answers = OutOfFold(places, p, fold_of_row, chosen, evaluation.average, numbers)
     return answers.result(evaluation, seconds, models, seed)
 
 

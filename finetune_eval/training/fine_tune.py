@@ -90,7 +90,7 @@ def fine_tune(
             "head_then_full", the same as "full" from a head that a logistic regression on the backbone's
             features begins; "gradual", the head alone in the first epoch, and from the top down everything
             by the last; "lora", adapters of the queries and values, and the head (`model.merge_lora`).
-        lora_rank: The rank of the adapters of the strategy "lora"; None for 8.
+        lora_rank: The rank of the adapters of the strategy "lora"; None for 8, or that which the model has.
         gradient_accumulation: Number of batches whose gradients make one step. The step is that of one batch
             of all their rows, in less memory; rates and averages count such steps.
         average_last: The share of the steps, the last ones, whose mean weights are what is validated and
@@ -105,7 +105,7 @@ def fine_tune(
         monitor: The metric that chooses the best epoch; None for "val_loss". A validation metric.
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
-            "recall>=0.9", ...), and ship it with the model; two classes.
+            "recall>=0.9", ...), and ship it with the model; two classes, or several labels a row.
         abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto": bfloat16 where the processor has it. Validation rows are judged in float32.

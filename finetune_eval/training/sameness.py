@@ -18,7 +18,7 @@ from finetune_eval.training.states import without_state
 
 _MERGED = (
     "its model had adapters already when it began, and a saved model has them merged. Call "
-    "`model.merge_lora()` before you train it."
+    "`model.merge_lora()` before you train it, or train a model without `lora_rank` by strategy='lora'."
 )
 
 
