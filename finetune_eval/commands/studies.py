@@ -30,7 +30,7 @@ Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: mu
 
 def cross_evaluate(
     data: options.Data,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -81,7 +81,7 @@ def cross_evaluate(
 
 def learning_curve(
     data: options.Data,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",

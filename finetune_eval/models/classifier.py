@@ -31,7 +31,7 @@ from finetune_eval.models.pipelines import (
     trimmed_tokens,
 )
 from finetune_eval.models.steps import structure
-from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing
+from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing, text_spec
 
 _EVALUATION_BATCH = 32
 
@@ -56,8 +56,9 @@ class Classifier(Network):
         """Check raw rows and turn them into the backbone's inputs, once.
 
         Args:
-            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them; a dict of the
-                backbone's own inputs, such as token ids; or a dict of one column.
+            x: (rows,) strings, (rows, 2) strings where the model reads pairs, or (rows, columns) numbers, as
+                the backbone takes them; a dict of the backbone's own inputs, such as token ids; or a dict of
+                one column.
             name: What the caller calls `x`, for errors.
 
         Raises:
@@ -80,7 +81,7 @@ class Classifier(Network):
         return encoder(preprocessing(self.preprocessor), getattr(self.preprocessor, "tokenizer", None))
 
     def tokens(self, texts: Any) -> dict[str, Any]:
-        """Return the backbone's inputs for a (rows,) tensor of strings, as a graph of TensorFlow does."""
+        """Return the backbone's inputs for a tensor of strings, (rows,) or, of pairs, (rows, 2)."""
         made_of = (self.preprocessor, *structure(self.preprocessor))
         found: dict[str, Any] = self._graph("tokens", lambda: trimmed_tokens(self.preprocessor), *made_of)(
             texts
@@ -120,18 +121,23 @@ class Classifier(Network):
             labels = np.asarray(labels, dtype=np.int32)
         if rows.cut:
             are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
-            side = getattr(self.preprocessor, "truncation_side", "right")
-            ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
-            if side == "middle":
-                room = rows.limit - len(self.preprocessor.before) - len(self.preprocessor.after)
-                ends = "first {} and last {}".format(*self.preprocessor.kept(room))
+            what, kept = "texts", f"only {their} {self._ends(rows.limit)} tokens are read"
+            if self.takes_pairs:
+                what, kept = "pairs of texts", "the longer text of a pair is cut first"
             warnings.warn(
-                f"`{name}`: {rows.cut:,} of {n:,} texts {are} longer than {rows.limit} tokens; only {their} "
-                f"{ends} tokens are read.",
+                f"`{name}`: {rows.cut:,} of {n:,} {what} {are} longer than {rows.limit} tokens; {kept}.",
                 _checks.TextsCut,
                 stacklevel=3,
             )
         return Batches(rows, labels, batch_size, sample_weight=weights, seed=seed, sort=sort)
+
+    def _ends(self, limit: int) -> str:
+        """Return which tokens of a text that is too long are read, in words."""
+        side = getattr(self.preprocessor, "truncation_side", "right")
+        if side != "middle":
+            return f"{'last' if side == 'left' else 'first'} {limit}"
+        room = limit - len(self.preprocessor.before) - len(self.preprocessor.after)
+        return "first {} and last {}".format(*self.preprocessor.kept(room))
 
     def _fed(
         self,
@@ -464,6 +470,6 @@ class Classifier(Network):
             return
         archive = keras.export.ExportArchive()
         archive.track(self)
-        signature = [tf.TensorSpec([None], tf.string, name="texts")]
+        signature = [tf.TensorSpec(text_spec(self.preprocessor).shape, tf.string, name="texts")]
         archive.add_endpoint("serve", lambda rows: self._whole(self.tokens(rows), training=False), signature)
         archive.write_out(str(filepath), verbose=verbose is not False)

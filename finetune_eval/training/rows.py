@@ -173,7 +173,8 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
 
     def part(name: str) -> Any:
         if f"{name}_bytes" in arrays:
-            return _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+            texts = _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+            return texts.reshape(-1, 2) if model.takes_pairs else texts
         values = arrays.get(name)
         places = values is not None and name.endswith("y") and values.ndim == 1
         return ClassIndices(values, model.labels) if places else values
@@ -185,7 +186,7 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
 
 
 def _as_bytes(name: str, texts: np.ndarray) -> dict[str, np.ndarray]:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts.ravel()]  # of pairs: row by row
     ends = np.cumsum([len(text) for text in encoded])
     return {f"{name}_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
 
