@@ -88,6 +88,8 @@ def load_vocabulary(
     _add_tokens(said, rust)
     before, after = _around(said, rust)
     between, second_type = _between(said, rust, before, after)
+    if "token_type_ids" not in (said.settings.get("model_input_names") or ("token_type_ids",)):
+        second_type = 0
     _check_embeddings(said, rust, rows)
     split = bool(said.settings.get("split_special_tokens"))
     tokenizer = None if split or lowercase_first else _word_piece(rust, config["model_type"])
