@@ -35,8 +35,8 @@ def pictures(count, seed):
 
 train, validation, test = pictures(900, 0), pictures(150, 1), pictures(300, 2)
 
-# Any KerasHub backbone of images will do, such as keras_hub.models.Backbone.from_preset("resnet_18_imagenet"),
-# which is downloaded. This small one has random weights. Its maps of features are averaged, and get a head.
+# Any KerasHub backbone of images will do, such as `Backbone.from_preset("resnet_18_imagenet")`.
+# This small one has random weights. Its maps of features are averaged, and a head is put on them.
 keras.utils.set_random_seed(0)
 backbone = keras_hub.models.ResNetBackbone(
     input_conv_filters=[64], input_conv_kernel_sizes=[3], stackwise_num_filters=[64, 64],

@@ -56,7 +56,8 @@ validation, test = pairs(slice(8, 10)), pairs(slice(10, 14))  # of other sentenc
 model = fe.build_model("all_minilm_l6_v2", labels=["other", "fits"], pairs=True)
 fe.fine_tune(model, x, y, validation_data=validation, epochs=4)
 
-# TF-IDF reads a pair as one text. Pairs with the same sentence are right or wrong together: they are one group.
+# TF-IDF reads a pair as one text. Pairs with the same sentence tend to be right or wrong together: they are a
+# group.
 groups = [sentence for _, sentence in test[0]]
 print(fe.evaluate(model, *test, train=(x, y), groups=groups))
 
