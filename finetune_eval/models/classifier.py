@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.abstention import Abstention, answer_confidence, choose_abstention
@@ -196,7 +196,7 @@ class Classifier(Network):
         """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
         self._check_compiled()
         size = _EVALUATION_BATCH if batch_size is None else batch_size
-        feed = None
+        feed, original = None, x
         if is_pipeline(x):
             refuse_beside_pipeline(y, sample_weight, validation_split)
             steps = ("steps_per_epoch", steps_per_epoch)
@@ -223,6 +223,7 @@ class Classifier(Network):
             data, *rest = (
                 (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
             )
+            _rows.same_columns(**{"x": original, "validation x": data})
             steps = ("validation_steps", validation_steps)
             held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)

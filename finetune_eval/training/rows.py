@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _rows
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, refuse_beside
@@ -78,6 +78,8 @@ def given_rows(
                 "`validation_split` needs one class a row; hold rows of several labels out by "
                 "`validation_data=(x, y)`."
             )
+    if isinstance(validation_data, (tuple, list)) and validation_data:
+        _rows.same_columns(**{"x": x, "validation x": validation_data[0]})
     if is_pipeline(x):
         refuse_beside("x", x, y=y, sample_weight=sample_weight)
         x, y, sample_weight = collected("x", x)

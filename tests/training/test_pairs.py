@@ -10,6 +10,7 @@ import pytest
 import finetune_eval as fe
 from finetune_eval import cli
 from finetune_eval.runs import Run
+from finetune_eval.studies.learners import learner_of
 
 WORDS = ("good", "bad")
 OTHERS = ("a", "film", "the", "was", "very", "not", "warm", "cafe")
@@ -97,12 +98,22 @@ def test_a_share_of_pairs_is_held_out_and_folds_are_judged(checkpoint):
     model = fe.build_model(checkpoint, LABELS, pairs=True)
     with pytest.raises(TypeError, match="^`validation x` must hold two texts a row"):
         fe.fine_tune(model, x, y, validation_data=(["a", "b"], y[:2]), verbose=False)
+    frame = pd.DataFrame(x, columns=["premise", "claim"])
+    swapped = (frame[["claim", "premise"]], y)
+    for fit in (model.fit, fe.fine_tune):
+        with pytest.raises(ValueError, match="^`x` and `validation x` have their columns in another order"):
+            fit(*([] if fit == model.fit else [model]), frame, y, validation_data=swapped)
     done = fe.fine_tune(model, x, y, validation_split=0.25, epochs=1, verbose=False)
     assert done.manifest["rows"]["validation"]["rows"] == 12
-    fit = lambda x, y, seed: _Constant(x)  # noqa: E731
+
+    def fit(x, y, seed):
+        return _Constant(x)
+
     crossed = fe.cross_evaluate(fit, x, y, folds=2, verbose=False, n_resamples=100)
     assert crossed.evaluation.n == 48
     assert any(baseline.name.startswith("TF-IDF") for baseline in crossed.evaluation.baselines)
+    by_name = learner_of(checkpoint, None, np.array(x, dtype=object), np.zeros(48, int), tuple(LABELS))
+    assert by_name._built(0).takes_pairs
 
 
 class _Constant:
