@@ -1,4 +1,4 @@
-"""Pairs of texts: does a sentence of a review speak of what the question asks? A minute on two cores.
+"""Pairs of texts: does a sentence of a review speak of what the question asks? Half a minute on two cores.
 
 Run it: python examples/pairs.py
 """
