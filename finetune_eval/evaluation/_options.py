@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels, _rows
+from finetune_eval import _checks, _labels, _pairs, _rows
 from finetune_eval._text import counted, listed
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
@@ -94,12 +94,12 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
     if groups is not None and groups.max() == 0:
         raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
     weights = None if asked.sample_weight is None else _rows.weights("sample_weight", asked.sample_weight, n)
-    texts = None
+    texts, pairs = None, asked.texts is not None and _pairs.are_pairs(asked.texts)
     if asked.texts is not None:
-        texts = _rows.texts("texts", asked.texts).tolist()
+        texts = _pairs.texts("texts", asked.texts).tolist()
         if len(texts) != n:
             raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
-    train, features = _training_rows(asked.train, asked.features, labels, n, asked.task)
+    train, features = _training_rows(asked, labels, n, pairs=pairs)
     if callable(features) and texts is None and contents is None:
         raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     ids = None if asked.ids is None else _ids(asked.ids, n)
@@ -239,13 +239,17 @@ def _metadata(values: Any, n: int) -> Any:
 
 
 def _training_rows(
-    train: Any, features: Any, labels: tuple[str, ...] | None, n: int, task: str
+    asked: Asked, labels: tuple[str, ...] | None, n: int, *, pairs: bool
 ) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
+    """Return the training rows with the places of their classes, and the features; pairs are joined."""
+    train, features, task = asked.train, asked.features, asked.task
     if train is None:
         if features is not None:
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = _pair_of_rows(train)
+    if pairs or _pairs.are_pairs(x):
+        x = _pairs.joined(_pairs.pairs("train", x))
     read = _labels.read_many if task == "multilabel" else _labels.read
     indices = np.empty(0, dtype=np.int64) if labels is None else read("train", y, labels)
     if features is not None and not callable(features):

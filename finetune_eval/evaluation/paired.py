@@ -6,7 +6,7 @@ import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,9 +109,8 @@ class PairedStatistics:
         self.names = (first, second)
         if not isinstance(thresholds, (list, tuple)) or len(thresholds) != 2:
             raise TypeError(f"`thresholds` must be two, one for each model; got {thresholds!r}.")
-        self.thresholds = [
-            checked_options(1, self.labels, Asked(threshold=one)).threshold for one in thresholds
-        ]
+        checked = (checked_options(1, self.labels, Asked(threshold=one)).threshold for one in thresholds)
+        self.thresholds = [cast("float | None", one) for one in checked]  # one class a row has one
         self._columns = [{f"p_{label}_{name}": f"p_{label}" for label in self.labels} for name in self.names]
         if len({*self._columns[0], *self._columns[1]}) < 2 * len(self.labels):
             raise ValueError(

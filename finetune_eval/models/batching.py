@@ -131,10 +131,10 @@ def widths(limit: int) -> list[int]:
 def encoder(
     preprocess: Callable[[Any], dict[str, Any]], tokenizer: Any = None, *, room: int | None = None
 ) -> Callable[[np.ndarray], Encoded]:
-    """Return a function of (rows,) strings that tokenises them, once, and drops the padding.
+    """Return a function of (rows,) strings, or (rows, 2), that tokenises them, once, and drops the padding.
 
     Args:
-        preprocess: Turns a (rows,) string tensor into a dict of (rows, length) tensors with a "padding_mask".
+        preprocess: Turns a tensor of strings into a dict of (rows, length) tensors with a "padding_mask".
         tokenizer: Turns texts into tokens without a limit, to tell which were cut; without one every text
             that reaches the limit is taken for cut.
         room: Tokens of a text in each window, where `preprocess` gives (rows, windows, length); None where it
@@ -143,13 +143,17 @@ def encoder(
     at_a_time = _CHUNK if room is None else _CHUNK // windows.MOST
 
     def lengths(texts: np.ndarray) -> np.ndarray:
-        tokens = tokenizer(tf.constant(texts))
-        return np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
+        columns = [tokenizer(tf.constant(column)) for column in texts.T.reshape(-1, len(texts))]
+        each = [
+            np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
+            for tokens in columns
+        ]
+        return np.asarray(np.sum(each, axis=0))
 
     def cut(texts: np.ndarray, limit: int) -> int:
         if tokenizer is None or not len(texts):
             return len(texts)
-        empty = np.array([""])
+        empty = np.full_like(texts[:1], "")
         special = int(np.sum(preprocess(tf.constant(empty))["padding_mask"])) - int(lengths(empty)[0])
         return int((lengths(texts) + special > limit).sum())
 

@@ -34,6 +34,7 @@ def build_model(
     pooling: str = "auto",
     sequence_length: int | None = None,
     long_text: str | None = None,
+    pairs: bool = False,
     dropout: float | None = None,
     freeze: bool | int = False,
     lora_rank: int | None = None,
@@ -57,8 +58,12 @@ def build_model(
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
             most 512.
         long_text: What is read of a longer text: "cut", its first tokens; "head_tail", its first quarter and
-            its last three; "windows", all of it, as windows that overlap by half (at most 16), whose features
+            last three; "windows", all of it, as windows that overlap by half (at most 16), whose features
             are averaged; None for what the checkpoint declares, else "cut".
+        pairs: Whether a row is a pair of texts, such as a question and an answer: `x` is then a list of
+            pairs, an array of shape (rows, 2), or a DataFrame of two columns, read by place. The model reads
+            both texts at once, put together as its checkpoint declares; of a pair that is too long the longer
+            text is cut first. A backbone that was saved from a model of pairs reads pairs anyway.
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
@@ -95,6 +100,7 @@ def build_model(
     )
     chosen = _pooling(pooling, source)
     _set_lengths(source, chosen, long_text, sequence_length)
+    _set_pairs(source, pairs, long_text)
     model = Classifier(
         source.backbone,
         source.preprocessor,
@@ -109,7 +115,7 @@ def build_model(
         "weights_sha256": source.sha256,
         "build": {
             "task": task, "pooling": pooling, "sequence_length": sequence_length, "long_text": long_text,
-            "dropout": dropout, "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
+            "pairs": pairs, "dropout": dropout, "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
         },
     }  # fmt: skip
     if lora_rank is not None:
@@ -163,6 +169,46 @@ def _set_lengths(
         source.preprocessor.sequence_length = pretrained.usable_length(sequence_length, source.backbone, None)
 
 
+def _set_pairs(source: Any, pairs: bool, long_text: str | None) -> None:
+    """Have the preprocessor read pairs of texts where that was asked for, or raise where it cannot."""
+    reader = source.preprocessor
+    if _checks.flag("pairs", pairs):
+        if not isinstance(reader, TextPreprocessor):
+            raise ValueError(
+                "`pairs` needs a checkpoint whose tokens this library counts: the embedded model, or one in "
+                "Hugging Face's format. Leave it out, or join the two texts."
+            )
+        if reader.between is None:
+            raise ValueError(
+                f"`pairs` needs a checkpoint that declares how two texts are put together; the tokenizer of "
+                f"{source.source!r} declares no form that is computed here. Join the two texts instead."
+            )
+        types = getattr(source.backbone, "num_segments", 1) if reader.segments else 2
+        if reader.second_type >= types:
+            raise ValueError(
+                f"`pairs` needs a model that knows two kinds of tokens; {source.source!r} declares "
+                f"`type_vocab_size` {types}. Join the two texts instead."
+            )
+        reader.pairs = True
+    if not getattr(reader, "pairs", False):
+        return
+    if reader.prompt:
+        raise ValueError(
+            f"`pairs`: {source.source!r} declares a prompt for single texts, {reader.prompt!r}, and none for "
+            "pairs; join the two texts instead."
+        )
+    if long_text not in (None, "cut"):
+        raise ValueError(f"`long_text` {long_text!r} is of single texts; of pairs the longer text is cut.")
+    if reader.truncation_side in ("middle", "windows"):  # of a preprocessor that was saved so
+        reader.truncation_side = "right"
+    least = len(reader.before) + len(reader.between) + len(reader.after) + 2
+    if reader.sequence_length < least:
+        raise ValueError(
+            f"`sequence_length` must be at least {least} for pairs: special tokens and one token of each "
+            f"text; got {reader.sequence_length}."
+        )
+
+
 def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     """Freeze the whole backbone (True), or its embeddings and that many of its bottom layers."""
     if freeze is True or freeze is False:
@@ -209,7 +255,7 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
     length = model.preprocessor.sequence_length if model.takes_text else None
     read = {side: choice for choice, side in _LONG_TEXTS.items()}
     original = build_model(
-        name, model.labels, pooling=model.pooling or "auto", sequence_length=length,
+        name, model.labels, pooling=model.pooling or "auto", sequence_length=length, pairs=model.takes_pairs,
         long_text=read.get(getattr(model.preprocessor, "truncation_side", "")),
     )  # fmt: skip
     if known.get("weights_sha256") not in (None, original.source["weights_sha256"]):

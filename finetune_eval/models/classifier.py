@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.abstention import Abstention, answer_confidence, choose_abstention
@@ -38,7 +38,7 @@ from finetune_eval.models.pipelines import (
     trimmed_tokens,
 )
 from finetune_eval.models.steps import structure
-from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing
+from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing, text_spec
 
 _EVALUATION_BATCH = 32
 
@@ -63,8 +63,9 @@ class Classifier(Network):
         """Check raw rows and turn them into the backbone's inputs, once.
 
         Args:
-            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them; a dict of the
-                backbone's own inputs, such as token ids; or a dict of one column.
+            x: (rows,) strings, (rows, 2) strings where the model reads pairs, or (rows, columns) numbers, as
+                the backbone takes them; a dict of the backbone's own inputs, such as token ids; or a dict of
+                one column.
             name: What the caller calls `x`, for errors.
 
         Raises:
@@ -91,7 +92,7 @@ class Classifier(Network):
         )
 
     def tokens(self, texts: Any) -> dict[str, Any]:
-        """Return the backbone's inputs for a (rows,) tensor of strings, as a graph of TensorFlow does."""
+        """Return the backbone's inputs for a tensor of strings, (rows,) or, of pairs, (rows, 2)."""
         made_of = (self.preprocessor, *structure(self.preprocessor))
         found: dict[str, Any] = self._graph("tokens", lambda: trimmed_tokens(self.preprocessor), *made_of)(
             texts
@@ -135,8 +136,11 @@ class Classifier(Network):
 
     def _read_of(self, rows: Encoded, name: str, n: int) -> str:
         """Return the sentence on how many texts are too long, and on what is read of them."""
+        what = "pairs of texts" if self.takes_pairs else "texts"
         are, their = ("is", "its") if rows.long == 1 else ("are", "their")
-        long = f"`{name}`: {rows.long:,} of {n:,} texts {are} longer than {rows.limit} tokens; "
+        long = f"`{name}`: {rows.long:,} of {n:,} {what} {are} longer than {rows.limit} tokens; "
+        if self.takes_pairs:
+            return f"{long}the longer text of a pair is cut first."
         if self.windows:
             of_each = f"{'it is' if rows.long == 1 else 'they are'} read in windows that overlap by half"
             most = f", of {rows.cut:,} only the first {windows.MOST}" if rows.cut else ""
@@ -204,7 +208,7 @@ class Classifier(Network):
         """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
         self._check_compiled()
         size = _EVALUATION_BATCH if batch_size is None else batch_size
-        feed = None
+        feed, original = None, x
         if is_pipeline(x):
             refuse_beside_pipeline(y, sample_weight, validation_split)
             steps = ("steps_per_epoch", steps_per_epoch)
@@ -231,6 +235,7 @@ class Classifier(Network):
             data, *rest = (
                 (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
             )
+            _rows.same_columns(**{"x": original, "validation x": data})
             steps = ("validation_steps", validation_steps)
             held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
@@ -488,6 +493,6 @@ class Classifier(Network):
             return
         archive = keras.export.ExportArchive()
         archive.track(self)
-        signature = [tf.TensorSpec([None], tf.string, name="texts")]
+        signature = [tf.TensorSpec(text_spec(self.preprocessor).shape, tf.string, name="texts")]
         archive.add_endpoint("serve", lambda rows: self._whole(self.tokens(rows), training=False), signature)
         archive.write_out(str(filepath), verbose=verbose is not False)

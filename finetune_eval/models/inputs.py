@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _labels, _rows
+from finetune_eval import _checks, _labels, _pairs, _rows
 from finetune_eval.data.splits import Rows
 
 Arrays = np.ndarray | dict[str, np.ndarray]
@@ -74,11 +74,13 @@ def read(
 
 
 def read_rows(model: Any, name: str, x: Any) -> Arrays:
-    """Return checked rows: (n,) texts, (n, ...) float32 numbers, or the backbone's own inputs by name."""
+    """Return checked rows: (n,) texts, (n, 2) texts of pairs, (n, ...) float32 numbers, or tokens by name."""
     if _are_tokens(model, x):
         rows: Arrays = _tokens(name, {key: x[key] for key in model.input}, windows=model.windows)
+    elif model.takes_pairs:
+        rows = _pairs.pairs(name, x)
     elif model.takes_text:
-        rows = _rows.texts(name, _one_column(model, name, x))
+        rows = _texts(name, _one_column(model, name, x))
     else:
         rows = _numbers(name, _one_column(model, name, x), model.input_shape[1:])
     if row_count(rows) == 0:
@@ -92,7 +94,7 @@ def _are_tokens(model: Any, x: Any) -> bool:
 
 def _one_column(model: Any, name: str, x: Any) -> Any:
     """Return the rows of a dictionary of one column; others as they are."""
-    if not isinstance(x, Mapping) or _are_tokens(model, x):
+    if not isinstance(x, Mapping) or model.takes_pairs or _are_tokens(model, x):
         return x
     return x[only_column(name, x)]
 
@@ -104,6 +106,15 @@ def only_column(name: str, columns: Any) -> Any:
             f"`{name}` has the columns {', '.join(map(repr, columns))}; this model reads one: pass that one."
         )
     return next(iter(columns))
+
+
+def _texts(name: str, x: Any) -> np.ndarray:
+    if _pairs.are_pairs(x):
+        raise TypeError(
+            f"`{name}` holds two texts a row, and this model reads one; build it with "
+            "`build_model(..., pairs=True)`, or join the two."
+        )
+    return _rows.texts(name, x)
 
 
 def _numbers(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:

@@ -151,6 +151,11 @@ class Network(keras_hub.models.Task):
         return self.preprocessor is not None
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether rows are pairs of texts."""
+        return bool(getattr(self.preprocessor, "pairs", False))
+
+    @property
     def multilabel(self) -> bool:
         """Whether a row may have any number of the labels."""
         return self.task == "multilabel"

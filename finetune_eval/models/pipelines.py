@@ -18,6 +18,7 @@ from finetune_eval._text import listed
 from finetune_eval.models.batching import widths, without_autotune
 from finetune_eval.models.inputs import only_column, read
 from finetune_eval.models.steps import variables_kept
+from finetune_eval.models.tokenizers import text_spec
 
 
 def is_pipeline(x: Any) -> bool:
@@ -125,7 +126,7 @@ class Feed:
                 key: tf.TensorSpec([None] * len(each.shape), tf.int32) for key, each in model.input.items()
             }
         elif model.takes_text:
-            rows = tf.TensorSpec([None], tf.string)
+            rows = text_spec(model.preprocessor)
         classes = len(model.labels)
         labels = tf.TensorSpec([None, classes], tf.float32) if one_hot else tf.TensorSpec([None], tf.int32)
         return (rows, labels, tf.TensorSpec([None], tf.float32))[:parts]
@@ -167,6 +168,11 @@ class Feed:
     def _check_rows(self, spec: Any) -> bool:
         """Raise for rows that no batch could make good; return whether they are tokens."""
         model = self.model
+        if isinstance(spec, dict) and model.takes_pairs and not set(spec) >= set(model.input):
+            raise TypeError(
+                f"`{self.name}` is a pipeline of dictionaries, and the two texts of a pair are told by their "
+                "place; give (rows, 2) strings: `tf.stack([first, second], axis=1)`."
+            )
         if isinstance(spec, dict):
             if model.takes_text and set(spec) >= set(model.input):
                 return True
@@ -176,7 +182,8 @@ class Feed:
                 f"`{self.name}` must give one tensor of rows a batch, or a dict of columns; "
                 f"got {type(spec).__name__}."
             )
-        rank, wanted = spec.shape.rank, 1 if model.takes_text else len(model.input_shape)
+        rank = spec.shape.rank
+        wanted = text_spec(model.preprocessor).shape.rank if model.takes_text else len(model.input_shape)
         if rank == wanted - 1:
             raise ValueError(f"`{self.name}` is a pipeline of single rows; batch it first: `x.batch(32)`.")
         if (spec.dtype == tf.string) is not model.takes_text:
@@ -184,8 +191,10 @@ class Feed:
                 f"`{self.name}` is a pipeline of {spec.dtype.name}; this model takes "
                 f"{'strings' if model.takes_text else f'{model.input_shape[1:]} numbers a row'}."
             )
-        if rank not in (None, wanted) and not (model.takes_text and spec.shape[1:] in ([1], [None])):
-            raise ValueError(f"`{self.name}` must give batches of one text a row; got shape {spec.shape}.")
+        one_column = model.takes_text and wanted == 1 and spec.shape[1:] in ([1], [None])
+        if rank not in (None, wanted) and not one_column:
+            each = "two texts" if model.takes_pairs else "one text"
+            raise ValueError(f"`{self.name}` must give batches of {each} a row; got shape {spec.shape}.")
         return False
 
     def _counted(self, tokens: dict[str, Any]) -> dict[str, Any]:
@@ -344,7 +353,7 @@ def trimmed_tokens(preprocessor: Any) -> Any:
             for name, value in features.items()
         }
 
-    return tf.function(tokens, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    return tf.function(tokens, input_signature=[text_spec(preprocessor)], autograph=False)
 
 
 def _form(batch: tuple[Any, ...]) -> str:

@@ -216,6 +216,8 @@ def _from_hugging_face(
         usable_length(sequence_length, backbone, declared_length(files) or vocabulary.longest),
         before=vocabulary.before,
         after=vocabulary.after,
+        between=vocabulary.between,
+        second_type=vocabulary.second_type,
         pad=vocabulary.pad or 0,
         segments="segment_ids" in backbone.input,
         truncation_side=vocabulary.truncation_side,

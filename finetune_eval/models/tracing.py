@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune_eval import _pairs
 from finetune_eval.evaluation.abstention import WITHHELD
 from finetune_eval.models.batching import Encoded
 from finetune_eval.models.classifier import Classifier
@@ -24,13 +25,13 @@ _POOLING_WORDS = {
 
 
 def trace_prediction(
-    model: Classifier, text: str, *, moved: Mapping[str, float] | None = None
+    model: Classifier, text: str | Sequence[str], *, moved: Mapping[str, float] | None = None
 ) -> PredictionTrace:
-    """Follow one text: tokens, embedding, every layer, pooling, softmax, answer.
+    """Follow one text, or one pair of texts: tokens, embedding, every layer, pooling, softmax, answer.
 
     Args:
         model: A classifier of texts, from `build_model` or `load_model`.
-        text: One text.
+        text: One text; where the model reads pairs, the two of a pair.
         moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the
             model.
 
@@ -42,9 +43,14 @@ def trace_prediction(
     """
     if not isinstance(model, Classifier) or not model.takes_text:
         raise TypeError("`model` must be a classifier of texts, from `build_model` or `load_model`.")
-    if not isinstance(text, str):
+    if model.takes_pairs:
+        pair = _pairs.pairs("text", [text])
+        rows, text, texts = pair.tolist(), str(_pairs.joined(pair)[0]), pair[0].tolist()
+    elif isinstance(text, str):
+        rows = texts = [text]
+    else:
         raise TypeError(f"`text` must be one string; got {type(text).__name__}.")
-    encoded = model.encode([text], name="text")
+    encoded = model.encode(rows, name="text")
     batch = encoded.take(np.array([0]))
     if moved is None:
         moved = getattr(model, "moved", None) or {}
@@ -91,7 +97,7 @@ def trace_prediction(
         answer=", ".join(names) or "no label",
         head="sigmoid" if model.multilabel else "softmax",
         check=float(np.abs(probabilities - predicted).max()),
-        tokens_cut=_tokens_cut(model, text, encoded),
+        tokens_cut=_tokens_cut(model, texts, encoded),
         threshold=model.cuts,
     )
 
@@ -124,16 +130,17 @@ def _mean_cosine(before: np.ndarray, after: np.ndarray) -> float | None:
     return float(((before * after).sum(axis=-1) / np.maximum(lengths, 1e-12)).mean())
 
 
-def _tokens_cut(model: Classifier, text: str, encoded: Encoded) -> int:
-    """Count the tokens of a text that the model does not read."""
+def _tokens_cut(model: Classifier, texts: Sequence[str], encoded: Encoded) -> int:
+    """Count the tokens of a row, of one text or two, that the model does not read."""
     if not encoded.cut:
         return 0
     tokenizer, read = model.preprocessor.tokenizer, len(encoded.features["token_ids"])
     if model.windows:  # which overlap
         room = model.preprocessor.room
         read = encoded.limit - room + covered(room)
-    special = len(model.encode(["a"]).features["token_ids"]) - len(tokenizer("a"))
-    return max(0, len(tokenizer(text)) + special - read)
+    shortest = ["a"] if len(texts) == 1 else [("a", "a")]
+    special = len(model.encode(shortest).features["token_ids"]) - len(texts) * len(tokenizer("a"))
+    return max(0, sum(len(tokenizer(text)) for text in texts) + special - read)
 
 
 __all__ = ["trace_prediction"]

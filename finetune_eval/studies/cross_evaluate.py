@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _rows, _text
+from finetune_eval import _checks, _pairs, _rows, _text
 from finetune_eval.data.assignment import checked_rows
 from finetune_eval.data.folds import fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
@@ -316,9 +316,10 @@ def _baselines(
     fits: dict[str, Any] = {
         MAJORITY: lambda train, test: majority_probabilities(y[train], len(test), classes)
     }
-    if x.ndim == 1:
+    texts = _pairs.one_text(x)
+    if texts.ndim == 1:
         fits[TFIDF] = lambda train, test: tfidf_probabilities(
-            x[train].tolist(), y[train], x[test].tolist(), classes=classes
+            texts[train].tolist(), y[train], texts[test].tolist(), classes=classes
         )
     if features is not None:
         fits[FROZEN] = lambda train, test: feature_probabilities(
