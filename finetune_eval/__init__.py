@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.traces.training import TrainingTrace
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
+    from finetune_eval.training.processes import initialize_distributed
     from finetune_eval.training.rate_range import find_learning_rate
     from finetune_eval.training.recipe import Recipe
     from finetune_eval.training.resume import resume
@@ -49,6 +50,7 @@ _HOME = {
     "Recipe": "training.recipe",
     "resume": "training.resume",
     "find_learning_rate": "training.rate_range",
+    "initialize_distributed": "training.processes",
     "EpochTrace": "training.callbacks",
     "ClassificationMetrics": "training.callbacks",
     "TrainingTrace": "traces.training",
@@ -96,6 +98,7 @@ __all__ = [
     "find_leaks",
     "find_learning_rate",
     "fine_tune",
+    "initialize_distributed",
     "learning_curve",
     "load_dataset",
     "load_model",

@@ -383,6 +383,8 @@ def from_json(kind: Any, data: Any, **others: Any) -> Any:
             return from_json(choices[0], data)
         if float in choices and isinstance(data, str) and str not in choices:
             return float(data)
+        if isinstance(data, list) and (held := [c for c in choices if typing.get_origin(c) is tuple]):
+            return from_json(held[0], data)
         return data
     if origin is tuple:
         if len(arguments) == 2 and arguments[1] is Ellipsis:

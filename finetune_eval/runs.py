@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _files
+from finetune_eval import _checks, _files, _pairs
 
 _FORMAT = 1  # of manifest.json; the first with a checksum
 _STORIES = {
@@ -228,14 +228,14 @@ class Run:
         """Write the training rows to `train.parquet`; return its checksum.
 
         Args:
-            texts: (n,) texts.
+            texts: (n,) texts, or (n, 2) texts of pairs, which are joined.
             y: (n,) places of their classes: the column "label" has the names. Multilabel: (n, K) zeros and
                 ones, a column "y_<name>" each, as files of predictions have them.
             labels: The names of the classes.
         """
         import pandas as pd
 
-        rows = pd.DataFrame({"text": list(texts)})
+        rows = pd.DataFrame({"text": list(_pairs.one_text(np.asarray(texts, dtype=object)))})
         if y.ndim == 1:
             rows["label"] = np.asarray(labels, dtype=object)[y]
         else:

@@ -8,16 +8,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune_eval"
-BASE = {"_checks", "_text", "_files", "_rows", "_names", "_labels"}
+BASE = {"_checks", "_cores", "_text", "_files", "_rows", "_pairs", "_names", "_labels"}
 # Who may import whom. `data`, `evaluation`, `traces`: leaves without TensorFlow that every stage may use.
 ALLOWED = {
     "_checks": set(),
+    "_cores": set(),
     "_text": set(),
     "_files": set(),
     "_rows": set(),
+    "_pairs": {"_rows"},
     "_names": {"_rows"},
     "_labels": {"_checks", "_rows", "_names", "_text"},
-    "runs": {"_checks", "_files"},
+    "runs": {"_checks", "_files", "_pairs"},
     "data": {*BASE, "data"},
     "traces": {*BASE, "traces"},
     "evaluation": {*BASE, "runs", "data", "evaluation"},
@@ -29,6 +31,7 @@ ALLOWED = {
         *(*BASE, "runs", "data", "traces", "evaluation", "models", "training", "studies", "reports"),
         "commands",
     },
+    "engines": {*BASE, "runs", "evaluation"},
     "cli": {"reports", "commands"},
     "__init__": set(),
 }

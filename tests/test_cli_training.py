@@ -265,7 +265,7 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
     assert Run("r").read_manifest()["model"]["build"] == {
         "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": "head_tail",
-        "dropout": None, "freeze": True, "seed": 0,
+        "pairs": False, "dropout": None, "freeze": True, "lora_rank": None, "seed": 0,
     }  # fmt: skip
     assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
     again = json.loads(capsys.readouterr().out)
@@ -488,7 +488,7 @@ def test_like_repeats_a_run_of_another_process_to_the_bit(trained, monkeypatch, 
 
 def test_a_manifest_says_all_that_was_asked(tmp_path):
     command_line = {
-        "data": "a.csv", "text": "review", "label": "stars", "labels": "no, yes", "model": "folder/bert",
+        "data": "a.csv", "text": ["review"], "label": "stars", "labels": "no, yes", "model": "folder/bert",
         "recipe": None, "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced",
         "early_stopping": 1, "stop_within_noise": True, "schedule": "linear", "warmup": 0.2,
         "strategy": "head_then_full", "layer_decay": 0.8, "average_last": 0.3, "monitor": "val_f1",
@@ -511,9 +511,10 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "validation": 0.2, "test": 9, "drop_missing": True, "merge_labels": True, "delimiter": ";",
         "encoding": "cp1252", "quoted": False, "seed": 4,
     }  # fmt: skip
-    assert asked.build == {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "seed": 7}
-    # Every option is in one of these, or says where a run goes and how it is shown.
-    elsewhere = {"context", "like", "run_dir", "resume", "lockbox", "as_json"}
+    built = {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "pairs": False, "seed": 7}
+    assert asked.build == built
+    # Every option is in one of these, or says where a run is computed, goes, and how it is shown.
+    elsewhere = {"context", "like", "hosts", "run_dir", "resume", "lockbox", "as_json"}
     assert set(inspect.signature(training.train).parameters) == {*command_line, *elsewhere}
     build = set(inspect.signature(build_model).parameters) - {"backbone", "labels", "preprocessor"}
     assert {*asked.build} <= build
@@ -688,7 +689,9 @@ def test_rows_of_a_group_stay_on_one_side(tmp_path):
     ]
     (tmp_path / "rows.csv").write_text("\n".join(lines) + "\n")
     given = {"data": str(tmp_path / "rows.csv"), "group": "author", "validation": 0.2, "test": 0.2, "seed": 3}
-    dataset, record = Asked.by({**given, "text": "text", "label": "label", "model": "m"}, None, set()).load()
+    dataset, record = Asked.by(
+        {**given, "text": ["text"], "label": "label", "model": "m"}, None, set()
+    ).load()
     parts = [set(part.metadata["author"]) for part in (dataset.train, dataset.validation, dataset.test)]
     assert sum(map(len, parts)) == len(set.union(*parts)) == 20
     assert record["arguments"]["group"] == "author"

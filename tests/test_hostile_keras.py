@@ -31,7 +31,7 @@ RATES = {
 }  # fmt: skip
 BUILD = {
     "backbone": "nowhere", "labels": ("a", "b"), "pooling": "auto", "sequence_length": None, "dropout": None,
-    "freeze": False, "preprocessor": None, "seed": 0,
+    "freeze": False, "lora_rank": None, "preprocessor": None, "seed": 0,
 }  # fmt: skip
 QUIET = settings(max_examples=40 * TIMES, suppress_health_check=list(HealthCheck))
 

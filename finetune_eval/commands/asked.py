@@ -79,6 +79,8 @@ class Asked:
                 as_said[name] = options.rows_or_share(as_said[name])
         if "labels" in as_said:
             as_said["labels"] = options.names(as_said["labels"])
+        if "text" in as_said:
+            as_said["text"] = options.text_columns(as_said["text"])
         if "freeze" in as_said:
             as_said["freeze"] = options.layers(as_said["freeze"])
         reading = {**self.reading, **{name: as_said[name] for name in _READING if name in as_said}}
@@ -93,6 +95,8 @@ class Asked:
             reading["test"] = 0
         if data.startswith(PUBLISHED):  # it knows its own columns
             reading = {n: value for n, value in reading.items() if n not in ("text", "label", "labels")}
+        if "text" in as_said:
+            build["pairs"] = isinstance(reading.get("text"), list)
         backbone = as_said.get("model", self.backbone)
         # A file that has moved must have the contents it had; one of another name is another on purpose.
         other = {

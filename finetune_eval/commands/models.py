@@ -21,12 +21,16 @@ from finetune_eval.runs import Run
 def predict(
     run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
     texts: Annotated[
-        list[str] | None, typer.Argument(help="The texts to label; - reads one a line from standard input.")
+        list[str] | None,
+        typer.Argument(
+            help="The texts to label, a pair as 'one text ||| the other'; - reads one a line from standard "
+            "input."
+        ),
     ] = None,
     file: Annotated[
         Path | None, typer.Option("--file", help="A .csv, .jsonl or .parquet file of texts.")
     ] = None,
-    text: options.Text = "text",
+    text: options.Text = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
     quoted: options.Quoted = True,
@@ -79,7 +83,7 @@ def _show_labels(row: str, p: Any, labels: Sequence[str], given: Any, as_json: b
 
 def trace(
     run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
-    text: Annotated[str, typer.Argument(help="The text to follow.")],
+    text: Annotated[str, typer.Argument(help="The text to follow, or a pair: 'one ||| the other'.")],
     as_json: options.Json = False,
 ) -> None:
     """Show how one text becomes tokens, layers and an answer.

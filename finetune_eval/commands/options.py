@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +15,14 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON, fo
 RunDir = Annotated[
     Path | None, typer.Option("--run-dir", help="The folder for the run. [default: runs/NAME]")
 ]
-Text = Annotated[str, typer.Option("--text", help="The column with the texts.")]
+Text = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--text",
+        help="The column with the texts; given twice, a row is a pair of texts. [default: text]",
+        show_default=False,
+    ),
+]
 Label = Annotated[str, typer.Option("--label", help="The column with the labels.")]
 Labels = Annotated[
     str | None,
@@ -63,11 +70,23 @@ def names(labels: str | None) -> list[str] | None:
     return None if labels is None else [name.strip() for name in labels.split(",")]
 
 
-def reading(data: str, *, text: str, label: str, labels: str | None = None, **more: Any) -> dict[str, Any]:
+def text_columns(text: Sequence[str] | None) -> str | list[str]:
+    """Return what `load_dataset` takes as `text`: the name of a column, or of two."""
+    columns = list(text or ["text"])
+    if len(columns) > 2:
+        raise typer.BadParameter(
+            f"give it once, or twice for pairs of texts; got {len(columns)} columns.", param_hint="--text"
+        )
+    return columns if len(columns) == 2 else columns[0]
+
+
+def reading(
+    data: str, *, text: Sequence[str] | None, label: str, labels: str | None = None, **more: Any
+) -> dict[str, Any]:
     """Return what `load_dataset` is told about a file; a published dataset knows its own columns."""
     if data.startswith(("movie_reviews/", "tfds:")):
         return more
-    return {"text": text, "label": label, "labels": names(labels), **more}
+    return {"text": text_columns(text), "label": label, "labels": names(labels), **more}
 
 
 def rows_or_share(value: float) -> int | float:
@@ -89,13 +108,31 @@ def layers(freeze: str | None) -> bool | int:
         ) from None
 
 
-def column(file: Path, name: str, **reading: Any) -> list[str]:
-    """Return the texts of a column of a file, none of them missing; `reading` is as for `read_table`."""
-    from finetune_eval import _rows
-    from finetune_eval._text import counted
+def column(file: Path, text: Sequence[str] | None, **reading: Any) -> list[str]:
+    """Return the texts of a column of a file, or of two columns, joined as a pair; none of them missing.
+
+    Args:
+        file: The file.
+        text: What --text says.
+        **reading: As for `read_table`.
+    """
+    import numpy as np
+
+    from finetune_eval import _pairs
     from finetune_eval.data.readers import read_table
 
-    frame = read_table(file, {name}, **reading)
+    columns = text_columns(text)
+    names = [columns] if isinstance(columns, str) else columns
+    frame = read_table(file, set(names), **reading)
+    texts = np.stack([_whole(file, frame, name) for name in names], axis=1)
+    return list(texts[:, 0] if len(names) == 1 else _pairs.joined(texts))
+
+
+def _whole(file: Path, frame: Any, name: str) -> Any:
+    """Return the texts of a column, or raise where one is missing."""
+    from finetune_eval import _rows
+    from finetune_eval._text import counted
+
     if name not in frame.columns:
         raise ValueError(
             f"{str(file)!r} has no column {name!r}; it has {', '.join(map(repr, frame.columns))}."
@@ -107,7 +144,7 @@ def column(file: Path, name: str, **reading: Any) -> list[str]:
             f"{name!r} (first: row {missing.to_numpy().argmax()}, from 0, without the header); leave them "
             "out."
         )
-    return list(_rows.texts(f"{file.name}: {name}", frame[name]))
+    return _rows.texts(f"{file.name}: {name}", frame[name])
 
 
 def in_lines(file: Any) -> Iterator[str]:

@@ -24,7 +24,7 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option("--data", help="Score the run's model on these rows instead.")
     ] = None,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     threshold: Annotated[
@@ -223,7 +223,7 @@ def compare(
 def leaks(
     train: Annotated[Path, typer.Argument(help="The training rows: .csv, .jsonl or .parquet.")],
     test: Annotated[Path, typer.Argument(help="The test rows.")],
-    text: options.Text = "text",
+    text: options.Text = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
     quoted: options.Quoted = True,
@@ -256,7 +256,7 @@ def leaks(
 def drift(
     old: Annotated[Path, typer.Argument(help="A run folder, or a .csv, .jsonl or .parquet file of texts.")],
     new: Annotated[Path, typer.Argument(help="The new texts: .csv, .jsonl or .parquet.")],
-    text: options.Text = "text",
+    text: options.Text = None,
     delimiter: options.Delimiter = None,
     encoding: options.Encoding = "utf-8",
     quoted: options.Quoted = True,

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune_eval import _pairs
 from finetune_eval.commands import options
 from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
@@ -30,7 +31,7 @@ Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: mu
 
 def cross_evaluate(
     data: options.Data,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -81,7 +82,7 @@ def cross_evaluate(
 
 def learning_curve(
     data: options.Data,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -150,10 +151,10 @@ def _learner(build: Any, model: str, rows: Rows, freeze: bool) -> Any:
     """Return the backbone's name, or a function that builds a classifier whose head alone is trained."""
     if not freeze:
         return model
-    labels = rows.labels
+    labels, pairs = rows.labels, _pairs.are_pairs(rows.x)
 
     def frozen(seed: int) -> Any:
-        return build.build_model(model, labels, freeze=True, seed=seed)
+        return build.build_model(model, labels, freeze=True, pairs=pairs, seed=seed)
 
     return frozen
 

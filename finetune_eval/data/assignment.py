@@ -7,13 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _rows
+from finetune_eval import _checks, _pairs, _rows
 from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.words import same_text
 
 
 def checked_rows(x: Any) -> np.ndarray:
-    """Return (n,) texts or (n, d) numbers, or raise as `split` does."""
+    """Return (n,) texts, (n, 2) texts of pairs or (n, d) numbers, or raise as `split` does."""
+    if _pairs.are_pairs(x):
+        return _pairs.pairs("x", x, blank=False)
     array = _rows.column("x", x)
     _checks.not_empty("x", array)
     if _rows.are_texts(array):
@@ -35,6 +37,7 @@ def units_of_rows(
         (n,) the number of each row's unit; (n,) the number of its distinct text or values; why rows stay
         together, in words; and warnings.
     """
+    x = _pairs.one_text(x)
     same = _codes([same_text(text) for text in x.tolist()] if x.ndim == 1 else row_keys(x))
     crowd_warnings: list[str] = []
     units, together = same, ["text" if x.ndim == 1 else "values"]
@@ -95,7 +98,7 @@ def keys_of_rows(x: np.ndarray, seed: int) -> np.ndarray:
     Two, because a part is a range of the first, a slightly different range for each class: in the order of
     the same number a part would come almost sorted by class.
     """
-    salt = f"{seed}:".encode()
+    salt, x = f"{seed}:".encode(), _pairs.one_text(x)
     content = [text.encode("utf-8", "surrogatepass") for text in x.tolist()] if x.ndim == 1 else _row_bytes(x)
     digests = b"".join(hashlib.blake2b(salt + row, digest_size=16).digest() for row in content)
     return np.frombuffer(digests, dtype="<u8").reshape(-1, 2)

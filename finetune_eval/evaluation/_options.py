@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels, _rows
-from finetune_eval._text import counted
+from finetune_eval import _checks, _labels, _pairs, _rows
+from finetune_eval._text import counted, listed
 from finetune_eval.evaluation.abstention import Abstention
+from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.metrics import METRICS, resolve_average
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.runs import Run
@@ -32,7 +34,7 @@ class Asked:
     sample_weight: Any = None
     average: str = "auto"
     confidence: float = 0.95
-    threshold: float | Threshold | None = None
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None
     abstention: float | Abstention | None = None
     task: str = "classification"
     train: Any = None
@@ -50,7 +52,7 @@ class Options:
     """Checked options of `evaluate_predictions`."""
 
     average: str
-    chosen: Threshold | None
+    chosen: Threshold | LabelThresholds | None
     confidence: float
     groups: NDArray[np.int64] | None
     ids: Any
@@ -61,7 +63,7 @@ class Options:
     texts: list[str] | None
     train: tuple[Any, NDArray[np.int64]] | None
     features: Any  # a pair of arrays, a function of rows, or None
-    threshold: float | None
+    threshold: float | tuple[float, ...] | None
     weights: NDArray[np.float64] | None
     metrics: tuple[str, ...] = ()
     abstention: Abstention | float | None = None
@@ -79,7 +81,7 @@ class Options:
 
 def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, contents: Any = None) -> Options:
     """Check what does not depend on the probabilities, so that nothing slow runs in vain."""
-    average, threshold = asked.average, asked.threshold
+    average = asked.average
     if labels is not None:
         if asked.task == "multilabel":
             _checks.one_of("average", average, ("auto", "macro", "micro", "weighted"))
@@ -87,24 +89,17 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
             _no_joining(labels)
         else:
             average = resolve_average(average, len(labels))
-    chosen = threshold if isinstance(threshold, Threshold) else None
-    if threshold is not None:
-        threshold = threshold.value if isinstance(threshold, Threshold) else threshold
-        threshold = _checks.number("threshold", threshold, above=0, below=1)
-        if asked.task == "classification" and labels is not None and len(labels) != 2:
-            raise ValueError(
-                f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
-            )
+    threshold = _threshold(asked, labels)
     groups = None if asked.groups is None else _rows.groups("groups", asked.groups, n)
     if groups is not None and groups.max() == 0:
         raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
     weights = None if asked.sample_weight is None else _rows.weights("sample_weight", asked.sample_weight, n)
-    texts = None
+    texts, pairs = None, asked.texts is not None and _pairs.are_pairs(asked.texts)
     if asked.texts is not None:
-        texts = _rows.texts("texts", asked.texts).tolist()
+        texts = _pairs.texts("texts", asked.texts).tolist()
         if len(texts) != n:
             raise ValueError(f"`texts` must have one value for each of the {n} rows; got {len(texts)}.")
-    train, features = _training_rows(asked.train, asked.features, labels, n, asked.task)
+    train, features = _training_rows(asked, labels, n, pairs=pairs)
     if callable(features) and texts is None and contents is None:
         raise ValueError("`features` as a function needs the rows: pass `texts`, or a pair of arrays.")
     ids = None if asked.ids is None else _ids(asked.ids, n)
@@ -119,7 +114,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         metrics=_further_metrics(asked, labels),
         abstention=_abstention(asked, threshold),
         average=average,
-        chosen=chosen,
+        chosen=asked.threshold if isinstance(asked.threshold, (Threshold, LabelThresholds)) else None,
         train=train,
         features=features,
         confidence=_checks.number("confidence", asked.confidence, above=0, below=1),
@@ -137,7 +132,33 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
     )
 
 
-def _abstention(asked: Asked, threshold: float | None) -> Abstention | float | None:
+def _threshold(asked: Asked, labels: tuple[str, ...] | None) -> float | tuple[float, ...] | None:
+    """Return from which probability on a class is predicted; a tuple where each label has its own."""
+    given: Any = asked.threshold
+    if given is None:
+        return None
+    if isinstance(given, Threshold):
+        given = given.value
+    if isinstance(given, LabelThresholds) or np.ndim(given) > 0:
+        if asked.task != "multilabel":
+            raise ValueError("`threshold` must be one number where a row has one class; got one for each.")
+        if isinstance(given, LabelThresholds):
+            if labels is not None and given.labels not in (labels, _labels.default_names(len(labels))):
+                raise ValueError(
+                    f"`threshold` was chosen for the labels {listed(given.labels)}; these are "
+                    f"{listed(labels)}."
+                )
+            given = given.values
+        return read_thresholds("threshold", given, len(given) if labels is None else len(labels))
+    value = _checks.number("threshold", given, above=0, below=1)
+    if asked.task == "classification" and labels is not None and len(labels) != 2:
+        raise ValueError(
+            f"`threshold` needs exactly two classes (or task='multilabel'); got {len(labels)} classes."
+        )
+    return value
+
+
+def _abstention(asked: Asked, threshold: Any) -> Abstention | float | None:
     """Return from which confidence on rows are answered, checked; None where all are."""
     given = asked.abstention
     if given is None:
@@ -218,13 +239,17 @@ def _metadata(values: Any, n: int) -> Any:
 
 
 def _training_rows(
-    train: Any, features: Any, labels: tuple[str, ...] | None, n: int, task: str
+    asked: Asked, labels: tuple[str, ...] | None, n: int, *, pairs: bool
 ) -> tuple[tuple[Any, NDArray[np.int64]] | None, Any]:
+    """Return the training rows with the places of their classes, and the features; pairs are joined."""
+    train, features, task = asked.train, asked.features, asked.task
     if train is None:
         if features is not None:
             raise ValueError("`features` needs `train`, the labels of the training rows: pass train=(x, y).")
         return None, None
     x, y = _pair_of_rows(train)
+    if pairs or _pairs.are_pairs(x):
+        x = _pairs.joined(_pairs.pairs("train", x))
     read = _labels.read_many if task == "multilabel" else _labels.read
     indices = np.empty(0, dtype=np.int64) if labels is None else read("train", y, labels)
     if features is not None and not callable(features):

@@ -148,11 +148,22 @@ def of_shares(both: int, only_a: int, only_b: int, neither: int, *, method: str 
 
 
 def _surer(a: ScoredRows, b: ScoredRows) -> str:
-    """Return which model is surer of its answers, by the entropy of its probabilities; empty: neither is."""
     more = a.entropy - b.entropy
-    if abs(more.mean()) * math.sqrt(len(more)) <= _SURER * more.std():
+    return surer_of((a.name, b.name), len(more), float(more.mean()), float(more.std()))
+
+
+def surer_of(names: tuple[str, str], n: int, mean: float, deviation: float) -> str:
+    """Return which of two models is surer of its answers; empty where neither is.
+
+    Args:
+        names: What the models are called.
+        n: How many rows.
+        mean: Of the differences of their entropies, the first minus the second.
+        deviation: The standard deviation of these differences.
+    """
+    if abs(mean) * math.sqrt(n) <= _SURER * deviation:
         return ""
-    return a.name if more.mean() < 0 else b.name
+    return names[mean > 0]
 
 
 def of_means(rows: Floats, bound: float, surer: str = "") -> Difference:
@@ -167,10 +178,28 @@ def of_means(rows: Floats, bound: float, surer: str = "") -> Difference:
         bound: How large a difference of a row can be.
         surer: Which model is surer of its answers; empty where neither is.
     """
+
+    def skewed(confidence: float) -> Estimate:
+        return mean_interval(rows, confidence=confidence, bounds=(-bound, bound))
+
+    return of_mean(len(rows), float(rows.mean()), float(rows.std()), bound, surer, skewed)
+
+
+def of_mean(n: int, mean: float, deviation: float, bound: float, surer: str, skewed: Limits) -> Difference:
+    """Compare two means of plain rows as `of_means` does, from what the differences add up to.
+
+    Args:
+        n: How many rows.
+        mean: Of the differences.
+        deviation: The standard deviation of the differences: the root of their mean squared distance from it.
+        bound: As for `of_means`.
+        surer: As for `of_means`.
+        skewed: The interval of a mean whose skewness is removed.
+    """
     from scipy.special import stdtr, stdtrit
 
-    n, value = len(rows), _within(float(rows.mean()), bound)
-    error = float(rows.std()) / math.sqrt(max(n - 1, 1))
+    value = _within(mean, bound)
+    error = deviation / math.sqrt(max(n - 1, 1))
     if error <= 1e-12 * max(abs(value), 1e-300) or n == 1:
         return _of_constant(value, n, bound, n)
 
@@ -185,14 +214,13 @@ def of_means(rows: Floats, bound: float, surer: str = "") -> Difference:
         )
 
     def wider(confidence: float) -> Estimate:
-        plain, skewed = (
-            student(confidence),
-            mean_interval(rows, confidence=confidence, bounds=(-bound, bound)),
-        )
+        plain, unskewed = student(confidence), skewed(confidence)
         method = f"wider of Student's t with and without skewness removed: {surer} is surer of its answers"
         if n < MANY_UNITS:
             method += f" (unreliable: only {times(n, 'row')})"
-        return Estimate(value, min(plain.low, skewed.low), max(plain.high, skewed.high), method, confidence)
+        return Estimate(
+            value, min(plain.low, unskewed.low), max(plain.high, unskewed.high), method, confidence
+        )
 
     t = value / error
     if surer:
@@ -341,13 +369,20 @@ def of_counts(a: ScoredRows, b: ScoredRows, settings: Settings) -> Difference:
     """Compare a metric of the confusion matrix: approximate randomisation, and a paired bootstrap."""
     no_label = a.unlabelled or b.unlabelled
     classes = len(a.labels) + no_label
-    score, bound = metric_of_counts(settings.metric, settings.average, len(a.labels), no_label=no_label)
     coded = (a.codes("label"), a.codes("prediction"), b.codes("prediction"))
     paired: PairedCounts | PairedUnits = (
         PairedCounts.of_rows(*coded, classes)
         if a.weights is None and settings.groups is None
         else PairedUnits(triple_codes(*coded, classes), classes, a.weights, settings.groups)
     )
+    return of_triples(paired, settings, len(a.labels), len(coded[0]), no_label=no_label)
+
+
+def of_triples(
+    paired: PairedCounts | PairedUnits, settings: Settings, classes: int, n: int, *, no_label: bool = False
+) -> Difference:
+    """Compare a metric of the confusion matrix as `of_counts` does, from counts of (label, a, b)."""
+    score, bound = metric_of_counts(settings.metric, settings.average, classes, no_label=no_label)
     drawn = paired.bootstrap(score, bound, settings.n_resamples, settings.seed)
     test = paired.randomise(score, _N_SWAPS, settings.seed)
-    return Difference(test, functools.cache(drawn.interval), bound, len(coded[0]))
+    return Difference(test, functools.cache(drawn.interval), bound, n)

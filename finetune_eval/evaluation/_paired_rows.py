@@ -121,9 +121,8 @@ class ScoredRows:
 
     @cached_property
     def entropy(self) -> Floats:
-        """(n,) entropy of the probabilities of each row, each class taken as a yes or no."""
-        p = np.clip(self.probabilities, 1e-15, 1 - 1e-15)
-        return np.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1))
+        """(n,) entropy of the probabilities of each row, each class taken by itself."""
+        return entropy(self.probabilities)
 
     def of_rows(self, metric: str) -> Floats:
         """Return the number a row that `metric` is the mean of."""
@@ -172,6 +171,12 @@ class ScoredRows:
         if not (self._identified and other._identified) or self.has_texts or other.has_texts:
             return False
         return (self.contents_hash is None) == (other.contents_hash is None)
+
+
+def entropy(probabilities: Floats) -> Floats:
+    """Return (n,) how unsure (n, K) probabilities are, each class taken by itself."""
+    p = np.clip(np.asarray(probabilities, dtype=np.float64), 1e-15, 1 - 1e-15)
+    return np.asarray(-(p * np.log(p) + (1 - p) * np.log1p(-p)).sum(axis=1))
 
 
 def _of_mean_1(weights: Floats) -> Floats | None:

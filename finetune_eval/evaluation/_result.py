@@ -53,7 +53,7 @@ class Evaluation(Shown):
         confidence: Nominal coverage of the intervals.
         n: How many rows.
         threshold: Probability of the second class from which it was predicted, or None for the most
-            probable class. Multilabel: that of every label.
+            probable class. Multilabel: that of every label, or a tuple with that of each.
         threshold_origin: What the threshold was chosen for and on how many rows, where that is known.
         estimates: Metric name to value and interval; also `evaluation["f1"]`.
         confusion_matrix: (K, K) rows true, columns predicted: counts, or sums of weights. Multilabel:
@@ -84,7 +84,7 @@ class Evaluation(Shown):
     average: str
     confidence: float
     n: int
-    threshold: float | None
+    threshold: float | tuple[float, ...] | None
     threshold_origin: str | None
     estimates: dict[str, Estimate]
     confusion_matrix: NDArray[Any]

@@ -15,7 +15,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 from finetune_eval import _checks
 from finetune_eval._text import counted, listed, shorten, visible
-from finetune_eval.evaluation.large import Statistics, columns_of
+from finetune_eval.evaluation._reading import columns_of
+from finetune_eval.evaluation.large import Statistics
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import quoted
 from finetune_eval.data.ledger import rows_hash, text_hash
-from finetune_eval.evaluation import abstention
+from finetune_eval.evaluation import abstention, label_thresholds
 from finetune_eval.evaluation._answers import Answers, read_answers
 from finetune_eval.evaluation._inputs import names_of, read_probabilities
 from finetune_eval.evaluation._options import TASKS, Asked, Options, checked_options
@@ -85,7 +85,8 @@ class Scorer:
             return self.answers.places if isinstance(self.answers, Answers) else self.answers
         threshold = self.options.threshold
         if self.multilabel:
-            return (self.p >= (0.5 if threshold is None else threshold)).astype(np.int64)
+            return label_thresholds.given(self.p, threshold)
+        assert not isinstance(threshold, tuple)
         return decided(self.p, threshold)
 
     def _table(self) -> NDArray[Any]:
@@ -283,7 +284,8 @@ class Scorer:
         if not self.multilabel and self.options.threshold is None:
             out += about_ties(int(undecided(p).sum()), len(p))
         chosen = self.options.chosen
-        if chosen is not None and chosen.rows_hash == decided_rows_hash(self.y, p):
+        hashed = label_thresholds.decided_rows_hash if self.multilabel else decided_rows_hash
+        if chosen is not None and chosen.rows_hash == hashed(self.y, p):
             out.append(
                 "The threshold was chosen on these very rows: the scores are optimistic. Choose it on "
                 "validation rows."

@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from numpy.typing import ArrayLike
 from finetune_eval import _checks, _rows
 from finetune_eval._checks import number, one_of, positive_int
 from finetune_eval._text import p_value, visible
-from finetune_eval.evaluation._paired_differences import difference_of
+from finetune_eval.evaluation._paired_differences import Difference, difference_of
 from finetune_eval.evaluation._paired_resampling import paired_bootstrap
 from finetune_eval.evaluation._paired_rows import ScoredRows, Settings, check_same_rows, known_groups
 from finetune_eval.evaluation.disagreement import disagreement_note
@@ -134,7 +135,7 @@ def compare(
     n_resamples = positive_int("n_resamples", n_resamples, minimum=100, maximum=_checks.MOST_RESAMPLES)
     if matters is not None:
         matters = number("matters", matters, at_least=0)
-    rows = check_same_rows(evaluations, _names(names, len(evaluations)))
+    rows = check_same_rows(evaluations, model_names(names, len(evaluations)))
     crossed = rows[0].folds is not None
     if crossed:
         average = _average_of_folds(rows, metric, average, groups)
@@ -214,21 +215,49 @@ def _pairs(
     for (i, j), difference, p, level in zip(
         places, found, holm(p_values), holm_levels(p_values, alpha), strict=True
     ):
-        interval = difference.interval(float(level))
-        identical = interval.value == 0 and _identical(rows[i], rows[j], settings)
-        pairs.append(
-            Pair(
-                (rows[i].name, rows[j].name),
-                (values[i], values[j]),
-                interval,
-                difference.test,
-                float(p),
-                IDENTICAL if identical else outcome_of(settings.metric, interval, matters),
-                difference.detectable(alpha / len(places)),
-                difference.disagreement,
-            )
+        pair = pair_of(
+            settings.metric,
+            (rows[i].name, rows[j].name),
+            (values[i], values[j]),
+            difference,
+            levels=(float(level), alpha / len(places)),
+            matters=matters,
         )
+        identical = pair.difference.value == 0 and _identical(rows[i], rows[j], settings)
+        pairs.append(replace(pair, p_value=float(p), outcome=IDENTICAL if identical else pair.outcome))
     return tuple(pairs)
+
+
+def pair_of(
+    metric: str,
+    names: tuple[str, str],
+    values: tuple[float, float],
+    difference: Difference,
+    *,
+    levels: tuple[float, float],
+    matters: float,
+) -> Pair:
+    """Return two models, compared, as if they were the only pair and not known to answer alike.
+
+    Args:
+        metric: The metric that decides.
+        names: What the models are called.
+        values: The metric of each.
+        difference: The first minus the second.
+        levels: The level of the interval, and that at which a difference is to be detected.
+        matters: The smallest difference that matters.
+    """
+    interval = difference.interval(levels[0])
+    return Pair(
+        names,
+        values,
+        interval,
+        difference.test,
+        difference.test.p_value,
+        outcome_of(metric, interval, matters),
+        difference.detectable(levels[1]),
+        difference.disagreement,
+    )
 
 
 def _identical(a: ScoredRows, b: ScoredRows, settings: Settings) -> bool:
@@ -265,13 +294,17 @@ def _notes(
             "later rows."
         )
     else:
-        notes.append(
-            f"{allow} for the choice of these rows only, not for training seeds or drift of later rows."
-        )
+        notes.append(allows_for_rows(allow))
     return notes
 
 
-def _names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+def allows_for_rows(allow: str = "The interval and p allow") -> str:
+    """Return what intervals and p-values of models on the same rows allow for."""
+    return f"{allow} for the choice of these rows only, not for training seeds or drift of later rows."
+
+
+def model_names(names: Sequence[str] | None, count: int) -> tuple[str, ...]:
+    """Return what models are called: `names`, checked, or A, B, C..."""
     if names is None:
         return tuple(chr(65 + i) if i < 26 else f"model {i + 1}" for i in range(count))
     listed = list(names) if isinstance(names, str) else _rows.one_a_row("names", names).tolist()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from finetune_eval._text import p_value
-from finetune_eval.evaluation._paired_differences import difference_of
+from finetune_eval.evaluation._paired_differences import Difference, difference_of
 from finetune_eval.evaluation._paired_rows import ScoredRows, Settings
 from finetune_eval.evaluation.calibration import apply_temperature, fit_temperature
 from finetune_eval.evaluation.metrics import METRICS, row_loss
@@ -58,16 +59,40 @@ def disagreement_note(a: ScoredRows, b: ScoredRows, settings: Settings, alpha: f
         return []
     more, less = (a, b) if accuracy[0] > accuracy[1] else (b, a)
     of_loss = difference_of(a, b, Settings("loss", settings.average, 0, settings.seed, settings.groups))
-    found, p = of_loss.interval(alpha), of_loss.test.p_value
-    note = (
-        f"{disagreement_text(more.name, less.name, max(accuracy), min(accuracy), max(loss), min(loss))} The "
-        f"difference of the losses, {found.value:+.4f} {range_text('loss', found)}, {p_value(p)}, "
-        f"{'is more than chance' if p <= alpha else 'may be chance'}. The metric declared to decide is "
-        f"{METRICS[settings.metric].title}."
-    )
+    note = disagreement_sentences((a.name, b.name), accuracy, loss, of_loss, settings.metric, alpha)
     if more.multilabel or more.weights is not None:
         return [note]
     return [f"{note} {explanation(more.name, loss_parts(more), less.name, loss_parts(less))}"]
+
+
+def disagreement_sentences(
+    names: tuple[str, str],
+    accuracy: Sequence[float],
+    loss: Sequence[float],
+    difference: Difference,
+    metric: str,
+    alpha: float,
+) -> str:
+    """Return that one model has the better accuracy and the other the better log-loss; empty where not.
+
+    Args:
+        names: What the two models are called.
+        accuracy: The accuracy of each.
+        loss: The log-loss of each.
+        difference: The difference of the losses.
+        metric: The metric that was declared to decide.
+        alpha: The level of the test.
+    """
+    if (accuracy[0] - accuracy[1]) * (loss[0] - loss[1]) <= 0:
+        return ""
+    more, less = names if accuracy[0] > accuracy[1] else names[::-1]
+    found, p = difference.interval(alpha), difference.test.p_value
+    return (
+        f"{disagreement_text(more, less, max(accuracy), min(accuracy), max(loss), min(loss))} The "
+        f"difference of the losses, {found.value:+.4f} {range_text('loss', found)}, {p_value(p)}, "
+        f"{'is more than chance' if p <= alpha else 'may be chance'}. The metric declared to decide is "
+        f"{METRICS[metric].title}."
+    )
 
 
 def disagreement_text(

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _rows
+from finetune_eval import _checks, _pairs, _rows
 from finetune_eval._text import Shown, counted, fill, listed, p_value
 from finetune_eval.data.folds import units_of_rows
 from finetune_eval.data.leakage import row_keys
@@ -234,6 +234,8 @@ def _checked(name: str, rows: Any) -> NDArray[Any]:
     _checks.not_empty(name, array)
     if _rows.are_texts(array):
         return _rows.texts(name, array)
+    if _pairs.are_pairs(array):
+        return _pairs.texts(name, array)
     if array.ndim < 2:
         raise TypeError(
             f"`{name}` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} and dtype "
@@ -395,7 +397,9 @@ def expected_accuracy(
             f"each of the {len(evaluation.labels)} classes; got shape {np.shape(probabilities)}."
         )
     before = _logit(answer_confidence(old.p, old.predicted))
-    after = _logit(answer_confidence(p, decided(p, evaluation.threshold)))
+    threshold = evaluation.threshold
+    assert not isinstance(threshold, tuple)  # each row has one class
+    after = _logit(answer_confidence(p, decided(p, threshold)))
     right = (old.y == old.predicted).astype(np.float64)
     curve, covariance = _fitted_curve(before, right)
     shares = _expit(curve[0] + curve[1] * after)

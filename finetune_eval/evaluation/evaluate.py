@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels, _rows
+from finetune_eval import _checks, _labels, _pairs, _rows
 from finetune_eval._text import counted
 from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import rows_hash
@@ -35,6 +35,7 @@ from finetune_eval.evaluation.baselines import (
     majority_probabilities,
     tfidf_probabilities,
 )
+from finetune_eval.evaluation.label_thresholds import LabelThresholds
 from finetune_eval.evaluation.lockbox import look, not_counted
 from finetune_eval.evaluation.records import Baseline, ClassScore, LeakScores
 from finetune_eval.evaluation.thresholds import Threshold
@@ -57,7 +58,7 @@ def evaluate(
     average: str = "auto",
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
-    threshold: float | Threshold | None = None,
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None,
     abstention: float | Abstention | None = None,
     task: str | None = None,
     train: Any = None,
@@ -76,9 +77,8 @@ def evaluate(
         model: A model of this library, or any Keras classifier: softmax or sigmoid outputs, or logits where
             its loss says `from_logits=True`. Anything with a `predict` that returns probabilities and with
             `labels` will do.
-        x: The rows: texts, or what else the model's `predict` takes; or a `tf.data` or `PyDataset` pipeline
-        of
-            batches `(x, y)` or `(x, y, weights)`, which is read once.
+        x: The rows: texts, pairs of texts, or what else the model's `predict` takes; or a `tf.data` or
+            `PyDataset` pipeline of batches `(x, y)` or `(x, y, weights)`, which is read once.
         y: (n,) class indices or class names, or (n, K) one-hot; None for a pipeline.
         batch_size: Rows in a batch of `predict`.
         labels: The class names; None: the model's own.
@@ -129,13 +129,16 @@ def evaluate(
     task = task or getattr(model, "task", None) or "classification"
     _checks.one_of("task", task, TASKS)
     names = _labels_of_model(model, labels, task)
+    if _pairs.are_pairs(x):
+        _rows.same_order(x=x, y=y)
+        x = _pairs.pairs("x", x)
     rows = _rows_of(x)
     _checks.not_empty("x", rows)
     _checks.same_length("x", rows, "y", _rows.column("y", y))
     _rows.same_order(x=x, y=y)
     if names is not None:
         (_labels.read_many if task == "multilabel" else _labels.read)("y", y, names)
-    if texts is None and _rows.are_texts(x):
+    if texts is None and (_rows.are_texts(x) or _pairs.are_pairs(x)):
         texts = x
     elif isinstance(rows, np.ndarray) and rows.dtype.kind == "f":
         _rows.numbers("x", rows)
@@ -245,7 +248,7 @@ def evaluate_predictions(
     average: str = "auto",
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
-    threshold: float | Threshold | None = None,
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None,
     abstention: float | Abstention | None = None,
     task: str = "classification",
     train: Any = None,
@@ -273,7 +276,8 @@ def evaluate_predictions(
             `y_true` holds names. A DataFrame with the same names in another order is put into this one.
             With `predicted` the default is the classes that occur in `y_true`.
         ids: (n,) names of the rows; the default is 0 to n - 1.
-        texts: (n,) the rows themselves: kept beside the predictions, and looked at for duplicates.
+        texts: (n,) the rows themselves, or (n, 2) where a row is a pair: kept beside the predictions, and
+            looked at for duplicates. A pair is kept, and read by TF-IDF, as one text, "first ||| second".
         groups: (n,) which rows belong together (several of one customer): groups are resampled, not rows.
         metadata: DataFrame (or dictionary of columns) of n rows: what else is known of them, to look for
             weak slices in.
@@ -287,7 +291,8 @@ def evaluate_predictions(
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: Predict the second of two classes from this probability on, in (0, 1), or what
             `choose_threshold` found on validation rows. None: the most probable class; of equal ones the
-            first. Multilabel: every label from this probability on; None is 0.5.
+            first. Multilabel: every label from this probability on, or a list with that of each label, or
+            what `choose_label_thresholds` found; None is 0.5.
         abstention: Withhold answers below this confidence (the probability of the class that is answered), in
             [0, 1), or what `choose_abstention` found on validation rows. `answered` is then of the rows that
             are answered; all other scores count every row.

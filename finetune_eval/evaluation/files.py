@@ -17,11 +17,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_eval import _checks, _files, _labels
+from finetune_eval._cores import cores
 from finetune_eval._text import counted
 from finetune_eval.evaluation import _scanning
 from finetune_eval.evaluation._options import Asked, checked_options
+from finetune_eval.evaluation._reading import column_names
 from finetune_eval.evaluation._scanning import Part
-from finetune_eval.evaluation.large import LargeEvaluation, Statistics, column_names
+from finetune_eval.evaluation.large import LargeEvaluation, Statistics
 from finetune_eval.evaluation.thresholds import Threshold
 
 _FORMAT = 1  # of the kept statistics: it changes where the same rows are counted in another way
@@ -61,7 +63,8 @@ def evaluate_files(
             as "predictions/*.parquet", a list of these, or a `pyarrow.dataset.Dataset`.
         labels: The K class names in the order of their places; None: those of the first file's columns
             `p_<class>`.
-        workers: How many processes count; None: one for each core that this process may use.
+        workers: How many processes count; None: one for each core that this process may use, by its affinity
+            and the quota of its container.
         threshold: As for `evaluate_predictions`.
         metadata: Names of columns of the files in whose values weak parts of the rows are looked for.
         average: As for `evaluate_predictions`.
@@ -97,7 +100,7 @@ def evaluate_files(
     )
     checked_options(1, names, asked)
     _checked_reading(delimiter, encoding)
-    cores = _cores() if workers is None else _checks.positive_int("workers", workers)
+    at_once = cores() if workers is None else _checks.positive_int("workers", workers)
     folder = None if resume_dir is None else _checks.path("resume_dir", resume_dir)
     parts, names, notes = _scanning.parts_of(
         files, names, tuple(metadata), delimiter=delimiter, encoding=encoding
@@ -106,8 +109,8 @@ def evaluate_files(
     checked_options(1, names, asked)
     shown = sys.stderr.isatty() if progress is None else _checks.flag("progress", progress)
     if any(part.fragment is not None and not part.identity for part in parts):
-        cores = 1  # rows in this process's memory are in no other
-    _Scan(total, parts, folder, _Progress(parts, shown)).run(min(cores, max(len(parts), 1)))
+        at_once = 1  # rows in this process's memory are in no other
+    _Scan(total, parts, folder, _Progress(parts, shown)).run(min(at_once, max(len(parts), 1)))
     result = total.finish(
         average=average, metrics=metrics, confidence=confidence, n_resamples=n_resamples, seed=seed
     )
@@ -128,13 +131,6 @@ def _checked_reading(delimiter: Any, encoding: Any) -> None:
 
 def _with_note(error: Exception, note: str) -> Exception:
     return type(error)(f"{error}{note}") if note else error
-
-
-def _cores() -> int:
-    """Return how many cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class _Progress:

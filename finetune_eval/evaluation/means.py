@@ -345,11 +345,6 @@ MANY_UNITS = 100
 FAR = 10
 
 
-def _few_of_far(rows: Floats, bounds: tuple[float, float]) -> str:
-    few = len(rows) < MANY_UNITS and bounds[1] > FAR * float(np.abs(rows).max())
-    return f"only {times(len(rows), 'row')}" if few else ""
-
-
 def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
     """Estimate the mean of one number a row by Student's t, after a transformation that removes skewness.
 
@@ -369,15 +364,41 @@ def mean_interval(rows: Floats, *, confidence: float, bounds: tuple[float, float
     """
     value, n = float(rows.mean()), len(rows)
     moves = (rows - value) / n
-    square = float((moves**2).sum())
+    powers = Powers(n, value, float((moves**2).sum()), float((moves**3).sum()), float(np.abs(rows).max()))
+    return interval_of_powers(powers, confidence=confidence, bounds=bounds)
+
+
+class Powers(NamedTuple):
+    """What `mean_interval` needs of n numbers: their mean, and sums of powers of how far each moves it.
+
+    Attributes:
+        n: How many numbers.
+        mean: Their mean.
+        square: The sum of ((number - mean) / n) ** 2.
+        cube: The sum of ((number - mean) / n) ** 3.
+        largest: The largest absolute value of a number.
+    """
+
+    n: int
+    mean: float
+    square: float
+    cube: float
+    largest: float
+
+
+def interval_of_powers(powers: Powers, *, confidence: float, bounds: tuple[float, float]) -> Estimate:
+    """Estimate a mean as `mean_interval` does, from what the numbers add up to."""
+    n, value, square, cube, largest = powers
     if math.sqrt(square) <= 1e-12 * max(1.0, abs(value)):
         return constant_interval(value, n, bounds, confidence, "the rows do not vary")
-    skewness = math.sqrt(n) * float((moves**3).sum()) / square**1.5
+    skewness = math.sqrt(n) * cube / square**1.5
     se = math.sqrt(square * n / (n - 1))
     t = quantile(confidence, n - 1)
     low, high = (value - se * math.sqrt(n) * _unskewed(x / math.sqrt(n), skewness, n) for x in (t, -t))
     low, high = max(bounds[0], min(low, value)), min(bounds[1], max(high, value))
-    method = "Student's t of rows, skewness removed" + _unreliable(_few_of_far(rows, bounds))
+    few = n < MANY_UNITS and bounds[1] > FAR * largest
+    doubt = f"only {times(n, 'row')}" if few else ""
+    method = "Student's t of rows, skewness removed" + _unreliable(doubt)
     return Estimate(value, low, high, method, confidence)
 
 

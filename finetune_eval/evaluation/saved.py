@@ -18,6 +18,7 @@ from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation._result import Evaluation, saved_rows
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.evaluate import evaluate_predictions
+from finetune_eval.evaluation.label_thresholds import LabelThresholds
 from finetune_eval.evaluation.thresholds import Threshold
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def load_predictions(
     average: str = "auto",
     metrics: Sequence[str] = (),
     confidence: float = 0.95,
-    threshold: float | Threshold | None = None,
+    threshold: float | Threshold | LabelThresholds | Sequence[float] | None = None,
     abstention: float | Abstention | None = None,
     task: str | None = None,
     train: Any = None,

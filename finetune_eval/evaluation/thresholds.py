@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks
-from finetune_eval._text import counted, quoted
+from finetune_eval._text import counted, listed, quoted
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation import guarantees
 from finetune_eval.evaluation._inputs import class_probabilities, row_weights
@@ -105,10 +105,15 @@ class Threshold:
 
 def sentence(evaluation: Evaluation) -> str:
     """Return from which probability on a class is predicted, and where that was chosen, or nothing."""
-    if evaluation.threshold is None:
+    threshold = evaluation.threshold
+    if threshold is None:
         return ""
     what = f"{quoted(evaluation.labels[1])} is" if evaluation.task == "classification" else "A label is"
-    what += f" predicted from a probability of {evaluation.threshold:.4g} on"
+    if isinstance(threshold, tuple):
+        cuts = [f"{label} {cut:.4g}" for label, cut in zip(evaluation.labels, threshold, strict=True)]
+        what += f" predicted from a probability of its own on ({listed(cuts, 8, quote=False)})"
+    else:
+        what += f" predicted from a probability of {threshold:.4g} on"
     if evaluation.threshold_origin:
         return f"{what}, {evaluation.threshold_origin}."
     return f"{what}. It is honest only if it was chosen on other rows than these."
@@ -236,11 +241,11 @@ def _read_costs(
 
 
 @dataclass(frozen=True)
-class _Points:
-    """Every threshold that decides the rows differently, the lowest first, and what it gives.
+class Points:
+    """Thresholds, the lowest first, and what they give.
 
     Attributes:
-        cuts: The thresholds, half-way between the probabilities they separate.
+        cuts: The thresholds; of `operating_points`, half-way between the probabilities they separate.
         lowest_cuts: The lowest thresholds that decide the rows alike.
         hits: Weight of the rows of the second class that are predicted as such.
         false_alarms: Weight of the rows of the first class that are predicted as the second.
@@ -285,7 +290,7 @@ class _Points:
         return (costs[0] * self.false_alarms + costs[1] * misses) / (self.positives + self.negatives)
 
 
-def operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> _Points:
+def operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights: Floats) -> Points:
     """Return every threshold inside (0, 1) that decides differently, with what it gives."""
     values, place = np.unique(scores, return_inverse=True)
 
@@ -309,7 +314,7 @@ def operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights:
     predicted = hits + false_alarms
     rows = np.divide(predicted**2, squares, out=np.zeros(len(hits)), where=squares > 0)
     of_class = weights[positive]
-    return _Points(
+    return Points(
         cuts[usable],
         lowest[usable],
         hits[usable],
@@ -321,7 +326,24 @@ def operating_points(positive: NDArray[np.bool_], scores: NDArray[Any], weights:
     )
 
 
-def _score(points: _Points, goal: Goal, costs: tuple[float, float] | None, text: str) -> Floats:
+def points_at(cuts: Floats, positive: NDArray[np.bool_], scores: NDArray[Any]) -> Points:
+    """Return what given thresholds give; each row counts as 1."""
+    hits = positive.sum() - np.searchsorted(np.sort(scores[positive]), cuts)
+    rows = len(scores) - np.searchsorted(np.sort(scores), cuts)
+    positives = float(positive.sum())
+    return Points(
+        cuts,
+        cuts,
+        hits.astype(np.float64),
+        (rows - hits).astype(np.float64),
+        rows.astype(np.float64),
+        positives,
+        len(scores) - positives,
+        positives,
+    )
+
+
+def _score(points: Points, goal: Goal, costs: tuple[float, float] | None, text: str) -> Floats:
     """Return what is to be highest at each threshold; minus infinity where the goal is not reached."""
     if costs is not None and goal.name == "cost":
         return -points.cost(costs)
@@ -334,7 +356,7 @@ def _score(points: _Points, goal: Goal, costs: tuple[float, float] | None, text:
     return np.where(kept, points.recall, -np.inf)
 
 
-def _enough_recall(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+def _enough_recall(points: Points, goal: Goal, text: str) -> NDArray[np.bool_]:
     """Mark the thresholds with the recall asked for, on these rows or with the confidence asked for."""
     assert goal.bound is not None
     some = points.rows > 0
@@ -361,7 +383,7 @@ def _enough_recall(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
     return kept
 
 
-def _enough_precision(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+def _enough_precision(points: Points, goal: Goal, text: str) -> NDArray[np.bool_]:
     """Mark the thresholds with the precision asked for on these rows, and enough rows to show it."""
     assert goal.bound is not None
     fewest = guarantees.fewest_rows(goal.bound)
@@ -376,7 +398,7 @@ def _enough_precision(points: _Points, goal: Goal, text: str) -> NDArray[np.bool
     return kept
 
 
-def _proven(points: _Points, goal: Goal, text: str) -> NDArray[np.bool_]:
+def _proven(points: Points, goal: Goal, text: str) -> NDArray[np.bool_]:
     """Mark the thresholds whose precision is proven, or say how many rows that would take."""
     assert goal.bound is not None and goal.confidence is not None
     alpha = 1 - goal.confidence

@@ -4,6 +4,8 @@ import gc
 import os
 import sys
 
+from finetune_eval._cores import cores, seen
+
 # TensorFlow reads these once, when it is first imported: after that, setting them would only mislead who
 # looks. What the user has set stays.
 if "tensorflow" not in sys.modules:
@@ -12,8 +14,13 @@ if "tensorflow" not in sys.modules:
     os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     # On two cores, one for each half of a batch (halves.py; docs/performance.md; not measured on more cores).
     # A GPU's driver shows as a device: with it batches are not halved.
-    if os.cpu_count() == 2 and not any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd")):
+    if cores() == 2 and not any(os.path.exists(device) for device in ("/dev/nvidiactl", "/dev/kfd")):
         os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+    # TensorFlow knows the affinity of the process, not the quota of its container: it would start as many
+    # threads as the machine has cores.
+    if cores() < seen():
+        os.environ.setdefault("TF_NUM_INTRAOP_THREADS", str(cores()))
+        os.environ.setdefault("TF_NUM_INTEROP_THREADS", str(cores()))
     # The import makes 900,000 objects that live as long as the process. Garbage is not looked for among them:
     # not meanwhile, which takes a quarter of the time, nor later, nor at exit, which takes a second.
     _collects = gc.isenabled()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from finetune_eval._cores import cores
+from finetune_eval.models import windows
 from finetune_eval.models.halves import on_gpu
 
 # Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
@@ -39,14 +40,17 @@ class Encoded:
         features: Name -> (total tokens, ...) values of all rows, end to end; or, for rows of one shape,
             (rows, ...) values. Rows that are the model's one input themselves are named "x".
         offsets: (rows + 1,) where each row begins in `features`; None for rows of one shape.
-        cut: Number of rows that were longer than it: what is beyond it is not in `features`.
+        cut: Number of rows of which only a part is in `features`: they were longer than the model reads.
         limit: The sequence length, the widest that a batch may be padded to; 0 where it is not known.
+        windows: (windows + 1,) where each window of each row begins in `features`; None where rows are not
+            read in windows.
     """
 
     features: dict[str, np.ndarray]
     offsets: np.ndarray | None
     cut: int = 0
     limit: int = 0
+    windows: np.ndarray | None = None
 
     def __len__(self) -> int:
         if self.offsets is not None:
@@ -66,12 +70,14 @@ class Encoded:
         return 0 if self.offsets is None else int((self.lengths == self.limit).sum())
 
     def take(self, rows: np.ndarray, *, few_widths: bool = False) -> dict[str, np.ndarray]:
-        """Return the given rows as one batch, zero-padded to the longest, or to the next of `widths`."""
+        """Return the given rows as one batch, zero-padded to the longest, or to the next of `widths`.
+
+        Where rows are read in windows the batch is (rows, windows, tokens).
+        """
         if self.offsets is None:
             return {name: values[rows] for name, values in self.features.items()}
         starts, lengths = self.offsets[rows], self.lengths[rows]
-        width = self.widened(lengths.max()) if few_widths else lengths.max()
-        inside = np.arange(width) < lengths[:, np.newaxis]
+        inside = self._inside(rows, few_widths)
         source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
         batch = {}
         for name, values in self.features.items():
@@ -79,6 +85,33 @@ class Encoded:
             padded[inside] = values[source]
             batch[name] = padded
         return batch
+
+    def _inside(self, rows: np.ndarray, few_widths: bool) -> np.ndarray:
+        """Return which places of a batch hold a token: (rows, tokens), or (rows, windows, tokens)."""
+        lengths = self.lengths[rows]
+        if self.windows is not None:
+            assert self.offsets is not None
+            counts = self.window_counts[rows]
+            most = int(counts.max())
+            places = np.arange(1 << (most - 1).bit_length() if few_widths else most)
+            own = places < counts[:, np.newaxis]
+            first = np.searchsorted(self.windows, self.offsets)[rows]
+            lengths = np.zeros(own.shape, dtype=np.int64)
+            lengths[own] = np.diff(self.windows)[(first[:, np.newaxis] + places)[own]]
+        width = self.widened(int(lengths.max())) if few_widths else lengths.max()
+        return np.asarray(np.arange(width) < lengths[..., np.newaxis])
+
+    @property
+    def window_counts(self) -> np.ndarray:
+        """(rows,) windows of each row; 1 where rows are not read in windows."""
+        if self.windows is None or self.offsets is None:
+            return np.ones(len(self), dtype=np.int64)
+        return np.diff(np.searchsorted(self.windows, self.offsets))
+
+    @property
+    def long(self) -> int:
+        """Number of rows that were longer than the sequence length."""
+        return self.cut if self.windows is None else int((self.window_counts > 1).sum())
 
     def widened(self, width: int) -> int:
         """Return the next of `widths`."""
@@ -96,36 +129,45 @@ def widths(limit: int) -> list[int]:
 
 
 def encoder(
-    preprocess: Callable[[Any], dict[str, Any]], tokenizer: Any = None
+    preprocess: Callable[[Any], dict[str, Any]], tokenizer: Any = None, *, room: int | None = None
 ) -> Callable[[np.ndarray], Encoded]:
-    """Return a function of (rows,) strings that tokenises them, once, and drops the padding.
+    """Return a function of (rows,) strings, or (rows, 2), that tokenises them, once, and drops the padding.
 
     Args:
-        preprocess: Turns a (rows,) string tensor into a dict of (rows, length) tensors with a "padding_mask".
+        preprocess: Turns a tensor of strings into a dict of (rows, length) tensors with a "padding_mask".
         tokenizer: Turns texts into tokens without a limit, to tell which were cut; without one every text
             that reaches the limit is taken for cut.
+        room: Tokens of a text in each window, where `preprocess` gives (rows, windows, length); None where it
+            does not.
     """
+    at_a_time = _CHUNK if room is None else _CHUNK // windows.MOST
 
     def lengths(texts: np.ndarray) -> np.ndarray:
-        tokens = tokenizer(tf.constant(texts))
-        return np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
+        columns = [tokenizer(tf.constant(column)) for column in texts.T.reshape(-1, len(texts))]
+        each = [
+            np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
+            for tokens in columns
+        ]
+        return np.asarray(np.sum(each, axis=0))
 
     def cut(texts: np.ndarray, limit: int) -> int:
         if tokenizer is None or not len(texts):
             return len(texts)
-        empty = np.array([""])
+        empty = np.full_like(texts[:1], "")
         special = int(np.sum(preprocess(tf.constant(empty))["padding_mask"])) - int(lengths(empty)[0])
         return int((lengths(texts) + special > limit).sum())
 
     def encode(texts: np.ndarray) -> Encoded:
         parts = []
-        for start in range(0, len(texts), _CHUNK):
-            chunk = texts[start : start + _CHUNK]
+        for start in range(0, len(texts), at_a_time):
+            chunk = texts[start : start + at_a_time]
             part = trimmed(
                 {name: np.asarray(value) for name, value in preprocess(tf.constant(chunk)).items()}
             )
-            at_limit = part.lengths == part.limit
-            parts.append(dataclasses.replace(part, cut=cut(chunk[at_limit], part.limit)))
+            full, read = part.lengths == part.limit, part.limit
+            if room is not None:
+                full, read = part.window_counts == windows.MOST, read + windows.covered(room) - room
+            parts.append(dataclasses.replace(part, cut=cut(chunk[full], read)))
         return _end_to_end(parts)
 
     return encode
@@ -135,9 +177,17 @@ def trimmed(batch: dict[str, np.ndarray]) -> Encoded:
     """Return (rows, length) tokens, one of them the "padding_mask", without the padding around each row.
 
     A row begins at its first token that is not padding and ends at its last: families of models differ in
-    the side they pad on. A row of nothing but padding keeps one token.
+    the side they pad on. A row of nothing but padding keeps one token. Of (rows, windows, length) tokens each
+    window is trimmed, and windows of nothing but padding after the first are left out.
     """
     mask = batch["padding_mask"].astype(bool)
+    if mask.ndim == 3:
+        own = np.asarray(mask.any(axis=2))
+        own[:, 0] = True
+        found = trimmed({name: values[own] for name, values in batch.items()})
+        assert found.offsets is not None
+        first = np.concatenate([[0], np.cumsum(own.sum(axis=1))])
+        return dataclasses.replace(found, offsets=found.offsets[first], windows=found.offsets)
     width = mask.shape[1]
     first = np.argmax(mask, axis=1)[:, np.newaxis]
     last = width - 1 - np.argmax(mask[:, ::-1], axis=1)[:, np.newaxis]
@@ -153,12 +203,16 @@ def trimmed(batch: dict[str, np.ndarray]) -> Encoded:
 
 
 def _end_to_end(parts: list[Encoded]) -> Encoded:
-    lengths = np.concatenate([part.lengths for part in parts])
+    def offsets(lengths: list[np.ndarray]) -> np.ndarray:
+        return np.concatenate([[0], np.cumsum(np.concatenate(lengths))])
+
+    of_windows = [np.diff(part.windows) for part in parts if part.windows is not None]
     return Encoded(
         {name: np.concatenate([part.features[name] for part in parts]) for name in parts[0].features},
-        np.concatenate([[0], np.cumsum(lengths)]),
+        offsets([part.lengths for part in parts]),
         cut=sum(part.cut for part in parts),
         limit=max(part.limit for part in parts),
+        windows=offsets(of_windows) if of_windows else None,
     )
 
 
@@ -229,7 +283,7 @@ class Batches(keras.utils.PyDataset):
         return [batches[i] for i in random.permutation(len(batches))]
 
     def _of_like_tokens(self) -> Iterator[np.ndarray]:
-        tokens = _TOKENS_GPU if on_gpu() else _TOKENS * max(1, (os.cpu_count() or 1) // _STREAMS)
+        tokens = _TOKENS_GPU if on_gpu() else _TOKENS * max(1, cores() // _STREAMS)
         order = np.argsort(-self.lengths, kind="stable")
         start = 0
         while start < len(order):
@@ -277,21 +331,25 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def spec(self) -> Any:
-        """What TensorFlow needs to know of a batch's features, rows and tokens left open."""
+        """What TensorFlow needs to know of a batch's features, what varies from batch to batch left open."""
         return self._specs()[0]
 
     def _specs(self) -> tuple[Any, ...]:
         features, *rest = self[0]
-        ragged = self.rows.offsets is not None
+        # Rows, windows and tokens vary from batch to batch.
+        varying = 1 if self.rows.offsets is None else 2 if self.rows.windows is None else 3
         return (
-            tf.nest.map_structure(lambda array: _spec(array, ragged), features),
-            *(_spec(array, False) for array in rest),
+            tf.nest.map_structure(lambda array: _spec(array, varying), features),
+            *(_spec(array, 1) for array in rest),
         )
 
     @property
     def padding(self) -> float:
         """The share of the tokens of this epoch's batches that are padding, in [0, 1)."""
-        computed = sum(len(rows) * int(self.lengths[rows].max()) for rows in self.order)
+        if self.rows.windows is None:
+            computed = sum(len(rows) * int(self.lengths[rows].max()) for rows in self.order)
+        else:
+            computed = sum(self.rows._inside(rows, False).size for rows in self.order)
         return 1.0 - int(self.lengths.sum()) / computed
 
     def dataset(self) -> Any:
@@ -383,7 +441,6 @@ def by_row(run: Callable[[Any], np.ndarray], batches: Batches) -> np.ndarray:
     return batches.as_they_came(np.concatenate(list(in_streams(run, batches))))
 
 
-def _spec(array: np.ndarray, ragged: bool) -> tf.TensorSpec:
-    # Rows and tokens vary from batch to batch: one graph of unknown sizes serves all without a retrace.
-    fixed = 2 if ragged else 1
-    return tf.TensorSpec([None] * fixed + list(array.shape[fixed:]), array.dtype)
+def _spec(array: np.ndarray, varying: int) -> tf.TensorSpec:
+    # One graph of unknown sizes serves all batches without a retrace.
+    return tf.TensorSpec([None] * varying + list(array.shape[varying:]), array.dtype)

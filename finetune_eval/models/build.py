@@ -13,7 +13,7 @@ import numpy as np
 from finetune_eval import _checks, _labels, _text
 from finetune_eval.evaluation._options import TASKS
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
-from finetune_eval.models import frozen, pretrained
+from finetune_eval.models import frozen, lora, pretrained
 from finetune_eval.models.archives import check_seal, not_finite, read_archive, read_weights
 from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
@@ -23,7 +23,7 @@ from finetune_eval.models.tokenizers import TextPreprocessor
 from finetune_eval.runs import Run
 
 # What is read of a text that is too long, and what is then dropped.
-_LONG_TEXTS = {"cut": "right", "head_tail": "middle"}
+_LONG_TEXTS = {"cut": "right", "head_tail": "middle", "windows": "windows"}
 
 
 def build_model(
@@ -34,8 +34,10 @@ def build_model(
     pooling: str = "auto",
     sequence_length: int | None = None,
     long_text: str | None = None,
+    pairs: bool = False,
     dropout: float | None = None,
     freeze: bool | int = False,
+    lora_rank: int | None = None,
     preprocessor: Any = None,
     seed: int = 0,
 ) -> Classifier:
@@ -56,10 +58,17 @@ def build_model(
         sequence_length: Longest text in tokens, the rest is cut; None for what the checkpoint declares, at
             most 512.
         long_text: What is read of a longer text: "cut", its first tokens; "head_tail", its first quarter and
-            its last three; None for what the checkpoint declares, else "cut".
+            last three; "windows", all of it, as windows that overlap by half (at most 16), whose features
+            are averaged; None for what the checkpoint declares, else "cut".
+        pairs: Whether a row is a pair of texts, such as a question and an answer: `x` is then a list of
+            pairs, an array of shape (rows, 2), or a DataFrame of two columns, read by place. The model reads
+            both texts at once, put together as its checkpoint declares; of a pair that is too long the longer
+            text is cut first. A backbone that was saved from a model of pairs reads pairs anyway.
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
+        lora_rank: Give the queries and values of the attention adapters of this rank; of the model they and
+            the head alone are trained, by `fit` and by `fine_tune`. A saved model has them merged.
         preprocessor: With a backbone instance that takes tokens: the KerasHub preprocessor that makes them.
         seed: Of the head's initial weights.
 
@@ -82,11 +91,16 @@ def build_model(
     _checks.one_of("pooling", pooling, ("auto", *POOLINGS))
     if dropout is not None:
         _checks.number("dropout", dropout, at_least=0, below=1)
+    if lora_rank is not None:
+        _checks.positive_int("lora_rank", lora_rank)
+        if freeze is not False:
+            raise ValueError("`lora_rank` freezes the backbone but for its adapters; leave `freeze` out.")
     source = _source(
         backbone, preprocessor, sequence_length=sequence_length, dropout=dropout, pooling=pooling
     )
     chosen = _pooling(pooling, source)
     _set_lengths(source, chosen, long_text, sequence_length)
+    _set_pairs(source, pairs, long_text)
     model = Classifier(
         source.backbone,
         source.preprocessor,
@@ -101,11 +115,14 @@ def build_model(
         "weights_sha256": source.sha256,
         "build": {
             "task": task, "pooling": pooling, "sequence_length": sequence_length, "long_text": long_text,
-            "dropout": dropout, "freeze": freeze, "seed": seed,
+            "pairs": pairs, "dropout": dropout, "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
         },
     }  # fmt: skip
-    if freeze is not False:
+    if lora_rank is not None:
+        lora.build(model, lora_rank, seed)
+    elif freeze is not False:
         freeze_layers(model, freeze)
+    if lora_rank is not None or freeze is not False:
         model.compile()
     return model
 
@@ -152,6 +169,46 @@ def _set_lengths(
         source.preprocessor.sequence_length = pretrained.usable_length(sequence_length, source.backbone, None)
 
 
+def _set_pairs(source: Any, pairs: bool, long_text: str | None) -> None:
+    """Have the preprocessor read pairs of texts where that was asked for, or raise where it cannot."""
+    reader = source.preprocessor
+    if _checks.flag("pairs", pairs):
+        if not isinstance(reader, TextPreprocessor):
+            raise ValueError(
+                "`pairs` needs a checkpoint whose tokens this library counts: the embedded model, or one in "
+                "Hugging Face's format. Leave it out, or join the two texts."
+            )
+        if reader.between is None:
+            raise ValueError(
+                f"`pairs` needs a checkpoint that declares how two texts are put together; the tokenizer of "
+                f"{source.source!r} declares no form that is computed here. Join the two texts instead."
+            )
+        types = getattr(source.backbone, "num_segments", 1) if reader.segments else 2
+        if reader.second_type >= types:
+            raise ValueError(
+                f"`pairs` needs a model that knows two kinds of tokens; {source.source!r} declares "
+                f"`type_vocab_size` {types}. Join the two texts instead."
+            )
+        reader.pairs = True
+    if not getattr(reader, "pairs", False):
+        return
+    if reader.prompt:
+        raise ValueError(
+            f"`pairs`: {source.source!r} declares a prompt for single texts, {reader.prompt!r}, and none for "
+            "pairs; join the two texts instead."
+        )
+    if long_text not in (None, "cut"):
+        raise ValueError(f"`long_text` {long_text!r} is of single texts; of pairs the longer text is cut.")
+    if reader.truncation_side in ("middle", "windows"):  # of a preprocessor that was saved so
+        reader.truncation_side = "right"
+    least = len(reader.before) + len(reader.between) + len(reader.after) + 2
+    if reader.sequence_length < least:
+        raise ValueError(
+            f"`sequence_length` must be at least {least} for pairs: special tokens and one token of each "
+            f"text; got {reader.sequence_length}."
+        )
+
+
 def freeze_layers(model: Classifier, freeze: bool | int) -> None:
     """Freeze the whole backbone (True), or its embeddings and that many of its bottom layers."""
     if freeze is True or freeze is False:
@@ -196,7 +253,11 @@ def pretrained_features(model: Classifier, *, source: str | None = None) -> Call
             "compute its features before you fine-tune, and pass those."
         )
     length = model.preprocessor.sequence_length if model.takes_text else None
-    original = build_model(name, model.labels, pooling=model.pooling or "auto", sequence_length=length)
+    read = {side: choice for choice, side in _LONG_TEXTS.items()}
+    original = build_model(
+        name, model.labels, pooling=model.pooling or "auto", sequence_length=length, pairs=model.takes_pairs,
+        long_text=read.get(getattr(model.preprocessor, "truncation_side", "")),
+    )  # fmt: skip
     if known.get("weights_sha256") not in (None, original.source["weights_sha256"]):
         raise ValueError(f"The weights of {name!r} are no longer those that `model` began with.")
     backbone = keras.Model(original.input, original.get_layer("logits").input)

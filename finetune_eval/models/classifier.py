@@ -11,14 +11,21 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.abstention import Abstention, answer_confidence, choose_abstention
 from finetune_eval.evaluation.calibration import fit_temperature
 from finetune_eval.evaluation.goals import parse_error_goal
+from finetune_eval.evaluation.label_thresholds import (
+    LabelThresholds,
+    check_goal,
+    choose_label_thresholds,
+    given,
+)
 from finetune_eval.evaluation.sample import decided
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
+from finetune_eval.models import windows
 from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
@@ -31,7 +38,7 @@ from finetune_eval.models.pipelines import (
     trimmed_tokens,
 )
 from finetune_eval.models.steps import structure
-from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing
+from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing, text_spec
 
 _EVALUATION_BATCH = 32
 
@@ -56,8 +63,9 @@ class Classifier(Network):
         """Check raw rows and turn them into the backbone's inputs, once.
 
         Args:
-            x: (rows,) strings, or (rows, columns) numbers, as the backbone takes them; a dict of the
-                backbone's own inputs, such as token ids; or a dict of one column.
+            x: (rows,) strings, (rows, 2) strings where the model reads pairs, or (rows, columns) numbers, as
+                the backbone takes them; a dict of the backbone's own inputs, such as token ids; or a dict of
+                one column.
             name: What the caller calls `x`, for errors.
 
         Raises:
@@ -77,10 +85,14 @@ class Classifier(Network):
         return encoded
 
     def _encoder(self) -> Any:
-        return encoder(preprocessing(self.preprocessor), getattr(self.preprocessor, "tokenizer", None))
+        return encoder(
+            preprocessing(self.preprocessor),
+            getattr(self.preprocessor, "tokenizer", None),
+            room=self.preprocessor.room if self.windows else None,
+        )
 
     def tokens(self, texts: Any) -> dict[str, Any]:
-        """Return the backbone's inputs for a (rows,) tensor of strings, as a graph of TensorFlow does."""
+        """Return the backbone's inputs for a tensor of strings, (rows,) or, of pairs, (rows, 2)."""
         made_of = (self.preprocessor, *structure(self.preprocessor))
         found: dict[str, Any] = self._graph("tokens", lambda: trimmed_tokens(self.preprocessor), *made_of)(
             texts
@@ -118,20 +130,26 @@ class Classifier(Network):
         n, rows = row_count(x), self._encoded(x)
         if labels is not None and labels.ndim == 1:
             labels = np.asarray(labels, dtype=np.int32)
-        if rows.cut:
-            are, their = ("is", "its") if rows.cut == 1 else ("are", "their")
-            side = getattr(self.preprocessor, "truncation_side", "right")
-            ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
-            if side == "middle":
-                room = rows.limit - len(self.preprocessor.before) - len(self.preprocessor.after)
-                ends = "first {} and last {}".format(*self.preprocessor.kept(room))
-            warnings.warn(
-                f"`{name}`: {rows.cut:,} of {n:,} texts {are} longer than {rows.limit} tokens; only {their} "
-                f"{ends} tokens are read.",
-                _checks.TextsCut,
-                stacklevel=3,
-            )
+        if rows.long:
+            warnings.warn(self._read_of(rows, name, n), _checks.TextsCut, stacklevel=3)
         return Batches(rows, labels, batch_size, sample_weight=weights, seed=seed, sort=sort)
+
+    def _read_of(self, rows: Encoded, name: str, n: int) -> str:
+        """Return the sentence on how many texts are too long, and on what is read of them."""
+        what = "pairs of texts" if self.takes_pairs else "texts"
+        are, their = ("is", "its") if rows.long == 1 else ("are", "their")
+        long = f"`{name}`: {rows.long:,} of {n:,} {what} {are} longer than {rows.limit} tokens; "
+        if self.takes_pairs:
+            return f"{long}the longer text of a pair is cut first."
+        if self.windows:
+            of_each = f"{'it is' if rows.long == 1 else 'they are'} read in windows that overlap by half"
+            most = f", of {rows.cut:,} only the first {windows.MOST}" if rows.cut else ""
+            return f"{long}{of_each}{most}."
+        side = getattr(self.preprocessor, "truncation_side", "right")
+        ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
+        if side == "middle":
+            ends = "first {} and last {}".format(*self.preprocessor.kept(self.preprocessor.room))
+        return f"{long}only {their} {ends} tokens are read."
 
     def _fed(
         self,
@@ -190,7 +208,7 @@ class Classifier(Network):
         """Train on raw rows, as `keras.Model.fit` does; arrays are shuffled anew in every epoch."""
         self._check_compiled()
         size = _EVALUATION_BATCH if batch_size is None else batch_size
-        feed = None
+        feed, original = None, x
         if is_pipeline(x):
             refuse_beside_pipeline(y, sample_weight, validation_split)
             steps = ("steps_per_epoch", steps_per_epoch)
@@ -217,6 +235,7 @@ class Classifier(Network):
             data, *rest = (
                 (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
             )
+            _rows.same_columns(**{"x": original, "validation x": data})
             steps = ("validation_steps", validation_steps)
             held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
@@ -343,7 +362,7 @@ class Classifier(Network):
         of labels -1 would be the last one, so ask for it first.
 
         Where a row may have several labels: into (rows, labels) int64 zeros and ones; a label is given from
-        the threshold on.
+        the threshold on, or from its own.
 
         Args:
             probabilities: As `predict` gives them; the columns of a DataFrame, named by class, may have any
@@ -360,10 +379,10 @@ class Classifier(Network):
                 f"{listed(self.labels)}; got shape {np.shape(probabilities)}"
                 + (f", columns named {listed(named)}." if named else ".")
             )
-        threshold = None if self.threshold is None else float(self.threshold)
         if self.multilabel:
-            return (p >= (0.5 if threshold is None else threshold)).astype(np.int64)
-        answers = decided(p, threshold)
+            return given(p, self.cuts)
+        assert not isinstance(self.cuts, tuple)
+        answers = decided(p, self.cuts)
         if self.abstention is not None:
             answers[answer_confidence(p, answers) < float(self.abstention)] = -1
         return _labels.ClassIndices(answers, self.labels)
@@ -401,23 +420,32 @@ class Classifier(Network):
             raise
         return self.temperature
 
-    def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold:
+    def choose_threshold(self, x: Any, y: Any, *, goal: str = "f1") -> Threshold | LabelThresholds:
         """Choose on validation rows from which probability on the second class is the answer, and ship it.
 
-        An abstention is forgotten.
+        Where a row may have several labels, each gets a threshold of its own. An abstention is forgotten.
 
         Args:
             x: Rows that neither trained the model nor will judge it.
             y: Their labels.
-            goal: As for `finetune_eval.evaluation.thresholds.choose_threshold`: "f1", "recall>=0.9", ...
+            goal: As for `finetune_eval.evaluation.thresholds.choose_threshold`: "f1", "recall>=0.9", ...; of
+                several labels a row as for `label_thresholds.choose_label_thresholds`.
         """
-        if len(self.labels) != 2 or self.multilabel:
-            have = "labels of which a row may have several" if self.multilabel else len(self.labels)
-            raise ValueError(f"A threshold is chosen for one of two classes; the model has {have}.")
+        if len(self.labels) != 2 and not self.multilabel:
+            raise ValueError(
+                f"A threshold is chosen for one of two classes; the model has {len(self.labels)}."
+            )
+        if self.multilabel:
+            check_goal(goal)
         x, y, _ = read(self, x, y)
-        y = self.label_indices(y)
-        self.threshold = choose_threshold(y, self.predict(x, verbose=0), goal=goal)
-        return self.threshold
+        y, p = self.label_indices(y), self.predict(x, verbose=0)
+        chosen: Threshold | LabelThresholds = (
+            choose_label_thresholds(y, p, goal=goal, labels=self.labels)
+            if self.multilabel
+            else choose_threshold(y, p, goal=goal)
+        )
+        self.threshold = chosen
+        return chosen
 
     def choose_abstention(self, x: Any, y: Any, *, goal: str = "error<=0.05@95%") -> Abstention:
         """Choose on validation rows below which confidence answers are withheld, and ship it.
@@ -434,7 +462,8 @@ class Classifier(Network):
         parse_error_goal(goal)
         x, y, _ = read(self, x, y)
         y, threshold = self.label_indices(y), self.threshold
-        self.abstention = choose_abstention(y, self.predict(x, verbose=0), goal=goal, threshold=threshold)
+        p = self.predict(x, verbose=0)
+        self.abstention = choose_abstention(y, p, goal=goal, threshold=threshold)  # type: ignore[arg-type]
         return self.abstention
 
     # --- serving ------------------------------------------------------------------
@@ -464,6 +493,6 @@ class Classifier(Network):
             return
         archive = keras.export.ExportArchive()
         archive.track(self)
-        signature = [tf.TensorSpec([None], tf.string, name="texts")]
+        signature = [tf.TensorSpec(text_spec(self.preprocessor).shape, tf.string, name="texts")]
         archive.add_endpoint("serve", lambda rows: self._whole(self.tokens(rows), training=False), signature)
         archive.write_out(str(filepath), verbose=verbose is not False)

@@ -104,7 +104,8 @@ FIELDS = (
     _honoured(
         _CONFIG,
         "type_vocab_size",
-        "Rows of the token-type embedding. Every token of a text is of type 0, and that row is added.",
+        "Rows of the token-type embedding. Every token of a text is of type 0, and that row is added; of a "
+        "pair of texts the second has the type that the tokenizer declares.",
         _BERT_LIKE,
     ),
     _honoured(_CONFIG, "hidden_act", "The activation; one that is not known is refused.", _BERT_LIKE),
@@ -218,6 +219,11 @@ FIELDS = (
         f"Longest input, unless {_SENTENCE} declares one; `sequence_length=` replaces both.",
     ),
     _honoured(_TOKENIZER, "truncation_side", "Which end of a text that is too long is dropped."),
+    _honoured(
+        _TOKENIZER,
+        "model_input_names",
+        "Without token_type_ids among them both texts of a pair are of type 0; nothing else.",
+    ),
     _refused(
         _TOKENIZER,
         "auto_map",
@@ -240,8 +246,9 @@ FIELDS = (
     _without_effect(
         _TOKENIZER,
         "padding_side pad_to_multiple_of pad_token_type_id max_length stride truncation_strategy "
-        "model_input_names trim_offsets",
-        "Padding is masked, texts are single, and every token is of type 0.",
+        "trim_offsets",
+        "Padding is masked and of type 0, and of a pair of texts that is too long the longer text is cut "
+        "first.",
     ),
     _without_effect(
         _TOKENIZER,
@@ -255,7 +262,7 @@ FIELDS = (
         _FAST,
         "model normalizer pre_tokenizer post_processor added_tokens",
         "It is the tokenizer, whatever other vocabulary files there are. Without a post_processor the named "
-        "tokens are put around a text.",
+        "tokens are put around a text, and `pairs=True` is refused.",
     ),
     _honoured(
         _FAST, "truncation", f"Its direction, where {_TOKENIZER} has no truncation_side; nothing else."

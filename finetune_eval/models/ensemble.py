@@ -41,8 +41,16 @@ def average_of(models: Sequence[Classifier]) -> Classifier:
 
     Args:
         models: Classifiers of the same classes, with the same tokenizer or the same numbers a row.
+
+    Raises:
+        ValueError: They read long texts in windows.
     """
     first = models[0]
+    if first.windows:
+        raise ValueError(
+            "`ensemble` cannot be one model where long texts are read in windows; average the `predict` of "
+            "`.models`."
+        )
     if first.takes_text:
         inputs: Any = {
             name: keras.Input(each.shape[1:], dtype=each.dtype, name=name)

@@ -118,6 +118,13 @@ class Family:
     positions_after_padding: bool = False
 
 
+# What to do with folders of families that people ask for and that are not read.
+INSTEAD = {
+    "deberta-v2": "Of DeBERTa-v3 pass a KerasHub preset, such as 'deberta_v3_small_en', or its `keras_hub` "
+    "backbone with `preprocessor`.",
+    "modernbert": "ModernBERT is not in KerasHub (0.32), so nothing here computes it: choose one of these.",
+}
+
 FAMILIES = {
     "bert": Family("BERT", backbones.BertBackbone, "bert.", "BertTokenizer", pooler="pooler.dense"),
     "distilbert": Family(

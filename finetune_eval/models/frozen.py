@@ -127,7 +127,7 @@ def cut(model: Any) -> Cut | None:
         above = keras.Model({"frozen": frozen}, through(frozen))
         return Cut(keras.Model(model.input, features), above)
     layers = numbered_layers(backbone)
-    if not layers or model.pooling is None:
+    if not layers or model.pooling is None or model.windows:
         return None
     depth = next(i for i, layer in enumerate([*layers, None]) if layer is None or trains(layer))
     if depth in (0, len(layers)):

@@ -10,6 +10,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from finetune_eval._cores import cores
+
 # What the first half made for both, by whose it is; None outside of `in_halves`.
 _SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 
@@ -50,7 +52,7 @@ def side_by_side() -> bool:
     threads = tf.config.threading.get_intra_op_parallelism_threads()
     said = os.environ.get("TF_NUM_INTRAOP_THREADS", "")
     threads = threads or (int(said) if said.isdecimal() else 0)  # TensorFlow too ignores what is no number
-    return 0 < 2 * threads <= (os.cpu_count() or 1)
+    return 0 < 2 * threads <= cores()
 
 
 def in_halves(run: Callable[[Any], Any], inputs: Any) -> Any:

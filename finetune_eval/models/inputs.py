@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _labels, _rows
+from finetune_eval import _checks, _labels, _pairs, _rows
 from finetune_eval.data.splits import Rows
 
 Arrays = np.ndarray | dict[str, np.ndarray]
@@ -74,11 +74,13 @@ def read(
 
 
 def read_rows(model: Any, name: str, x: Any) -> Arrays:
-    """Return checked rows: (n,) texts, (n, ...) float32 numbers, or the backbone's own inputs by name."""
+    """Return checked rows: (n,) texts, (n, 2) texts of pairs, (n, ...) float32 numbers, or tokens by name."""
     if _are_tokens(model, x):
-        rows: Arrays = _tokens(name, {key: x[key] for key in model.input})
+        rows: Arrays = _tokens(name, {key: x[key] for key in model.input}, windows=model.windows)
+    elif model.takes_pairs:
+        rows = _pairs.pairs(name, x)
     elif model.takes_text:
-        rows = _rows.texts(name, _one_column(model, name, x))
+        rows = _texts(name, _one_column(model, name, x))
     else:
         rows = _numbers(name, _one_column(model, name, x), model.input_shape[1:])
     if row_count(rows) == 0:
@@ -92,7 +94,7 @@ def _are_tokens(model: Any, x: Any) -> bool:
 
 def _one_column(model: Any, name: str, x: Any) -> Any:
     """Return the rows of a dictionary of one column; others as they are."""
-    if not isinstance(x, Mapping) or _are_tokens(model, x):
+    if not isinstance(x, Mapping) or model.takes_pairs or _are_tokens(model, x):
         return x
     return x[only_column(name, x)]
 
@@ -106,6 +108,15 @@ def only_column(name: str, columns: Any) -> Any:
     return next(iter(columns))
 
 
+def _texts(name: str, x: Any) -> np.ndarray:
+    if _pairs.are_pairs(x):
+        raise TypeError(
+            f"`{name}` holds two texts a row, and this model reads one; build it with "
+            "`build_model(..., pairs=True)`, or join the two."
+        )
+    return _rows.texts(name, x)
+
+
 def _numbers(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     rows = _rows.float32(name, x)
     fits = rows.ndim == len(shape) + 1 and all(
@@ -117,16 +128,23 @@ def _numbers(name: str, x: Any, shape: tuple[int | None, ...]) -> np.ndarray:
     return rows
 
 
-def _tokens(name: str, columns: dict[str, Any]) -> dict[str, np.ndarray]:
-    """Return a backbone's own inputs as (rows, tokens) arrays of whole numbers, all of one shape."""
+def _tokens(name: str, columns: dict[str, Any], *, windows: bool) -> dict[str, np.ndarray]:
+    """Return a backbone's own inputs as arrays of whole numbers, all of one shape: (rows, tokens).
+
+    For a model that reads windows: (rows, windows, tokens); rows that came as (rows, tokens) have one window.
+    """
     arrays = {key: _rows.column(f"{name}[{key!r}]", values) for key, values in columns.items()}
     shape = arrays["padding_mask"].shape
     for key, array in arrays.items():
-        if array.ndim != 2 or array.shape != shape or array.dtype.kind not in "biu":
+        known = array.ndim == 2 or (windows and array.ndim == 3)
+        if not known or array.shape != shape or array.dtype.kind not in "biu":
+            either = " or (rows, windows, tokens)" if windows else ""
             raise ValueError(
-                f"`{name}` must hold (rows, tokens) whole numbers, all of the shape of 'padding_mask', "
-                f"{shape}; {key!r} has shape {array.shape} and dtype {array.dtype}."
+                f"`{name}` must hold (rows, tokens){either} whole numbers, all of the shape of "
+                f"'padding_mask', {shape}; {key!r} has shape {array.shape} and dtype {array.dtype}."
             )
+    if windows and len(shape) == 2:
+        return {key: array[:, np.newaxis] for key, array in arrays.items()}
     return arrays
 
 

@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from finetune_eval.models.frozen import set_trainable
+
 # The layers of an attention that Hu et al. 2021 adapt, as KerasHub and Keras name them.
 _ADAPTED = ("query_dense", "value_dense", "query", "value")
 
@@ -18,10 +20,10 @@ def adapted(model: Any) -> list[Any]:
     return [layer for layer in model._flatten_layers() if getattr(layer, "lora_enabled", False)]
 
 
-def check(model: Any, rank: int) -> None:
-    """Raise where no adapters of this rank can be trained in a model."""
+def check(model: Any, rank: int | None) -> None:
+    """Raise where no adapters of this rank can be trained in a model; None is any rank."""
     other = next((layer.lora_rank for layer in adapted(model) if layer.lora_rank != rank), None)
-    if other is not None:
+    if other is not None and rank is not None:
         raise ValueError(
             f"`lora_rank` must be {other}, the rank of the adapters that the model has; got {rank}. "
             "`model.merge_lora()` turns these into weights first."
@@ -31,6 +33,22 @@ def check(model: Any, rank: int) -> None:
             "`strategy` 'lora' needs a backbone with attention layers, whose queries and values it adapts; "
             f"{type(model.backbone).__name__} has none. Use 'full' or 'head'."
         )
+
+
+def build(model: Any, rank: int, seed: int) -> None:
+    """Give a new model adapters, and freeze the rest of its backbone.
+
+    Raises:
+        ValueError: Its backbone has no queries and values.
+    """
+    if not _targets(model):
+        raise ValueError(
+            "`lora_rank` needs a backbone with attention layers, whose queries and values it adapts; "
+            f"{type(model.backbone).__name__} has none. Leave it out."
+        )
+    enable(model, rank, seed)
+    set_trainable(model.backbone, False)
+    train_adapters_alone(model)
 
 
 def _targets(model: Any) -> list[Any]:
@@ -64,6 +82,8 @@ def train_adapters_alone(model: Any) -> None:
 def merge(model: Any) -> None:
     """Add what the adapters do to the weights they stand beside, and remove them.
 
+    Where nothing else of the backbone was trained, all of it is frozen afterwards.
+
     Raises:
         ValueError: A layer with an adapter is quantized.
     """
@@ -71,12 +91,17 @@ def merge(model: Any) -> None:
     quantized = next((layer.name for layer in layers if layer.quantization_mode), None)
     if quantized is not None:
         raise ValueError(f"The layer {quantized!r} is quantized: its adapter cannot be merged into it.")
+    beside = {id(weight) for layer in layers for weight in layer.weights}
+    others = [weight for weight in model.backbone.weights if id(weight) not in beside]
+    frozen = not any(weight.trainable for weight in others)
     for layer in layers:
         weight, a, b = _parts(layer)
         weight.assign(ops.convert_to_tensor(_merged(layer, *map(ops.convert_to_numpy, (weight, a, b)))))
         for variable in (a, b):
             delattr(layer, variable.name)
         layer.lora_enabled, layer.lora_rank = False, None
+        if frozen:
+            layer.trainable = False
         weight.trainable = layer.trainable
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune_eval._cores import cores
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.halves import on_one_cpu
 
@@ -28,7 +28,7 @@ def how_many(model: Any, batches: Batches) -> int:
         return 1
     rows = max(map(len, batches.order))
     tokens = np.array([len(rows) * batches.lengths[rows].max() for rows in batches.order])
-    needed = max(tokens.mean(), tokens.max() / 2) / (_TOKENS * max(2, os.cpu_count() or 1))
+    needed = max(tokens.mean(), tokens.max() / 2) / (_TOKENS * max(2, cores()))
     count = 1
     while count < needed and rows >= 4 * count:  # 2 rows in each: a row for each half
         count *= 2

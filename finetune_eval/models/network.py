@@ -9,12 +9,14 @@ from typing import Any, Self
 
 import keras
 import keras_hub
+import numpy as np
 from keras import ops
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _files, _labels
 from finetune_eval.evaluation.abstention import Abstention
+from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.thresholds import Threshold
-from finetune_eval.models import lora, micro_batches
+from finetune_eval.models import devices, lora, micro_batches
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
 from finetune_eval.models.halves import in_halves, side_by_side
 from finetune_eval.models.layers import (
@@ -31,6 +33,11 @@ from finetune_eval.models.layers import (
 )
 from finetune_eval.models.precision import matmul_precision
 from finetune_eval.models.steps import Plan, structure
+from finetune_eval.models.windows import EachWindow, MeanOfWindows
+
+# A list, tuple or array of numbers has one for each label.
+AnyThreshold = Threshold | LabelThresholds | Sequence[float] | float | None
+_CHOSEN = (Threshold, LabelThresholds, Abstention)
 
 
 class Network(keras_hub.models.Task):
@@ -46,13 +53,14 @@ class Network(keras_hub.models.Task):
         dropout: Dropout rate before the head.
         seed: Of the head's initial weights and the head's dropout.
         threshold: With two classes, the probability of the second from which it is the answer; multilabel,
-            that from which a label is given; None for 0.5.
+            that from which a label is given, or one for each label; None for 0.5.
         abstention: From which confidence on an answer is given; None where all are. Not of multilabel rows.
         frozen: Names of the backbone's layers that are not trained.
         **kwargs: Of `keras_hub.models.Task`.
 
     Attributes:
         source: Where the backbone came from, as `build_model` was told: "backbone", "weights_sha256".
+        windows: Whether rows are (windows, tokens): a text that is too long is read as several windows.
         moved: Layer name -> how far `fine_tune` moved its weights, relative to their size.
     """
 
@@ -66,7 +74,7 @@ class Network(keras_hub.models.Task):
         task: str = "classification",
         dropout: float = 0.1,
         seed: int = 0,
-        threshold: Threshold | dict[str, Any] | float | None = None,
+        threshold: AnyThreshold | dict[str, Any] = None,
         abstention: Abstention | dict[str, Any] | float | None = None,
         frozen: Sequence[str] = (),
         **kwargs: Any,
@@ -79,13 +87,21 @@ class Network(keras_hub.models.Task):
         if layers:
             set_trainable(backbone, True)  # its own config tells only of all of it
             freeze(backbone, layers)
-        inputs = backbone.input
-        outputs = backbone(inputs)
+        self.windows = getattr(preprocessor, "truncation_side", None) == "windows"
+        inputs = tokens = backbone.input
+        if self.windows:
+            inputs = {
+                name: keras.Input((None, None), dtype=each.dtype, name=name) for name, each in tokens.items()
+            }
+            tokens = {name: EachWindow(name=f"each_window_{name}")(each) for name, each in inputs.items()}
+        outputs = backbone(tokens)
         if pooling is not None:
             sequence = outputs["sequence_output"] if isinstance(outputs, dict) else outputs
-            features = Pooling(pooling, name="pooling")(sequence, inputs["padding_mask"])
+            features = Pooling(pooling, name="pooling")(sequence, tokens["padding_mask"])
         else:
             features = outputs
+        if self.windows:
+            features = MeanOfWindows(name="mean_of_windows")(features, inputs["padding_mask"])
         x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
         logits = keras.layers.Dense(
             len(labels),
@@ -101,7 +117,7 @@ class Network(keras_hub.models.Task):
         self.labels = labels
         self.dropout = dropout
         self.seed = seed
-        self.threshold = Threshold(**threshold) if isinstance(threshold, dict) else threshold
+        self.threshold = _threshold_of(threshold) if isinstance(threshold, dict) else threshold
         self.abstention = Abstention(**abstention) if isinstance(abstention, dict) else abstention
         self.source: dict[str, Any] = {}
         self.moved: dict[str, float] = {}
@@ -135,6 +151,11 @@ class Network(keras_hub.models.Task):
         return self.preprocessor is not None
 
     @property
+    def takes_pairs(self) -> bool:
+        """Whether rows are pairs of texts."""
+        return bool(getattr(self.preprocessor, "pairs", False))
+
+    @property
     def multilabel(self) -> bool:
         """Whether a row may have any number of the labels."""
         return self.task == "multilabel"
@@ -159,23 +180,39 @@ class Network(keras_hub.models.Task):
         self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
 
     @property
-    def threshold(self) -> Threshold | float | None:
+    def threshold(self) -> AnyThreshold:
         """The probability of the second of two classes, or of any label, from which it is given.
 
-        Another one forgets the abstention, which was chosen for other answers.
+        Of several labels a row each may have its own: a sequence of numbers. Another threshold forgets the
+        abstention, which was chosen for other answers.
         """
-        return self._threshold
+        chosen: AnyThreshold = self._threshold
+        return chosen
 
     @threshold.setter
-    def threshold(self, value: Threshold | float | None) -> None:
-        if value is not None:
+    def threshold(self, value: Any) -> None:
+        if isinstance(value, LabelThresholds) or (np.ndim(value) > 0 and not isinstance(value, str)):
+            if not self.multilabel:
+                raise ValueError("`threshold` must be one number: the model gives one class a row.")
+            of_each = value.values if isinstance(value, LabelThresholds) else value
+            of_each = read_thresholds("threshold", of_each, len(self.labels))
+            if not isinstance(value, LabelThresholds):
+                value = of_each
+        elif value is not None:
             if len(self.labels) != 2 and not self.multilabel:
                 raise ValueError(f"`threshold` needs two classes; the model has {len(self.labels)}.")
-            _checks.number(
-                "threshold", value if isinstance(value, (bool, str)) else float(value), above=0, below=1
-            )
+            number = value if isinstance(value, (bool, str)) else float(value)
+            _checks.number("threshold", number, above=0, below=1)
         self._threshold = value
         self._abstention: Abstention | float | None = None
+
+    @property
+    def cuts(self) -> float | tuple[float, ...] | None:
+        """The threshold as a plain number, or one for each label."""
+        if isinstance(self.threshold, LabelThresholds):
+            return self.threshold.values
+        own: Any = self.threshold
+        return own if own is None or isinstance(own, tuple) else float(own)
 
     @property
     def abstention(self) -> Abstention | float | None:
@@ -189,11 +226,10 @@ class Network(keras_hub.models.Task):
                 raise ValueError("`abstention` is of one class a row; this model may give several labels.")
             number = value if isinstance(value, (bool, str)) else float(value)
             _checks.number("abstention", number, at_least=0, below=1)
-        own = None if self.threshold is None else float(self.threshold)
-        if isinstance(value, Abstention) and value.threshold != own:
+        if isinstance(value, Abstention) and value.threshold != self.cuts:
             raise ValueError(
                 f"`abstention` was chosen for answers with the threshold {value.threshold}; the model has "
-                f"{own}. Choose it again: `model.choose_abstention(x, y)`."
+                f"{self.cuts}. Choose it again: `model.choose_abstention(x, y)`."
             )
         self._abstention = value
 
@@ -245,13 +281,24 @@ class Network(keras_hub.models.Task):
         }
 
     def save(self, filepath: Any, *args: Any, **kwargs: Any) -> None:
-        """Save the model as a `.keras` file: weights, vocabulary, labels, and how it decides."""
+        """Save the model as a `.keras` file: weights, vocabulary, labels, and how it decides.
+
+        Adapters are saved merged into the weights beside them, and so without the state of their optimizer.
+        """
         if str(filepath).endswith((".h5", ".hdf5")):
             raise ValueError(
                 f"`filepath` {str(filepath)!r} is an HDF5 file, which cannot hold the vocabulary; end it in "
                 "'.keras'."
             )
-        super().save(filepath, *args, **kwargs)
+        before: Any = getattr(self, "optimizer", None)
+        if before is None or not lora.adapted(self):
+            super().save(filepath, *args, **kwargs)
+            return
+        self.optimizer = type(before).from_config(before.get_config())
+        try:
+            super().save(filepath, *args, **kwargs)
+        finally:
+            self.optimizer = before
 
     # --- how it computes -------------------------------------------------------
 
@@ -260,7 +307,7 @@ class Network(keras_hub.models.Task):
         masked = any(part is not None for part in keras.tree.flatten(mask))
         if side_by_side() and self.rows_apart and not masked:
             return in_halves(lambda rows: self._whole(rows, training), inputs)
-        return self._whole(inputs, training, mask)
+        return devices.by_rows(lambda rows: self._whole(rows, training, mask), inputs)
 
     def _whole(self, inputs: Any, training: Any = None, mask: Any = None) -> Any:
         if self._plan.cut is None:
@@ -305,7 +352,7 @@ class Network(keras_hub.models.Task):
                 f"The model is compiled with {self._of_logits[0]}(from_logits=True), which would take the "
                 "softmax of what are probabilities already; call `model.compile` with `from_logits` left out."
             )
-        now = (structure(self), self._plan, self.steps_per_execution)
+        now = (structure(self), self._plan, self.steps_per_execution, devices.mesh())
         new = self._graphs.get(name, (None,))[0] != now
         self._graphs[name] = (now, None)
         return new
@@ -406,6 +453,14 @@ class Network(keras_hub.models.Task):
         return model
 
 
-def _plain(chosen: Threshold | Abstention | float | None) -> dict[str, Any] | float | None:
+def _plain(chosen: Any) -> Any:
     """Return a threshold or an abstention as plain data, for the config."""
-    return dataclasses.asdict(chosen) if isinstance(chosen, (Threshold, Abstention)) else chosen
+    return dataclasses.asdict(chosen) if isinstance(chosen, _CHOSEN) else chosen
+
+
+def _threshold_of(data: dict[str, Any]) -> Threshold | LabelThresholds:
+    """Return the threshold that `_plain` made data of."""
+    made: Threshold | LabelThresholds = _files.from_json(
+        LabelThresholds if "values" in data else Threshold, data
+    )
+    return made

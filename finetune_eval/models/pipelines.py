@@ -18,6 +18,7 @@ from finetune_eval._text import listed
 from finetune_eval.models.batching import widths, without_autotune
 from finetune_eval.models.inputs import only_column, read
 from finetune_eval.models.steps import variables_kept
+from finetune_eval.models.tokenizers import text_spec
 
 
 def is_pipeline(x: Any) -> bool:
@@ -121,9 +122,11 @@ class Feed:
         model = self.model
         rows: Any = tf.TensorSpec(model.input_shape, tf.float32) if not model.takes_text else None
         if tokens:
-            rows = {key: tf.TensorSpec([None, None], tf.int32) for key in model.input}
+            rows = {
+                key: tf.TensorSpec([None] * len(each.shape), tf.int32) for key, each in model.input.items()
+            }
         elif model.takes_text:
-            rows = tf.TensorSpec([None], tf.string)
+            rows = text_spec(model.preprocessor)
         classes = len(model.labels)
         labels = tf.TensorSpec([None, classes], tf.float32) if one_hot else tf.TensorSpec([None], tf.int32)
         return (rows, labels, tf.TensorSpec([None], tf.float32))[:parts]
@@ -165,6 +168,11 @@ class Feed:
     def _check_rows(self, spec: Any) -> bool:
         """Raise for rows that no batch could make good; return whether they are tokens."""
         model = self.model
+        if isinstance(spec, dict) and model.takes_pairs and not set(spec) >= set(model.input):
+            raise TypeError(
+                f"`{self.name}` is a pipeline of dictionaries, and the two texts of a pair are told by their "
+                "place; give (rows, 2) strings: `tf.stack([first, second], axis=1)`."
+            )
         if isinstance(spec, dict):
             if model.takes_text and set(spec) >= set(model.input):
                 return True
@@ -174,7 +182,8 @@ class Feed:
                 f"`{self.name}` must give one tensor of rows a batch, or a dict of columns; "
                 f"got {type(spec).__name__}."
             )
-        rank, wanted = spec.shape.rank, 1 if model.takes_text else len(model.input_shape)
+        rank = spec.shape.rank
+        wanted = text_spec(model.preprocessor).shape.rank if model.takes_text else len(model.input_shape)
         if rank == wanted - 1:
             raise ValueError(f"`{self.name}` is a pipeline of single rows; batch it first: `x.batch(32)`.")
         if (spec.dtype == tf.string) is not model.takes_text:
@@ -182,12 +191,14 @@ class Feed:
                 f"`{self.name}` is a pipeline of {spec.dtype.name}; this model takes "
                 f"{'strings' if model.takes_text else f'{model.input_shape[1:]} numbers a row'}."
             )
-        if rank not in (None, wanted) and not (model.takes_text and spec.shape[1:] in ([1], [None])):
-            raise ValueError(f"`{self.name}` must give batches of one text a row; got shape {spec.shape}.")
+        one_column = model.takes_text and wanted == 1 and spec.shape[1:] in ([1], [None])
+        if rank not in (None, wanted) and not one_column:
+            each = "two texts" if model.takes_pairs else "one text"
+            raise ValueError(f"`{self.name}` must give batches of {each} a row; got shape {spec.shape}.")
         return False
 
     def _counted(self, tokens: dict[str, Any]) -> dict[str, Any]:
-        """Count a batch of tokens, its rows, and those that fill the sequence length."""
+        """Count a batch of tokens, its rows, and those that fill the sequence length or several windows."""
         mask = tf.cast(tokens["padding_mask"], tf.int32)
         limit = getattr(self.model.preprocessor, "sequence_length", None)
 
@@ -195,8 +206,11 @@ class Feed:
             self.rows, self.full = self.rows + int(rows), self.full + int(longest)
             return rows
 
-        full = tf.reduce_sum(tf.cast(tf.reduce_sum(mask, axis=1) == (limit or -1), tf.int32))
-        tf.numpy_function(count, [tf.shape(mask)[0], full], tf.int32)
+        if self.model.windows:
+            full = tf.reduce_sum(tf.reduce_max(mask, axis=2), axis=1) > 1
+        else:
+            full = tf.reduce_sum(mask, axis=1) == (limit or -1)
+        tf.numpy_function(count, [tf.shape(mask)[0], tf.reduce_sum(tf.cast(full, tf.int32))], tf.int32)
         return tokens
 
     def _as_dataset(self, data: Any, shuffle: bool) -> Any:
@@ -269,9 +283,12 @@ class Feed:
     def warn(self) -> None:
         """Warn if texts filled the sequence length: whether they were longer is not known here."""
         if self.full:
+            length = self.model.preprocessor.sequence_length
+            what = f"have at least {length} tokens, the most that is read of a text."
+            if self.model.windows:
+                what = f"are longer than {length} tokens; they are read in windows that overlap by half."
             warnings.warn(
-                f"`{self.name}`: {self.full:,} of the {self.rows:,} texts that were read have at least "
-                f"{self.model.preprocessor.sequence_length} tokens, the most that is read of a text.",
+                f"`{self.name}`: {self.full:,} of the {self.rows:,} texts that were read {what}",
                 _checks.TextsCut,
                 stacklevel=4,
             )
@@ -316,19 +333,27 @@ def trimmed_tokens(preprocessor: Any) -> Any:
     def tokens(texts: Any) -> dict[str, Any]:
         features = preprocessor(texts)
         mask = tf.cast(features["padding_mask"], tf.int32)
+        shape = tf.shape(mask)
+        if mask.shape.rank == 3:  # each window as a row
+            features = {name: tf.reshape(value, [-1, shape[-1]]) for name, value in features.items()}
+            mask = tf.reshape(mask, [-1, shape[-1]])
         width = tf.shape(mask)[1]
         first = tf.argmax(mask, axis=1, output_type=tf.int32)[:, tf.newaxis]
         moved = (tf.range(width) + first) % width
         longest = tf.reduce_max(tf.where(tf.gather(mask, moved, batch_dims=1) > 0, tf.range(width) + 1, 1))
         if keras.backend.backend() == "jax":
-            few = tf.constant(widths(mask.shape[1]))
+            few = tf.constant(widths(mask.shape[-1]))
             longest = few[tf.searchsorted(few, longest[tf.newaxis])[0]]
+        moved = moved[:, :longest]
         return {
-            name: tf.cast(tf.gather(value, moved[:, :longest], batch_dims=1), tf.int32)  # as `encode` gives
+            name: tf.reshape(
+                tf.cast(tf.gather(value, moved, batch_dims=1), tf.int32),  # as `encode` gives
+                tf.concat([shape[:-1], [longest]], axis=0),
+            )
             for name, value in features.items()
         }
 
-    return tf.function(tokens, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    return tf.function(tokens, input_signature=[text_spec(preprocessor)], autograph=False)
 
 
 def _form(batch: tuple[Any, ...]) -> str:

@@ -17,7 +17,7 @@ from finetune_eval import _checks
 from finetune_eval.models import declared
 from finetune_eval.models.archives import check_seal, not_finite
 from finetune_eval.models.checkpoint_files import CheckpointFiles
-from finetune_eval.models.families import FAMILIES, load_backbone
+from finetune_eval.models.families import FAMILIES, INSTEAD, load_backbone
 from finetune_eval.models.sentence_transformers import (
     declared_length,
     declared_pooling,
@@ -184,11 +184,11 @@ def _from_hugging_face(
 ) -> Pretrained:
     name = config.get("model_type")
     if not isinstance(name, str) or name not in FAMILIES:
+        another = "For another, make its `keras_hub` backbone and preprocessor, and pass those."
         raise files.error(
             "config.json",
             f"declares `model_type` as {name!r}; the Hugging Face encoders that are read are "
-            f"{', '.join(map(repr, FAMILIES))}. For another, make its `keras_hub` backbone and preprocessor, "
-            "and pass those.",
+            f"{', '.join(map(repr, FAMILIES))}. {INSTEAD.get(str(name), another)}",
         )
     if files.path("adapter_config.json") is not None:
         raise files.error(
@@ -216,6 +216,8 @@ def _from_hugging_face(
         usable_length(sequence_length, backbone, declared_length(files) or vocabulary.longest),
         before=vocabulary.before,
         after=vocabulary.after,
+        between=vocabulary.between,
+        second_type=vocabulary.second_type,
         pad=vocabulary.pad or 0,
         segments="segment_ids" in backbone.input,
         truncation_side=vocabulary.truncation_side,

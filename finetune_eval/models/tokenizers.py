@@ -24,6 +24,8 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 import tokenizers as hugging_face
 
+from finetune_eval.models import windows
+
 # The ranges of Hugging Face's normaliser, its typing slip included (2B920 where Unicode has 2B820).
 _CJK = (
     r"[\x{4E00}-\x{9FFF}\x{3400}-\x{4DBF}\x{20000}-\x{2A6DF}\x{2A700}-\x{2B73F}\x{2B740}-\x{2B81F}"
@@ -251,7 +253,7 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
 class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
-    """Tokenises texts and puts the special tokens around them, as a checkpoint declares.
+    """Tokenises texts, or pairs of texts, and puts the special tokens around them, as a checkpoint declares.
 
     KerasHub's preprocessors take every token with the padding's id for padding; here a text that spells
     "[PAD]" keeps it, as in transformers.
@@ -262,10 +264,14 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         before: Ids put before the text's.
         after: Ids put after the text's.
         pad: The id of padding.
-        segments: Whether the backbone takes "segment_ids", which are 0.
+        segments: Whether the backbone takes "segment_ids": 0, or `second_type` for the second of two texts.
         truncation_side: "right" drops the last tokens of a text that is too long; "left" the first; "middle"
-            keeps the first quarter and the last three of what there is room for.
+            keeps the first quarter and the last three of what there is room for; "windows" drops none (up to
+            `windows.MOST` windows): what it gives then is (rows, windows, sequence_length).
         prompt: Put before every text.
+        between: Ids put between the two texts of a pair; None where the checkpoint declares none.
+        second_type: The segment of the second of two texts, and of what stands after it.
+        pairs: Whether a row is a pair of texts: rows then have shape (rows, 2).
         **kwargs: Of `keras_hub.models.TextClassifierPreprocessor`.
     """
 
@@ -280,11 +286,16 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         segments: bool = False,
         truncation_side: str = "right",
         prompt: str = "",
+        between: Sequence[int] | None = None,
+        second_type: int = 0,
+        pairs: bool = False,
         **kwargs: Any,
     ):
         super().__init__(tokenizer, sequence_length=sequence_length, **kwargs)
         self.before, self.after, self.pad = list(before), list(after), pad
         self.segments, self.truncation_side, self.prompt = segments, truncation_side, prompt
+        self.between = None if between is None else list(between)
+        self.second_type, self.pairs = second_type, pairs
 
     def build(self, input_shape: Any) -> None:
         """Make nothing: KerasHub's packer is not used."""
@@ -293,27 +304,88 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
     def call(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return token_ids, padding_mask and, if asked for, segment_ids: (rows, sequence_length) int32."""
         texts = tf.convert_to_tensor(x)
-        scalar = texts.shape.rank == 0
+        scalar = texts.shape.rank == (1 if self.pairs else 0)
         texts = texts[tf.newaxis] if scalar else texts
-        ids = self.tokenizer.tokenize(tf.strings.join([self.prompt, texts]) if self.prompt else texts)
-        room = max(self.sequence_length - len(self.before) - len(self.after), 0)
-        first, last = self.kept(room)
-        ids = tf.concat([ids[:, :first], ids[:, first:][:, -last:]], axis=1) if last else ids[:, :first]
-        rows = ids.nrows()
-
-        def around(special: list[int]) -> Any:
-            return tf.tile(tf.constant([special], ids.dtype, shape=(1, len(special))), [rows, 1])
-
-        ids = tf.concat([around(self.before), ids, around(self.after)], axis=1)
+        own: Any = None  # whether a window is one of its text's: (rows, windows)
+        segments: Any = None
+        if self.pairs:
+            ids, segments = self._of_pairs(texts)
+        else:
+            ids, own = self._of_texts(texts)
         features = {
             "token_ids": ids.to_tensor(self.pad, shape=[None, self.sequence_length]),
             "padding_mask": tf.sequence_mask(ids.row_lengths(), self.sequence_length),
         }
-        if self.segments:
+        if self.segments and segments is None:
             features["segment_ids"] = tf.zeros_like(features["token_ids"])
+        elif self.segments:
+            features["segment_ids"] = segments.to_tensor(0, shape=[None, self.sequence_length])
+        if own is not None:
+            shape = [*tf.unstack(tf.shape(own)), self.sequence_length]
+            features = {name: tf.reshape(value, shape) for name, value in features.items()}
+            features["padding_mask"] &= own[:, :, tf.newaxis]
         if scalar:
             features = {name: value[0] for name, value in features.items()}
         return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
+
+    def _of_texts(self, texts: Any) -> tuple[Any, Any]:
+        """Return ids of texts, cut and with what stands around them; and which windows are of their texts.
+
+        They are (rows, tokens) and None; or (rows * windows, tokens) and (rows, windows).
+        """
+        ids = self.tokenizer.tokenize(tf.strings.join([self.prompt, texts]) if self.prompt else texts)
+        own: Any = None
+        if self.truncation_side == "windows":
+            ids, own = windows.split(ids, self.room)
+        else:
+            first, last = self.kept(self.room)
+            ids = tf.concat([ids[:, :first], ids[:, first:][:, -last:]], axis=1) if last else ids[:, :first]
+        rows = ids.nrows()
+        return tf.concat([_repeated(self.before, ids, rows), ids, _repeated(self.after, ids, rows)], 1), own
+
+    def _of_pairs(self, texts: Any) -> tuple[Any, Any]:
+        """Return (rows, tokens) ids and segments of pairs; of a pair that is too long the longer text is cut.
+
+        Reference:
+            "longest_first" of the `tokenizers` package (`utils/truncation.rs`): the longer text is cut to the
+            length of the shorter one; then both are cut to halves of the room, and an odd token goes to the
+            longer text, or the second.
+        """
+        assert self.between is not None
+        first, second = self.tokenizer.tokenize(texts[:, 0]), self.tokenizer.tokenize(texts[:, 1])
+        special = len(self.before) + len(self.between) + len(self.after)
+        room = tf.constant(max(self.sequence_length - special, 0), tf.int64)
+        lengths = tf.cast(first.row_lengths(), tf.int64), tf.cast(second.row_lengths(), tf.int64)
+        shorter, longer = tf.minimum(*lengths), tf.maximum(*lengths)
+        half = room // 2
+        of_shorter = tf.where(shorter > half, half, shorter)
+        of_longer = tf.minimum(longer, room - of_shorter)
+        first_is_longer = lengths[0] > lengths[1]
+        first = self._cut(first, tf.where(first_is_longer, of_longer, of_shorter))
+        second = self._cut(second, tf.where(first_is_longer, of_shorter, of_longer))
+        rows = first.nrows()
+        parts = [
+            _repeated(self.before, first, rows), first, _repeated(self.between, first, rows),
+            second, _repeated(self.after, first, rows),
+        ]  # fmt: skip
+        kinds = (0, 0, 0, self.second_type, self.second_type)
+        segments = [tf.zeros_like(part) + kind for part, kind in zip(parts, kinds, strict=True)]
+        return tf.concat(parts, axis=1), tf.concat(segments, axis=1)
+
+    def _cut(self, ids: Any, most: Any) -> Any:
+        """Return the first (or the last) ids of each row, at most `most` (rows,) of them."""
+        lengths = tf.cast(ids.row_lengths(), tf.int64)
+        places = tf.ragged.range(lengths)
+        left_out = lengths - tf.minimum(lengths, most) if self.truncation_side == "left" else 0 * lengths
+        kept = tf.logical_and(
+            places >= left_out[:, tf.newaxis], places < (left_out + tf.minimum(lengths, most))[:, tf.newaxis]
+        )
+        return tf.ragged.boolean_mask(ids, kept)
+
+    @property
+    def room(self) -> int:
+        """How many tokens of a text fit beside the special ones."""
+        return max(int(self.sequence_length) - len(self.before) - len(self.after), 0)
 
     def kept(self, tokens: int) -> tuple[int, int]:
         """Return how many of the first and of the last tokens are kept where there is room for `tokens`.
@@ -327,17 +399,32 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
 
     def get_config(self) -> dict[str, Any]:
         """Return what recreates the preprocessor."""
-        names = ("before", "after", "pad", "segments", "truncation_side", "prompt")
+        names = (
+            "before", "after", "pad", "segments", "truncation_side", "prompt", "between", "second_type",
+            "pairs",
+        )  # fmt: skip
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
 
+def _repeated(special: list[int], ids: Any, rows: Any) -> Any:
+    """Return the same ids for every row, in the dtype of `ids`."""
+    return tf.tile(tf.constant([special], ids.dtype, shape=(1, len(special))), [rows, 1])
+
+
+def text_spec(preprocessor: Any) -> tf.TensorSpec:
+    """Return what TensorFlow needs to know of a batch of rows: texts, or pairs of texts."""
+    return tf.TensorSpec([None, 2] if getattr(preprocessor, "pairs", False) else [None], tf.string)
+
+
 def preprocessing(preprocessor: Any) -> Callable[[tf.Tensor], dict[str, Any]]:
-    """Return a KerasHub preprocessor as a function of (rows,) strings that gives what it gives in a graph.
+    """Return a KerasHub preprocessor as a function of strings that gives what it gives in a graph.
+
+    The strings are (rows,) texts, or (rows, 2) texts of pairs.
 
     Tracing that graph takes as long as twenty calls without one. So with our tokenizers the first calls go
     without: most processes make no more. KerasHub's own have parts that are slow outside of a graph.
     """
-    graph = tf.function(preprocessor, input_signature=[tf.TensorSpec([None], tf.string)], autograph=False)
+    graph = tf.function(preprocessor, input_signature=[text_spec(preprocessor)], autograph=False)
     calls = itertools.count()
 
     def run(texts: tf.Tensor) -> dict[str, Any]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 
+from finetune_eval import _pairs
 from finetune_eval.evaluation.abstention import WITHHELD
+from finetune_eval.models.batching import Encoded
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.frozen import numbered_layers
+from finetune_eval.models.windows import covered
 from finetune_eval.traces.prediction import LayerStep, PredictionTrace
 
 _POOLING_WORDS = {
@@ -22,13 +25,13 @@ _POOLING_WORDS = {
 
 
 def trace_prediction(
-    model: Classifier, text: str, *, moved: Mapping[str, float] | None = None
+    model: Classifier, text: str | Sequence[str], *, moved: Mapping[str, float] | None = None
 ) -> PredictionTrace:
-    """Follow one text: tokens, embedding, every layer, pooling, softmax, answer.
+    """Follow one text, or one pair of texts: tokens, embedding, every layer, pooling, softmax, answer.
 
     Args:
         model: A classifier of texts, from `build_model` or `load_model`.
-        text: One text.
+        text: One text; where the model reads pairs, the two of a pair.
         moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the
             model.
 
@@ -40,15 +43,22 @@ def trace_prediction(
     """
     if not isinstance(model, Classifier) or not model.takes_text:
         raise TypeError("`model` must be a classifier of texts, from `build_model` or `load_model`.")
-    if not isinstance(text, str):
+    if model.takes_pairs:
+        pair = _pairs.pairs("text", [text])
+        rows, text, texts = pair.tolist(), str(_pairs.joined(pair)[0]), pair[0].tolist()
+    elif isinstance(text, str):
+        rows = texts = [text]
+    else:
         raise TypeError(f"`text` must be one string; got {type(text).__name__}.")
-    encoded = model.encode([text], name="text")
+    encoded = model.encode(rows, name="text")
     batch = encoded.take(np.array([0]))
     if moved is None:
         moved = getattr(model, "moved", None) or {}
 
-    sequence_layers, values = _sequence_outputs(model.backbone, batch)
-    mask = batch["padding_mask"].astype(bool)
+    # The rows of the backbone: several, where the text is read in windows.
+    windows = {name: value.reshape(-1, value.shape[-1]) for name, value in batch.items()}
+    sequence_layers, values = _sequence_outputs(model.backbone, windows)
+    mask = windows["padding_mask"].astype(bool)
     steps: list[LayerStep] = []
     previous: Any = None
     for layer, value in zip(sequence_layers, values, strict=True):
@@ -60,7 +70,10 @@ def trace_prediction(
 
     head = keras.Model(
         model.input,
-        [model.get_layer(name).output for name in ("pooling", "logits", "probabilities")],
+        [
+            model.get_layer("head_dropout").input,
+            *(model.get_layer(name).output for name in ("logits", "probabilities")),
+        ],
     )
     pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
     decided = model.decide(probabilities[np.newaxis])[0]
@@ -68,14 +81,15 @@ def trace_prediction(
     names = [WITHHELD if place < 0 else model.labels[place] for place in given]
     predicted = model.predict(batch, verbose=0)[0]  # of its tokens: the trace itself tells what was cut
     tokenizer = model.preprocessor.tokenizer
-    ids = batch["token_ids"][0]
+    ids, count = encoded.features["token_ids"], len(mask)
+    pooling = _POOLING_WORDS[str(model.pooling)] + (f", mean of {count} windows" if count > 1 else "")
     return PredictionTrace(
         text=text,
         tokens=tuple(tokenizer.id_to_token(int(i)) for i in ids),
         token_ids=tuple(int(i) for i in ids),
         embedding=steps[0],
         layers=tuple(steps[1:]),
-        pooling=_POOLING_WORDS[str(model.pooling)],
+        pooling=pooling,
         pooled_shape=pooled.shape,
         logits=tuple(float(v) for v in logits),
         probabilities=tuple(float(v) for v in probabilities),
@@ -83,8 +97,8 @@ def trace_prediction(
         answer=", ".join(names) or "no label",
         head="sigmoid" if model.multilabel else "softmax",
         check=float(np.abs(probabilities - predicted).max()),
-        tokens_cut=_tokens_cut(model, text, len(ids)),
-        threshold=None if model.threshold is None else float(model.threshold),
+        tokens_cut=_tokens_cut(model, texts, encoded),
+        threshold=model.cuts,
     )
 
 
@@ -116,13 +130,17 @@ def _mean_cosine(before: np.ndarray, after: np.ndarray) -> float | None:
     return float(((before * after).sum(axis=-1) / np.maximum(lengths, 1e-12)).mean())
 
 
-def _tokens_cut(model: Classifier, text: str, kept: int) -> int:
-    """Count the tokens beyond the sequence length."""
-    if kept < model.preprocessor.sequence_length:
+def _tokens_cut(model: Classifier, texts: Sequence[str], encoded: Encoded) -> int:
+    """Count the tokens of a row, of one text or two, that the model does not read."""
+    if not encoded.cut:
         return 0
-    tokenizer = model.preprocessor.tokenizer
-    special = len(model.encode(["a"]).features["token_ids"]) - len(tokenizer("a"))
-    return max(0, len(tokenizer(text)) + special - kept)
+    tokenizer, read = model.preprocessor.tokenizer, len(encoded.features["token_ids"])
+    if model.windows:  # which overlap
+        room = model.preprocessor.room
+        read = encoded.limit - room + covered(room)
+    shortest = ["a"] if len(texts) == 1 else [("a", "a")]
+    special = len(model.encode(shortest).features["token_ids"]) - len(texts) * len(tokenizer("a"))
+    return max(0, sum(len(tokenizer(text)) for text in texts) + special - read)
 
 
 __all__ = ["trace_prediction"]

@@ -44,6 +44,8 @@ class Vocabulary:
         tokenizer: A KerasHub tokenizer, which gives ids without special tokens.
         before: Ids put before a text's.
         after: Ids put after a text's.
+        between: Ids put between two texts; None where no form of two texts is declared that is computed here.
+        second_type: The token type of the second of two texts and of what stands after it.
         pad: The id of padding; None where no token is.
         truncation_side: Which end of a text that is too long is dropped: "left" or "right".
         longest: Longest declared input in tokens; None where none is declared.
@@ -52,6 +54,8 @@ class Vocabulary:
     tokenizer: Any
     before: list[int]
     after: list[int]
+    between: list[int] | None
+    second_type: int
     pad: int | None
     truncation_side: str
     longest: int | None
@@ -83,6 +87,9 @@ def load_vocabulary(
     rust.no_padding()
     _add_tokens(said, rust)
     before, after = _around(said, rust)
+    between, second_type = _between(said, rust, before, after)
+    if "token_type_ids" not in (said.settings.get("model_input_names") or ("token_type_ids",)):
+        second_type = 0
     _check_embeddings(said, rust, rows)
     split = bool(said.settings.get("split_special_tokens"))
     tokenizer = None if split or lowercase_first else _word_piece(rust, config["model_type"])
@@ -91,7 +98,8 @@ def load_vocabulary(
             rust.to_str(), lowercase_first=lowercase_first, split_special_tokens=split
         )
     pad = rust.token_to_id(said.token("pad_token") or "")
-    return Vocabulary(tokenizer, before, after, pad, _truncation_side(said), _longest(said))
+    side, longest = _truncation_side(said), _longest(said)
+    return Vocabulary(tokenizer, before, after, between, second_type, pad, side, longest)
 
 
 # --- what the files say ---
@@ -342,6 +350,21 @@ def _around(said: Declared, rust: Any) -> tuple[list[int], list[int]]:
                 "make them agree.",
             )
     return before, after
+
+
+def _between(said: Declared, rust: Any, before: list[int], after: list[int]) -> tuple[list[int] | None, int]:
+    """Return the ids put between two texts, None where they are not known, and the type of the second."""
+    if rust.post_processor is None:
+        if said.fast or said.kind is None:
+            return None, 0
+        return after * said.kind.ends_between, 1 if said.kind.ends_between == 1 else 0
+    inner = rust.encode("a", add_special_tokens=False).ids
+    whole, around = rust.encode("a", "a"), rust.encode("", "").ids
+    between, second_type = around[len(before) : len(around) - len(after)], max(whole.type_ids, default=0)
+    first, second = [*before, *inner, *between], [*inner, *after]
+    types = [0] * len(first) + [second_type] * len(second)
+    as_declared = (whole.ids, whole.type_ids) == ([*first, *second], types)
+    return (between, second_type) if as_declared and between else (None, 0)
 
 
 def _check_embeddings(said: Declared, rust: Any, rows: int) -> None:

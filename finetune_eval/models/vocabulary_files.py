@@ -60,12 +60,15 @@ class Kind:
         tokens: Role -> special token, where no file declares another.
         settings: What of tokenizer_config.json the class takes for normalising text.
         mask_takes_space: Whether the mask token takes the space before it.
+        ends_between: How many end tokens stand between two texts. After one the second text is of type 1;
+            two tell the texts apart by themselves, and all tokens are of type 0.
     """
 
     build: Callable[[Declared], Any]
     tokens: Mapping[str, str]
     settings: tuple[str, ...]
     mask_takes_space: bool = True
+    ends_between: int = 1
 
 
 @dataclass
@@ -278,9 +281,9 @@ KINDS = {
     "BertTokenizer": _WORD_PIECE,
     "DistilBertTokenizer": _WORD_PIECE,
     "ElectraTokenizer": _WORD_PIECE,
-    "RobertaTokenizer": Kind(_read_byte_pairs, _ROBERTA_TOKENS, ("add_prefix_space",)),
-    "XLMRobertaTokenizer": Kind(_read_xlm_roberta, _ROBERTA_TOKENS, ("add_prefix_space",)),
-    "CamembertTokenizer": Kind(_read_camembert, _ROBERTA_TOKENS, ("add_prefix_space",)),
+    "RobertaTokenizer": Kind(_read_byte_pairs, _ROBERTA_TOKENS, ("add_prefix_space",), ends_between=2),
+    "XLMRobertaTokenizer": Kind(_read_xlm_roberta, _ROBERTA_TOKENS, ("add_prefix_space",), ends_between=2),
+    "CamembertTokenizer": Kind(_read_camembert, _ROBERTA_TOKENS, ("add_prefix_space",), ends_between=2),
     "AlbertTokenizer": Kind(
         _read_albert, _ALBERT_TOKENS, ("do_lower_case", "keep_accents", "add_prefix_space")
     ),

@@ -191,7 +191,9 @@ def _answer(trace: PredictionTrace) -> tuple[float, list[Markup]]:
     wide = 7.2 * cells(shown) + 20
     drawn = [_rect(0, 0, wide, 22, "answer"), _text(10, 15, shown, "onfill strong")]
     if trace.threshold is not None:
-        drawn.append(_text(wide + 8, 15, f"from {trace.threshold:.3f} on", "small"))
+        each = "each label from a probability of its own on"
+        said = each if isinstance(trace.threshold, tuple) else f"from {trace.threshold:.3f} on"
+        drawn.append(_text(wide + 8, 15, said, "small"))
     return 24, drawn
 
 

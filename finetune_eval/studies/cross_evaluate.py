@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _rows, _text
+from finetune_eval import _checks, _pairs, _rows, _text
 from finetune_eval.data.assignment import checked_rows
 from finetune_eval.data.folds import fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
@@ -181,7 +181,9 @@ def cross_evaluate(
     if baselines:
         found = _baselines(evaluation, rows, places, fold_of_row[0], features, numbers, n_resamples, seed)
         evaluation = dataclasses.replace(evaluation, baselines=tuple(found))
-    answers = OutOfFold(places, p, fold_of_row, evaluation.threshold, evaluation.average, numbers)
+    chosen = evaluation.threshold
+    assert not isinstance(chosen, tuple)  # each row has one class
+    answers = OutOfFold(places, p, fold_of_row, chosen, evaluation.average, numbers)
     return answers.result(evaluation, seconds, models, seed)
 
 
@@ -315,9 +317,10 @@ def _baselines(
     fits: dict[str, Any] = {
         MAJORITY: lambda train, test: majority_probabilities(y[train], len(test), classes)
     }
-    if x.ndim == 1:
+    texts = _pairs.one_text(x)
+    if texts.ndim == 1:
         fits[TFIDF] = lambda train, test: tfidf_probabilities(
-            x[train].tolist(), y[train], x[test].tolist(), classes=classes
+            texts[train].tolist(), y[train], texts[test].tolist(), classes=classes
         )
     if features is not None:
         fits[FROZEN] = lambda train, test: feature_probabilities(

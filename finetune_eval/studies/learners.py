@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels
+from finetune_eval import _checks, _labels, _pairs
 from finetune_eval._text import counted, listed
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import read_probabilities
@@ -64,7 +64,9 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
         labels: The class names.
     """
     if isinstance(learner, (str, os.PathLike)):
-        return _OfBackbone(_of_backbone(learner, labels), str(learner), recipe, x, y, labels)
+        return _OfBackbone(
+            _of_backbone(learner, labels, _pairs.are_pairs(x)), str(learner), recipe, x, y, labels
+        )
     if not callable(learner) or isinstance(learner, type):
         raise TypeError(
             "`learner` must be the name of a backbone, a function of a seed that returns what `build_model` "
@@ -86,11 +88,11 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
     return _Fitted(learner, takes_seed, x, y, labels)
 
 
-def _of_backbone(name: Any, labels: tuple[str, ...]) -> Callable[[int], Any]:
+def _of_backbone(name: Any, labels: tuple[str, ...], pairs: bool) -> Callable[[int], Any]:
     def build(seed: int) -> Any:
         from finetune_eval.models.build import build_model
 
-        return build_model(name, labels, seed=seed)
+        return build_model(name, labels, pairs=pairs, seed=seed)
 
     return build
 

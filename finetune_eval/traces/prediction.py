@@ -57,6 +57,7 @@ class PredictionTrace(Shown):
         check: Largest absolute difference between `probabilities` and those of `model.predict`.
         tokens_cut: Number of tokens beyond the model's sequence length, which it did not see.
         threshold: The probability of the second label from which it is the answer, or None: the largest wins.
+            Where a text may have several labels: that of every label, or a tuple with that of each.
         head: What turns logits into probabilities: "softmax", or "sigmoid" where a text may have several
             labels.
 
@@ -81,7 +82,7 @@ class PredictionTrace(Shown):
     answer: str
     check: float
     tokens_cut: int = 0
-    threshold: float | None = None
+    threshold: float | tuple[float, ...] | None = None
     head: str = "softmax"
 
     def __post_init__(self) -> None:
@@ -151,7 +152,9 @@ class PredictionTrace(Shown):
         said = clip(printable(self.answer), 44)
         if self.answer in self.labels:
             said += f" ({self.probabilities[self.labels.index(self.answer)]:.3f})"
-        if self.threshold is not None:
+        if isinstance(self.threshold, tuple):
+            said += ", each label from a probability of its own on"
+        elif self.threshold is not None:
             said += f", threshold {self.threshold:.3f}"
         return said
 

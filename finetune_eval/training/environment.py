@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from finetune_eval._cores import cores
+
 _PACKAGES = ("finetune-eval", "tensorflow", "jax", "keras", "keras-hub", "numpy", "scikit-learn")
 
 
@@ -28,7 +30,7 @@ def environment() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "processor": _processor(),
-        "cores": os.cpu_count(),
+        "cores": cores(),
         "backend": keras.backend.backend(),
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS"),  # sums differ in the last bit with it
         "threads_an_operation": os.environ.get("TF_NUM_INTRAOP_THREADS"),  # None: all cores

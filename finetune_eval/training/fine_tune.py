@@ -14,12 +14,14 @@ from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
 from finetune_eval.training.given_callbacks import usable
 from finetune_eval.training.optimizers import check_given, has_constant_rate
+from finetune_eval.training.processes import check_distribution, is_first, of_first
 from finetune_eval.training.recipe import AS_RECIPE, Recipe, explained, made
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import given_rows, read_rows
 from finetune_eval.training.seeding import check_deterministic
 from finetune_eval.training.step_checkpoints import parse_every
 from finetune_eval.training.training import Training
+from finetune_eval.training.watch import together
 
 
 def fine_tune(
@@ -54,6 +56,7 @@ def fine_tune(
     abstain_for: str | None = AS_RECIPE,
     precision: str = AS_RECIPE,
     deterministic: bool = AS_RECIPE,
+    distribution: str | None = None,
     seed: int = AS_RECIPE,
     optimizer: Any = None,
     callbacks: Any = None,
@@ -99,7 +102,8 @@ def fine_tune(
             backbone's features begins; "gradual", the head alone in the first epoch, and from the top down
             everything by the last; "lora", adapters of the queries and values, and the head
             (`model.merge_lora`).
-        lora_rank: The rank of the adapters of the strategy "lora"; None, the default, for 8.
+        lora_rank: The rank of the adapters of the strategy "lora"; None, the default, for 8, or
+            that which the model has.
         gradient_accumulation: Number of batches whose gradients make one step; 1 by default. The step is
             that of one batch of all their rows, in less memory; rates and averages count such steps.
         average_last: The share of the steps, the last ones, whose mean weights are what is validated and
@@ -122,13 +126,19 @@ def fine_tune(
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model; False
             by default.
         threshold_for: Choose a threshold on the validation rows at the end for this goal ("f1",
-            "recall>=0.9", ...), and ship it with the model; two classes. None, the default, for none.
+            "recall>=0.9", ...), and ship it with the model; two classes, or several labels a row. None, the
+            default, for none.
         abstain_for: Likewise, choose below which confidence answers are withheld ("error<=0.05@95%", ...).
         precision: "float32", "bfloat16" (of the matrix products of a BERT's layers, while they are trained),
             or "auto", the default: bfloat16 where the processor has it. Validation rows are judged in
             float32.
         deterministic: Use operations alone that give the same bits each time, on a GPU too, where they are
             slower; on a CPU the others do so as well. False by default.
+        distribution: None for one device; on JAX "data_parallel", with which each device, of this process or
+            of several that `initialize_distributed` connected, computes its share of the rows of a batch; or
+            "model_parallel", with which the devices of this process share the weights of a KerasHub backbone
+            that has a layout. Every process must be given the same model, rows and settings; the first
+            writes the run folder and prints, and each has the trained model.
         seed: Of the shuffling and the dropout; 0 by default. The same seed on the same machine gives the same
             trace.
         optimizer: A Keras optimizer, not used before, to train with instead of the AdamW that the settings
@@ -187,15 +197,19 @@ def fine_tune(
     parse_every(checkpoint_every)
     if _checks.flag("resume", resume) and run_dir is None:
         raise ValueError("`resume` needs `run_dir`, the folder of the run that goes on.")
-    with claimed(run_dir, again=resume) as run:
+    check_distribution(model, distribution)
+    if distribution is not None and settings.stop_within_noise:
+        raise ValueError("`stop_within_noise` cannot be used with `distribution`; leave one out.")
+    show = _text.show if verbose and is_first() else None
+    with together(), of_first(claimed(run_dir, again=resume)) as run:
         rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, settings.seed)
         data = read_rows(model, *rows, settings)
-        if validation_split is not None and data.val_x is not None and verbose:
+        if validation_split is not None and data.val_x is not None and show is not None:
             held_out, n = len(data.val_x), len(data.x) + len(data.val_x)
-            _text.show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
+            show(f"{held_out:,} of {n:,} rows are held out, by class: they choose the best epoch")
         training = Training(
-            model, settings, used_precision, data, run, _text.show if verbose else None, more,
-            checkpoint_every, calls_apart=bool(more), optimizer=optimizer,
+            model, settings, used_precision, data, run, show, more, checkpoint_every,
+            calls_apart=bool(more), distribution=distribution, optimizer=optimizer,
             named=recipe if isinstance(recipe, str) else None,
         )  # fmt: skip
         manifest = run.read_manifest() if resume and run is not None and run.manifest.is_file() else {}

@@ -46,10 +46,11 @@ class Parts:
         checkpoint_every: int | str | None,
         seconds: float,
         show: Callable[[str], Any] | None,
+        distributed: bool = False,
     ) -> Parts:
         """Return the parts of a training that had run for `seconds` before it was resumed."""
         validated = data.validation is not None
-        counts = RowMetrics(data.validation, len(model.labels), task=model.task)
+        counts = RowMetrics(data.validation, len(model.labels), task=model.task, by_row=not distributed)
         tracer = EpochTrace(
             rows=len(data.x), val_rows=None if data.val_x is None else len(data.val_x),
             path=None if run is None else run.trace, show=show,

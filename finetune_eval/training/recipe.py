@@ -10,6 +10,7 @@ from typing import Any
 from finetune_eval import _checks, _text
 from finetune_eval.evaluation.abstention import check_rows
 from finetune_eval.evaluation.goals import parse_error_goal, parse_goal
+from finetune_eval.evaluation.label_thresholds import check_goal
 
 MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -159,17 +160,19 @@ class Recipe:
             raise ValueError(
                 "`calibrate`, `threshold_for` and `abstain_for` need `validation_data=(x, y)` to choose on."
             )
-        if multilabel and any((self.threshold_for, self.abstain_for, self.class_weight)):
+        if multilabel and any((self.abstain_for, self.class_weight)):
             raise ValueError(
-                "`threshold_for`, `abstain_for` and `class_weight` need one class a row; the model may give "
-                "several labels. Leave them out."
+                "`abstain_for` and `class_weight` need one class a row; the model may give several labels. "
+                "Leave them out."
             )
         if multilabel and self.stop_within_noise and self.monitor not in (None, "val_loss", "val_accuracy"):
             raise ValueError(
                 f"`stop_within_noise` has no paired interval of {self.monitor!r} where a row may have "
                 "several labels; pass `monitor='val_loss'` or `monitor='val_accuracy'`."
             )
-        if self.threshold_for is not None and classes != 2:
+        if self.threshold_for is not None and multilabel:
+            check_goal(self.threshold_for, "threshold_for")
+        elif self.threshold_for is not None and classes != 2:
             raise ValueError(f"`threshold_for` needs two classes; the model has {classes}.")
 
     @property
@@ -181,10 +184,16 @@ class Recipe:
         """Raise where the validation rows cannot show what they are to choose.
 
         Args:
-            y: (n,) the places of their classes; at least one row.
+            y: (n,) the places of their classes, or (n, K) zeros and ones; at least one row.
             labels: The class names.
         """
-        if self.threshold_for is not None and len(set(y.tolist())) < 2:
+        if self.threshold_for is not None and y.ndim == 2:
+            if (y == y[0]).all():
+                raise ValueError(
+                    "`threshold_for` needs a label that some validation rows have and others have not; all "
+                    f"{len(y):,} have the same labels."
+                )
+        elif self.threshold_for is not None and len(set(y.tolist())) < 2:
             raise ValueError(
                 f"`threshold_for` needs validation rows of both classes; all {len(y):,} are {labels[y[0]]!r}."
             )

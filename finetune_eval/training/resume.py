@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from typing import Any
 
 from finetune_eval import _checks, _text
 from finetune_eval.models.build import load_model
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training.given_callbacks import usable
+from finetune_eval.training.processes import check_distribution, count, is_first, of_first
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult, finished
 from finetune_eval.training.rows import of_arrays
 from finetune_eval.training.sameness import begun
 from finetune_eval.training.training import Training
+from finetune_eval.training.watch import together
 
 
 def resume(
@@ -48,11 +52,8 @@ def resume(
     Example:
         >>> run = resume("runs/reviews")  # doctest: +SKIP
     """
-    asked = run if isinstance(run, Run) else Run(_checks.path("run", run))
-    if not asked.manifest.is_file():
-        raise FileNotFoundError(f"`run` {str(asked.path)!r} is no run folder: it has no manifest.json.")
-    show = _text.show if _checks.flag("verbose", verbose) else None
-    with claimed(run if isinstance(run, Run) else asked.path, again=True) as owned:
+    show = _text.show if _checks.flag("verbose", verbose) and is_first() else None
+    with together(), of_first(_owned(run)) as owned:
         assert owned is not None
         manifest = owned.read_manifest()
         if manifest.get("status") == "complete":
@@ -72,14 +73,26 @@ def resume(
         recipe = Recipe.of_record(manifest["settings"], precision=manifest["precision"]["asked"])
         more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
         model = load_model(owned.checkpoint / "model.keras")
+        distribution = known.get("distribution") or ("data_parallel" if count() > 1 else None)
+        check_distribution(model, distribution)
         data = of_arrays(model, recipe, owned.read_rows())
         training = Training(
-            model, recipe, manifest["precision"]["used"], data, owned, show, more, known["checkpoint_every"]
-        )
+            model, recipe, manifest["precision"]["used"], data, owned, show, more, known["checkpoint_every"],
+            distribution=distribution,
+        )  # fmt: skip
         training.check(manifest)
         training.go_on(manifest)
         training.go()
         return training.result()
+
+
+@contextlib.contextmanager
+def _owned(run: str | os.PathLike[str] | Run) -> Iterator[Run | None]:
+    asked = run if isinstance(run, Run) else Run(_checks.path("run", run))
+    if not asked.manifest.is_file():
+        raise FileNotFoundError(f"`run` {str(asked.path)!r} is no run folder: it has no manifest.json.")
+    with claimed(run if isinstance(run, Run) else asked.path, again=True) as owned:
+        yield owned
 
 
 __all__ = ["resume"]

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _text
+from finetune_eval import _checks, _rows, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, refuse_beside
@@ -79,6 +79,8 @@ def given_rows(
                 "`validation_split` needs one class a row; hold rows of several labels out by "
                 "`validation_data=(x, y)`."
             )
+    if isinstance(validation_data, (tuple, list)) and validation_data:
+        _rows.same_columns(**{"x": x, "validation x": validation_data[0]})
     if is_pipeline(x):
         refuse_beside("x", x, y=y, sample_weight=sample_weight)
         x, y, sample_weight = collected("x", x)
@@ -181,7 +183,8 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
 
     def part(name: str) -> Any:
         if f"{name}_bytes" in arrays:
-            return _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+            texts = _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+            return texts.reshape(-1, 2) if model.takes_pairs else texts
         values = arrays.get(name)
         places = values is not None and name.endswith("y") and values.ndim == 1
         return ClassIndices(values, model.labels) if places else values
@@ -193,7 +196,7 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
 
 
 def _as_bytes(name: str, texts: np.ndarray) -> dict[str, np.ndarray]:
-    encoded = [text.encode("utf-8", "surrogatepass") for text in texts]
+    encoded = [text.encode("utf-8", "surrogatepass") for text in texts.ravel()]  # of pairs: row by row
     ends = np.cumsum([len(text) for text in encoded])
     return {f"{name}_bytes": np.frombuffer(b"".join(encoded), dtype=np.uint8), f"{name}_ends": ends}
 

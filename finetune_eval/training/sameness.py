@@ -18,7 +18,7 @@ from finetune_eval.training.states import without_state
 
 _MERGED = (
     "its model had adapters already when it began, and a saved model has them merged. Call "
-    "`model.merge_lora()` before you train it."
+    "`model.merge_lora()` before you train it, or train a model without `lora_rank` by strategy='lora'."
 )
 
 
@@ -84,6 +84,7 @@ def check_same(
     rows: Mapping[str, np.ndarray],
     model: Any,
     callbacks: Sequence[Any],
+    distribution: str | None,
 ) -> None:
     """Refuse to go on with another training than the one that began; warn where the bits may differ.
 
@@ -122,7 +123,7 @@ def check_same(
                 "`finetune_eval.resume(run_dir)`, which loads it."
             )
     _check_callbacks(known["callbacks"], callbacks)
-    differences = _differences(manifest["environment"], environment())
+    differences = _differences(manifest["environment"], {**environment(), "distribution": distribution})
     if differences:
         warnings.warn(
             f"The run began elsewhere: {differences}. Its last bits may be others than without a break.",

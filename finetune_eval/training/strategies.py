@@ -39,7 +39,7 @@ def check(model: Any, recipe: Recipe) -> None:
     if (name := next((name for name, used in apart.items() if used), None)) and in_strategy():
         raise ValueError(f"`{name}` cannot be used inside a `tf.distribute` strategy; leave it out.")
     if recipe.strategy == "lora":
-        lora.check(model, recipe.adapter_rank)
+        lora.check(model, recipe.lora_rank)
     elif recipe.strategy not in ("full", "head") and not frozen.trains(model.backbone):
         raise ValueError(
             f"`strategy` {recipe.strategy!r} trains the backbone, and all of it is frozen; call "

@@ -13,13 +13,13 @@ from typing import Any
 import keras
 import numpy as np
 
-from finetune_eval.models import lora
+from finetune_eval.models import devices, lora
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import LOSSES
 from finetune_eval.models.steps import lost, planned, variables_kept
 from finetune_eval.runs import Run
 from finetune_eval.traces.training import TrainingTrace
-from finetune_eval.training import optimizers, schedules, strategies
+from finetune_eval.training import optimizers, processes, schedules, strategies
 from finetune_eval.training.divergence import is_finite
 from finetune_eval.training.environment import environment, source_of, weights_hash
 from finetune_eval.training.parts import Parts
@@ -46,6 +46,7 @@ class Training:
     calls_apart: bool = False  # whether a callback is to be called after every step
     optimizer: Any = None  # the user's, or None for ours
     named: str | None = None  # the recipe that the settings began with, where it has a name
+    distribution: str | None = None
     manifest: dict[str, Any] = field(default_factory=dict)
     trace: TrainingTrace = field(default_factory=TrainingTrace)
     state: State | None = None  # where a run that is resumed goes on
@@ -76,13 +77,13 @@ class Training:
                 "weights_hash": None,
             },
             "rows": self.data.record(),
-            "environment": environment(),
+            "environment": {**environment(), "distribution": processes.in_words(self.distribution)},
             "began": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "status": "running",
         }  # fmt: skip
         answer = model.temperature, model.threshold, model.abstention
         self._reset_answer()
-        if run is None:
+        if run is None or not processes.is_first():
             return
         try:
             run.check_room(sum(weight.numpy().nbytes for weight in model.weights))
@@ -101,7 +102,7 @@ class Training:
                 "built": built(model), "adapters": not can_go_on(model),
                 "own_optimizer": self.optimizer is not None,
                 "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
-                "checkpoint_every": self.checkpoint_every, **run.notes,
+                "checkpoint_every": self.checkpoint_every, "distribution": self.distribution, **run.notes,
             }  # fmt: skip
             run.write_manifest(self.manifest)
         except BaseException:
@@ -124,7 +125,7 @@ class Training:
         self._reset_answer()
         check_same(
             manifest, settings=self._settings(), rows=self.data.arrays(), model=self.model,
-            callbacks=self.callbacks,
+            callbacks=self.callbacks, distribution=processes.in_words(self.distribution),
         )  # fmt: skip
 
     def go_on(self, manifest: dict[str, Any]) -> None:
@@ -154,19 +155,26 @@ class Training:
     def go(self) -> None:
         """Train, keep the best epoch, write the model, and only then try the rest."""
         model, recipe = self.model, self.recipe
+        if processes.count() > 1:
+            processes.check_same(
+                rows=digest(self.data.arrays()), settings=str(self._settings()), weights=weights_hash(model)
+            )
+        if not processes.is_first():
+            self.run = None
         if recipe.strategy == "lora":
             lora.enable(model, recipe.adapter_rank, recipe.seed)
         seconds = 0.0 if self.state is None else self.state.seconds
         parts = Parts.of(
             model, recipe, self.data, self.callbacks, run=self.run, checkpoint_every=self.checkpoint_every,
-            seconds=seconds, show=self.show,
+            seconds=seconds, show=self.show, distributed=self.distribution is not None,
         )  # fmt: skip
         before = model.get_weights()
         began = time.perf_counter() - seconds
         status = "interrupted"
         try:
             fixed = deterministic_operations(recipe.deterministic)
-            with strategies.only_its_weights(model, recipe), fixed:
+            spread = devices.spread(model, self.distribution)
+            with strategies.only_its_weights(model, recipe), fixed, spread:
                 self._fit(parts)
             if parts.best is not None:
                 parts.best.restore()  # last: a callback of the user's may have restored another epoch

@@ -105,11 +105,12 @@ class RowMetrics(ClassificationMetrics):
             `tf.distribute` strategy, whose replicas see parts of them, they are counted only.
         classes: How many classes, or labels, there are.
         task: "classification" or "multilabel".
+        by_row: False where devices share the rows, which are then counted only.
     """
 
-    def __init__(self, validation: Batches | None, classes: int, *, task: str):
+    def __init__(self, validation: Batches | None, classes: int, *, task: str, by_row: bool = True):
         super().__init__(weighted=validation is not None and validation.sample_weight is not None)
-        self._validation = None if in_strategy() else validation
+        self._validation = validation if by_row and not in_strategy() else None
         self._classes, self._multilabel = classes, task == "multilabel"
         self._by_row: _ByRow | None = None
 

@@ -268,10 +268,10 @@ def test_columns_that_are_named_by_numbers():
     ("options", "kind", "sentence"),
     [
         (
-            {"text": ["text", "title"]},
-            TypeError,
-            "`text` must name one column; got ['text', 'title']. Join several columns of texts into one "
-            "first.",
+            {"text": ["text", "title", "n"]},
+            ValueError,
+            "`text` must name one column, or two different ones for pairs of texts; got ['text', 'title', "
+            "'n'].",
         ),
         ({"label": ("label",)}, TypeError, "`label` must name one column; got ('label',)."),
         ({"group": {"a": 1}}, TypeError, "`group` must name one column; got {'a': 1}."),

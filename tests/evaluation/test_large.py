@@ -353,6 +353,16 @@ def test_wrong_columns_are_refused(change, sentence):
     assert str(error.value).startswith(sentence)
 
 
+def test_a_table_with_a_wrong_row_leaves_the_statistics_as_they_were():
+    """Its first 32,768 rows are read before the wrong one."""
+    made = Statistics(HAM, metadata=["country"]).of(table(HAM, 10))
+    before, wrong = made.to_bytes(), table(HAM, 40_000)
+    wrong.loc[39_999, "p_spam"] = 7.0
+    with pytest.raises(ValueError, match="row 39999"):
+        made.count(wrong)
+    assert made.to_bytes() == before
+
+
 def test_no_rows_and_too_many_rows_are_refused():
     with pytest.raises(ValueError, match=r"^There are no rows; at least one is needed\.$"):
         Statistics(HAM).finish()

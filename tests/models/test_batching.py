@@ -1,7 +1,5 @@
 """Batches: every row once an epoch, like lengths together, another order every time."""
 
-import os
-
 import keras
 import numpy as np
 import pytest
@@ -9,6 +7,7 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from finetune_eval._cores import cores
 from finetune_eval.models.batching import Batches, Encoded, _FewWidths, encoder, widths
 from finetune_eval.models.pipelines import Feed
 
@@ -62,7 +61,7 @@ def test_rows_to_be_predicted_come_once_in_batches_of_like_tokens(lengths):
     for x, rows in epoch(batches):
         count, width = x["token_ids"].shape
         assert width == max(lengths[row] for row in rows)
-        assert count * width <= 640 * max(1, os.cpu_count() // 2) or count == 1
+        assert count * width <= 640 * max(1, cores() // 2) or count == 1
         sizes.setdefault(batches.rows.widened(width), []).append(count)
         seen += rows.tolist()
     assert sorted(seen) == list(range(len(lengths)))

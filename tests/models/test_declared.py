@@ -276,6 +276,16 @@ def truncated_left(case):
     assert case.checkpoints.ids_of(left, text) == [ids[0], *ids[-5:]]
 
 
+def input_names(case):
+    """Of BERT's kind the second text of a pair is of type 1, unless the model is not given the types."""
+    types = {}
+    for folder, settings in (("plain", {}), ("x", {"model_input_names": ["input_ids", "attention_mask"]})):
+        place, *_ = case.write(folder, tokenizer_config=case.settings(**settings))
+        types[folder] = load(place).preprocessor.second_type
+    of_one_type = ("roberta", "xlm-roberta", "camembert")
+    assert types == {"plain": int(case.family not in of_one_type), "x": 0}
+
+
 def json_is_the_tokenizer(case):
     """A tokenizer.json of another kind, whatever files lie beside it."""
     words = ["[UNK]", "[CLS]", "[SEP]", "Good", "film"]
@@ -429,6 +439,7 @@ HONOURED_CASES = {
     (TOKENIZER, "model_max_length"): longest(TOKENIZER, "model_max_length"),
     (TOKENIZER, "max_len"): longest(TOKENIZER, "max_len"),
     (TOKENIZER, "truncation_side"): truncated_left,
+    (TOKENIZER, "model_input_names"): input_names,
     **{
         (FAST, name): json_is_the_tokenizer
         for name in ("model", "normalizer", "pre_tokenizer", "post_processor", "added_tokens")

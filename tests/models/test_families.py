@@ -1,12 +1,16 @@
 """Every family computes what its checkpoint declares: against a forward pass written by hand."""
 
+import io
 import json
 import re
+from pathlib import Path
 
 import keras
+import keras_hub
 import ml_dtypes
 import numpy as np
 import pytest
+import sentencepiece
 from safetensors.numpy import load_file, save_file
 
 import finetune_eval as fe
@@ -313,6 +317,66 @@ def test_a_family_that_is_not_read_is_refused(checkpoints, tmp_path):
     )
     with pytest.raises(ValueError, match=exactly(sentence)):
         load(folder)
+
+
+def test_the_page_has_every_family():
+    page = (Path(__file__).parents[2] / "docs" / "checkpoints.md").read_text(encoding="utf-8")
+    table = page.split("## Families")[1].split("## Weights")[0]
+    rows = [[cell.strip() for cell in line.split("|")[1:4]] for line in table.splitlines() if "| `" in line][
+        1:
+    ]
+    known = {f"`{name}`": family.name for name, family in families.FAMILIES.items()}
+    read = {kind: name for name, kind, how in rows if not how.startswith("not read")}
+    assert read == known
+    assert {kind.strip("`") for _, kind, how in rows if how.startswith("not read")} == set(families.INSTEAD)
+
+
+@pytest.mark.parametrize(
+    "name, instead",
+    [
+        (
+            "deberta-v2",
+            "Of DeBERTa-v3 pass a KerasHub preset, such as 'deberta_v3_small_en', or its `keras_hub` "
+            "backbone with `preprocessor`.",
+        ),
+        (
+            "modernbert",
+            "ModernBERT is not in KerasHub (0.32), so nothing here computes it: choose one of these.",
+        ),
+    ],
+)
+def test_a_family_that_people_ask_for_is_refused_with_what_to_do(checkpoints, tmp_path, name, instead):
+    folder, *_ = checkpoints.write(tmp_path / "x", config={"model_type": name}, tensors={})
+    with pytest.raises(
+        ValueError, match=rf"declares `model_type` as '{name}'; .*'albert'. {exactly(instead)[1:]}"
+    ):
+        load(folder)
+    assert "deberta_v3_small_en" in keras_hub.models.Backbone.presets
+    assert not hasattr(keras_hub.models, "ModernBertBackbone")
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # KerasHub's, where it loads the pieces
+def test_a_backbone_of_debertas_from_kerashub_is_trained_and_saved(tmp_path):
+    pieces = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(["a good film .", "a bad film !", "the film was very good"] * 30),
+        model_writer=pieces, hard_vocab_limit=False, vocab_size=40, model_type="unigram", minloglevel=2,
+        pad_id=0, bos_id=1, eos_id=2, unk_id=3, pad_piece="[PAD]", bos_piece="[CLS]", eos_piece="[SEP]",
+        unk_piece="[UNK]", user_defined_symbols=["[MASK]"],
+    )  # fmt: skip
+    tokenizer = keras_hub.models.DebertaV3Tokenizer(proto=pieces.getvalue())
+    backbone = keras_hub.models.DebertaV3Backbone(
+        vocabulary_size=tokenizer.vocabulary_size(), num_layers=1, num_heads=2, hidden_dim=8,
+        intermediate_dim=12, max_sequence_length=16, bucket_size=8,
+    )  # fmt: skip
+    preprocessor = keras_hub.models.DebertaV3TextClassifierPreprocessor(tokenizer, sequence_length=16)
+    model = fe.build_model(backbone, preprocessor=preprocessor)
+    texts, before = ["a good film", "a bad film"] * 4, backbone.get_weights()
+    fe.fine_tune(model, texts, [1, 0] * 4, epochs=1, learning_rate=1e-2, verbose=False)
+    assert any((one != other).any() for one, other in zip(before, backbone.get_weights(), strict=True))
+    model.save(tmp_path / "m.keras")
+    expected = model.predict(texts, verbose=0)
+    np.testing.assert_array_equal(fe.load_model(tmp_path / "m.keras").predict(texts, verbose=0), expected)
 
 
 @pytest.mark.parametrize(

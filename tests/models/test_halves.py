@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 
 import finetune_eval as fe
-from finetune_eval import models
+from finetune_eval import _cores, models
 from finetune_eval.models import halves, network
 
 pytestmark = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="TensorFlow alone has halves")
@@ -94,7 +94,7 @@ def test_a_backbone_that_may_look_at_all_rows_of_a_batch_is_given_all(tiny, call
     ],
 )
 def test_halves_are_for_operations_that_leave_half_of_the_cores(monkeypatch, threads, cores, expected):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(halves, "cores", lambda: cores)
     monkeypatch.delenv("TF_NUM_INTRAOP_THREADS", raising=False)
     if threads is not None:
         monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", threads)
@@ -118,7 +118,8 @@ def test_halves_are_for_operations_that_leave_half_of_the_cores(monkeypatch, thr
 def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(
     monkeypatch, cores, device, already, expected
 ):
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(_cores, "cores", lambda: cores)
+    monkeypatch.setattr(_cores, "seen", lambda: cores)
     monkeypatch.setattr(os.path, "exists", lambda path: path == device)
     monkeypatch.setenv("TF_NUM_INTRAOP_THREADS", already or "")  # to be put back as it was
     if already is None:
@@ -126,6 +127,19 @@ def test_an_operation_is_given_one_of_two_cores_but_not_beside_a_gpu(
     monkeypatch.delitem(sys.modules, "tensorflow")
     runpy.run_path(models.__file__)
     assert os.environ.get("TF_NUM_INTRAOP_THREADS") == expected
+
+
+def test_a_containers_quota_limits_the_threads_of_tensorflow(monkeypatch):
+    """A quota of three cores on a machine of 64."""
+    names = ["TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS"]
+    for name in names:
+        monkeypatch.setenv(name, "")  # to be put back as it was
+        monkeypatch.delenv(name)
+    monkeypatch.setattr(_cores, "cores", lambda: 3)
+    monkeypatch.setattr(_cores, "seen", lambda: 64)
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    runpy.run_path(models.__file__)
+    assert [os.environ[name] for name in names] == ["3", "3"]
 
 
 @pytest.mark.parametrize("collects", [True, False])

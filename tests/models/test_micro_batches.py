@@ -78,7 +78,7 @@ def batches_of(lengths, batch_size):
 def test_how_many_there_are_follows_from_the_tokens_of_a_batch(
     tiny, monkeypatch, lengths, batch_size, expected
 ):
-    monkeypatch.setattr(micro_batches.os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(micro_batches, "cores", lambda: 2)
     backbone, preprocessor = tiny.bert(layers=1, dropout=0.0)
     model = build_model(backbone, tiny.labels, preprocessor=preprocessor)
     assert micro_batches.how_many(model, batches_of(lengths, batch_size)) == expected

@@ -286,8 +286,10 @@ def test_what_is_read_of_a_long_text_needs_our_tokens(tiny):
     backbone, preprocessor = tiny.bert()
     with pytest.raises(ValueError, match="^`long_text` needs a checkpoint whose tokens this library counts"):
         fe.build_model(backbone, preprocessor=preprocessor, long_text="head_tail")
-    with pytest.raises(ValueError, match="^`long_text` must be one of 'cut', 'head_tail'; got 'windows'."):
-        fe.build_model(backbone, preprocessor=preprocessor, long_text="windows")
+    with pytest.raises(
+        ValueError, match="^`long_text` must be one of 'cut', 'head_tail', 'windows'; got 'middle'."
+    ):
+        fe.build_model(backbone, preprocessor=preprocessor, long_text="middle")
 
 
 @pytest.mark.parametrize("name", ["model_max_length", "max_len"])

@@ -1,5 +1,7 @@
 """LoRA: adapters learn, all else keeps its bits; saved, loaded, merged and killed runs answer the same."""
 
+import re
+
 import keras
 import numpy as np
 import pytest
@@ -115,10 +117,52 @@ def test_another_rank_and_a_backbone_without_attention_are_refused(run, tiny):
         match="^`lora_rank` must be 2, the rank of the adapters that the model has; got 8. "
         r"`model.merge_lora\(\)` turns these into weights first.$",
     ):
-        fe.fine_tune(run[1].model, TEXTS, SENTIMENTS, strategy="lora", verbose=False)
+        fe.fine_tune(run[1].model, TEXTS, SENTIMENTS, strategy="lora", lora_rank=8, verbose=False)
     with pytest.raises(
         ValueError,
         match="^`strategy` 'lora' needs a backbone with attention layers, whose queries and values it "
         "adapts; Functional has none. Use 'full' or 'head'.$",
     ):
         fe.fine_tune(tiny.numeric_classifier(), *tiny.numeric_rows(8), strategy="lora", verbose=False)
+
+
+def test_a_model_built_with_adapters_trains_them_and_the_head_alone(tiny, tmp_path):
+    backbone, preprocessor = tiny.bert(layers=1)
+    model = fe.build_model(backbone, preprocessor=preprocessor, lora_rank=2)
+    before = values(model)
+    assert {layer.lora_rank for layer in lora.adapted(model)} == {2}
+    # Queries and values of one layer, two matrices each; kernel and bias of the head.
+    assert len(model.trainable_variables) == 2 * 2 + 2
+    model.fit(TEXTS, SENTIMENTS, batch_size=4, verbose=0)
+    fe.fine_tune(model, TEXTS, SENTIMENTS, epochs=1, learning_rate=0.05, verbose=False)  # strategy "full"
+    tuned(model, epochs=1)
+    fe.fine_tune(model, TEXTS, SENTIMENTS, epochs=1, strategy="lora", verbose=False)  # of the model's rank
+    after = values(model)
+    moved = {path for path in before if not np.array_equal(before[path], after[path])}
+    assert moved == {variable.path for variable in model.trainable_variables}
+    expected = model.predict(TEXTS, verbose=0)
+    model.save(tmp_path / "m.keras")
+    loaded = fe.load_model(tmp_path / "m.keras")
+    assert not lora.adapted(loaded)
+    np.testing.assert_allclose(loaded.predict(TEXTS, verbose=0), expected, rtol=0, atol=1e-6)
+    model.merge_lora()
+    np.testing.assert_allclose(model.predict(TEXTS, verbose=0), expected, rtol=0, atol=1e-6)
+    # The rest of the backbone was frozen, and is so with the adapters in it.
+    for each in (model, loaded):
+        assert [variable.path for variable in each.trainable_variables] == ["logits/kernel", "logits/bias"]
+
+
+def test_a_rank_that_cannot_be_built_is_refused(tiny):
+    numbers = keras.Input((4,))
+    backbone = keras.Model(numbers, keras.layers.Dense(3, "relu")(numbers))
+    sentence = (
+        "`lora_rank` needs a backbone with attention layers, whose queries and values it adapts; Functional "
+        "has none. Leave it out."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        fe.build_model(backbone, lora_rank=2)
+    sentence = "`lora_rank` freezes the backbone but for its adapters; leave `freeze` out."
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        fe.build_model(backbone, lora_rank=2, freeze=True)
+    with pytest.raises(ValueError, match="^`lora_rank` must be"):
+        fe.build_model(backbone, lora_rank=0)

@@ -1,5 +1,6 @@
 """Rows with any number of labels: read, trained, judged, saved and asked like rows of one class."""
 
+import json
 import re
 
 import keras
@@ -11,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss, precision_recall_fscore_support
 
 import finetune_eval as fe
+from finetune_eval.evaluation.label_thresholds import choose_label_thresholds
 from finetune_eval.models.layers import MultilabelCrossEntropy, MultilabelFocalLoss
 
 LABELS = ("acting", "plot", "music")
@@ -127,18 +129,19 @@ def test_what_needs_one_class_a_row_is_refused(tiny):
     x, y = rows(20)
     y = y[:, :2]
     sentence = (
-        "`threshold_for`, `abstain_for` and `class_weight` need one class a row; the model may give several "
-        "labels. Leave them out."
+        "`abstain_for` and `class_weight` need one class a row; the model may give several labels. Leave "
+        "them out."
     )
-    asked = {"threshold_for": "f1"}, {"abstain_for": "error<=0.1"}, {"class_weight": "balanced"}
+    asked = {"abstain_for": "error<=0.1"}, {"class_weight": "balanced"}
     for setting in ({"validation_data": (x, y), **each} for each in asked):
         with pytest.raises(ValueError, match=exactly(sentence)):
             fe.fine_tune(model, x, y, **setting)
-    sentence = (
-        "A threshold is chosen for one of two classes; the model has labels of which a row may have several."
-    )
-    with pytest.raises(ValueError, match=exactly(sentence)):
-        model.choose_threshold(x, y)
+    with pytest.raises(ValueError, match="^`threshold_for` must be 'f1', 'accuracy', 'balanced_accuracy' or"):
+        fe.fine_tune(model, x, y, validation_data=(x, y), threshold_for="precision>=0.9")
+    with pytest.raises(ValueError, match="^`threshold_for` needs a label that some validation rows have and"):
+        fe.fine_tune(model, x, y, validation_data=(x[:2], [[1, 0], [1, 0]]), threshold_for="f1")
+    with pytest.raises(ValueError, match="^`goal` must be 'f1', 'accuracy', 'balanced_accuracy' or a bound"):
+        model.choose_threshold(x, y, goal="recall>=0.9@95%")
     with pytest.raises(ValueError, match="^An abstention is of one class a row; this model may give several"):
         model.choose_abstention(x, y)
     with pytest.raises(ValueError, match="^`abstention` is of one class a row; this model may give several"):
@@ -219,6 +222,52 @@ def test_a_threshold_is_that_of_every_label(trained):
         np.testing.assert_array_equal(model.decide(p), p >= 0.3)
         result = fe.evaluate(model, x, y, n_resamples=200)
         assert result.accuracy == pytest.approx(((p >= 0.3) == y).all(axis=1).mean())
+    finally:
+        model.threshold = None
+
+
+def test_each_label_has_its_own_threshold_from_training_to_the_saved_model(tiny, tmp_path):
+    model = tiny.numeric_classifier(LABELS, task="multilabel")
+    (x, y), (val_x, val_y) = rows(), rows(60, seed=1)
+    fe.fine_tune(
+        model, x, y, validation_data=(val_x, val_y), epochs=1, learning_rate=1e-2, threshold_for="f1",
+        verbose=False, run_dir=tmp_path / "run",
+    )  # fmt: skip
+    p = model.predict(val_x, verbose=0)
+    chosen = choose_label_thresholds(val_y, p, labels=LABELS)
+    assert model.threshold == chosen and len(set(chosen.values)) > 1
+    cuts = np.array(chosen.values)
+    np.testing.assert_array_equal(model.decide(p), p >= cuts)
+    manifest = json.loads((tmp_path / "run" / "manifest.json").read_text())
+    assert manifest["threshold"]["values"] == list(chosen.values)
+    for loaded in (fe.load_model(tmp_path / "run"), model):
+        assert loaded.threshold == chosen
+        result = fe.evaluate(loaded, x, y, n_resamples=200, baselines=False)
+        given = model.predict(x, verbose=0) >= cuts
+        assert result.accuracy == pytest.approx((given == y).all(axis=1).mean())
+        assert result.threshold == chosen.values
+    repeated = fe.evaluate(model, val_x, val_y, n_resamples=200, baselines=False)
+    assert any("chosen on these very rows" in each for each in repeated.warnings)
+    model.threshold = [0.2, 0.5, 0.9]
+    np.testing.assert_array_equal(model.decide(p), p >= [0.2, 0.5, 0.9])
+    model.save(tmp_path / "m.keras")
+    assert fe.load_model(tmp_path / "m.keras").threshold == (0.2, 0.5, 0.9)
+    with pytest.raises(
+        ValueError, match="^`threshold` must be one number, or one for each of the 3 labels; "
+    ):
+        model.threshold = [0.5, 0.5]
+    with pytest.raises(ValueError, match="^`threshold` must be one number: the model gives one class a row"):
+        tiny.numeric_classifier(LABELS[:2]).threshold = [0.5, 0.5]
+
+
+def test_a_trace_says_that_labels_have_thresholds_of_their_own(trained):
+    model, *_ = trained
+    p = model.predict(["good film"], verbose=0)[0]
+    model.threshold = [p[0] / 2, (1 + p[1]) / 2, p[2] / 2]
+    try:
+        trace = fe.trace_prediction(model, "good film")
+        assert trace.answer == "acting, music"
+        assert "acting, music, each label from a probability of its own on" in str(trace)
     finally:
         model.threshold = None
 

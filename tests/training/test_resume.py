@@ -362,7 +362,8 @@ def test_a_model_that_had_adapters_already_is_trained_and_said_not_to_be_resumab
     fe.fine_tune(model, x, y, **settings)
     cannot = (
         "cannot be resumed: its model had adapters already when it began, and a saved model has them merged. "
-        "Call `model.merge_lora()` before you train it."
+        "Call `model.merge_lora()` before you train it, or train a model without `lora_rank` by "
+        "strategy='lora'."
     )
     with (
         pytest.warns(RuntimeWarning, match=exactly(f"A training that is cut short in `run_dir` {cannot}")),

@@ -1,0 +1,289 @@
+"""On JAX two devices, and two processes, train the model that one device trains.
+
+Each group of processes runs a program of its own: how many devices and processes JAX has is settled when it
+starts. Products and sums are split by rows, so that float32 rounds them otherwise: weights are equal to 1e-5.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import finetune_eval as fe
+
+pytest.importorskip("jax", reason="JAX is an extra; `make test-jax` installs it and runs this")
+
+SECONDS = 600  # after which the processes of a program are killed; each takes 7 to 25 seconds of CPU
+CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
+PROGRAM = """
+import json, os, signal, sys
+tests, folder, mode, place, address = sys.argv[1:]
+sys.path.insert(0, tests)
+import keras
+import keras_hub
+import numpy as np
+import finetune_eval as fe
+from conftest import LABELS, SENTIMENTS, TEXTS, VOCABULARY, numeric_classifier, numeric_rows, tiny_bert
+if address:
+    fe.initialize_distributed(address, 2, int(place))
+
+class Steps(keras.callbacks.Callback):
+    def __init__(self):
+        super().__init__()
+        self.losses, self.parts = [], {}
+    def get_state(self):
+        return self.losses
+    def set_state(self, state):
+        self.losses = state
+    def on_train_batch_end(self, batch, logs=None):
+        self.losses.append(float(logs["loss"]))
+        if len(self.losses) == 8 and mode == "killed" + place:
+            os.kill(os.getpid(), signal.SIGKILL)
+        if len(self.losses) == 8 and mode == "raises" + place:
+            raise RuntimeError("the disk is on fire")
+    def on_epoch_end(self, epoch, logs=None):
+        for each in (*self.model.variables, *self.model.optimizer.variables):
+            shapes = (each.shape, each.value.addressable_shards[0].data.shape)
+            self.parts[each.path] = [list(shape) for shape in shapes]
+
+def texts():
+    # 22 short and long rows in batches of 5, the last of 2; widths of 16 and 24 tokens.
+    x = [*TEXTS, *TEXTS, *(text + " the film" * 7 for text in TEXTS[:6])]
+    y = [*SENTIMENTS, *SENTIMENTS, *SENTIMENTS[:6]]
+    backbone, preprocessor = tiny_bert(layers=1, dropout=0.1, max_sequence_length=24)
+    model = fe.build_model(backbone, LABELS, preprocessor=preprocessor)
+    return model, x, y, {"validation_data": (x[-7:], y[-7:]), "batch_size": 5, "epochs": 1}
+
+def numbers():
+    # 31 rows in batches of 7, the last of 3: neither divides by two devices.
+    (x, y), weights = numeric_rows(31, classes=3), np.linspace(0.2, 3, 31)
+    model = numeric_classifier(["low", "middle", "high"])
+    folder_of_run = f"{folder}/{'alone' if mode == 'alone' and kind is None else 'run'}"
+    return model, x, y, {
+        "validation_data": numeric_rows(9, classes=3, seed=1), "batch_size": 7, "epochs": 3,
+        "sample_weight": weights, "class_weight": "balanced", "run_dir": folder_of_run,
+        "checkpoint_every": 2,
+    }
+
+class WithoutSegments(keras_hub.models.BertTextClassifierPreprocessor):
+    def call(self, x, y=None, sample_weight=None):
+        features = super().call(x)
+        return {name: features[name] for name in ("token_ids", "padding_mask")}
+
+def llama():
+    keras.utils.set_random_seed(0)
+    backbone = keras_hub.models.LlamaBackbone(
+        vocabulary_size=len(VOCABULARY), num_layers=1, num_query_heads=2, num_key_value_heads=2,
+        hidden_dim=8, intermediate_dim=16,
+    )
+    tokens = WithoutSegments(tiny_bert(layers=1)[1].tokenizer, sequence_length=16)
+    model = fe.build_model(backbone, LABELS, preprocessor=tokens, pooling="last")
+    return model, TEXTS, SENTIMENTS, {"batch_size": 3, "epochs": 1}
+
+ways = {"several": ("data_parallel", (numbers,))}
+if mode == "together":
+    ways = {"several": ("data_parallel", (numbers, texts))}
+elif mode == "alone":
+    ways = {
+        "one": (None, (numbers, texts, llama)), "several": ("data_parallel", (numbers, texts)),
+        "shared": ("model_parallel", (llama,)),
+    }
+found = {}
+for way, (kind, makes) in ways.items():
+    for make in makes:
+        steps = Steps()
+        model, x, y, settings = make()
+        if mode == "resumed":
+            run = fe.resume(f"{folder}/run", callbacks=[steps])
+        else:
+            run = fe.fine_tune(
+                model, x, y, learning_rate=0.01, callbacks=[steps], distribution=kind, **settings,
+            )
+        model, result = run.model, fe.evaluate(run.model, x, y)
+        found[f"{way} {make.__name__}"] = {
+            "steps": steps.losses, "epochs": [dict(record.metrics) for record in run.trace.epochs],
+            "keras evaluate": model.evaluate(x, y, verbose=0), "wrote": run.run_dir is not None,
+            "loss": result.loss, "confusion": result.confusion_matrix.tolist(), "parts": steps.parts,
+            "distribution": run.manifest["environment"]["distribution"],
+        }
+        arrays = {weight.path: weight.numpy() for weight in model.weights}
+        np.savez(
+            f"{folder}/{way} {make.__name__}-{place}.npz", predictions=model.predict(x, verbose=0), **arrays
+        )
+json.dump(found, open(f"{folder}/{place}.json", "w"))
+"""
+
+
+class Started:
+    """Processes of the program, which are killed where they take too long."""
+
+    def __init__(self, folder, mode, processes):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            address = f"127.0.0.1:{free.getsockname()[1]}"
+        self.folder = folder
+        flags = f"{CHEAP} --xla_force_host_platform_device_count={2 // processes}"
+        self.processes = [
+            subprocess.Popen(
+                [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1]), str(folder), mode, str(place),
+                 address if processes > 1 else ""],
+                env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            )
+            for place in range(processes)
+        ]  # fmt: skip
+        self.until = time.monotonic() + SECONDS
+
+    def end(self):
+        """Return (stdout, stderr) of each process once all have ended."""
+        try:
+            return [each.communicate(timeout=self.until - time.monotonic()) for each in self.processes]
+        finally:
+            for each in self.processes:
+                each.kill()
+
+    def found(self):
+        """Return of each process what it found and the arrays it left."""
+        said = self.end()
+        assert [each.returncode for each in self.processes] == [0] * len(said), said[0][1][-3000:]
+        found = []
+        for place, (out, _) in enumerate(said):
+            known = json.loads((self.folder / f"{place}.json").read_text())
+            for name, values in known.items():
+                with np.load(self.folder / f"{name}-{place}.npz") as arrays:
+                    values["arrays"] = dict(arrays)
+            found.append({"said": out, **known})
+        return found
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory):
+    """What one device finds, two devices of one process, and each of two processes; by way and rows."""
+    (alone,) = Started(tmp_path_factory.mktemp("alone"), "alone", 1).found()
+    processes = Started(tmp_path_factory.mktemp("together"), "together", 2).found()
+    ways = {"one": alone, "two devices": alone, "process 0": processes[0], "process 1": processes[1]}
+    return {
+        way: {
+            key.split()[1]: values
+            for key, values in known.items()
+            if key.startswith("one " if way == "one" else ("several ", "shared "))
+        }
+        | ({} if way == "two devices" else {"said": known["said"]})
+        for way, known in ways.items()
+    }
+
+
+def close(a, b, tolerance=1e-5):
+    np.testing.assert_allclose(np.array(a), np.array(b), rtol=0, atol=tolerance)
+
+
+SEVERAL = pytest.mark.parametrize("way", ["two devices", "process 0", "process 1"])
+ROWS = pytest.mark.parametrize("rows", ["numbers", "texts"])
+
+
+@SEVERAL
+@ROWS
+def test_weights_and_losses_are_those_of_one_device(found, way, rows):
+    one, several = found["one"][rows], found[way][rows]
+    assert one["arrays"].keys() == several["arrays"].keys()
+    for name, values in one["arrays"].items():
+        # What is added to all keys changes no softmax: the exact gradient of their biases is 0, and Adam,
+        # which divides a gradient by its size, makes whole steps of its rounding.
+        if not name.endswith("key/bias"):
+            close(several["arrays"][name], values)
+    assert len(one["steps"]) == {"numbers": 3 * 5, "texts": 5}[rows]
+    close(several["steps"], one["steps"])
+    moved = max(float(abs(values).max()) for values in one["arrays"].values())
+    assert moved > 0.1  # the tolerance means something
+
+
+@SEVERAL
+@ROWS
+def test_epochs_and_evaluations_are_those_of_one_device(found, way, rows):
+    one, several = found["one"][rows], found[way][rows]
+    for a, b in zip(one["epochs"], several["epochs"], strict=True):
+        assert b == pytest.approx(a, abs=1e-5)
+        assert all(b[name] == a[name] for name in a if "loss" not in name and "accuracy" not in name)
+    assert several["confusion"] == one["confusion"]
+    close(several["keras evaluate"], one["keras evaluate"])
+    close(several["loss"], one["loss"])
+
+
+def test_one_process_writes_and_prints(found):
+    wrote = {way: known["numbers"]["wrote"] for way, known in found.items()}
+    assert wrote == {"one": True, "two devices": True, "process 0": True, "process 1": False}
+    assert ["valid" in found[way]["said"] for way in ("process 0", "process 1")] == [True, False]
+    assert {way: known["numbers"]["distribution"] for way, known in found.items()} == {
+        "one": None, "two devices": "data_parallel, 2 devices in 1 process",
+        "process 0": "data_parallel, 2 devices in 2 processes",
+        "process 1": "data_parallel, 2 devices in 2 processes",
+    }  # fmt: skip
+
+
+def test_devices_share_the_weights_of_a_model_with_a_layout(found):
+    one, shared = found["one"]["llama"], found["two devices"]["llama"]
+    for name, values in one["arrays"].items():
+        close(shared["arrays"][name], values)
+    # The layouts of `LlamaBackbone.get_layout_map`: a device has half of each, and of its moments.
+    halves = {name: parts for name, parts in shared["parts"].items() if parts[0] != parts[1]}
+    layer = "transformer_layer_0/feedforward_gate_dense/kernel"
+    assert halves[layer] == [[8, 16], [8, 8]]
+    assert halves["token_embedding/embeddings"] == [[20, 8], [10, 8]]
+    assert sum("gate_dense" in name for name in halves) == 3
+    assert all(whole == part for whole, part in one["parts"].values())
+
+
+AFTER = (
+    "None can go on alone, so this process ends too. Start all of them again; with a run folder and "
+    "`resume=True` the training goes on at its last checkpoint."
+)
+
+
+def ended(started, ending):
+    """Return what the other process said last, which must have ended within 60 seconds of the first."""
+    started.processes[ending].wait(timeout=SECONDS)
+    since = time.monotonic()
+    said = started.end()
+    assert time.monotonic() - since < 60
+    assert started.processes[1 - ending].returncode == 1
+    return said[1 - ending][1].strip().splitlines()[-1]
+
+
+def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(found, tmp_path):
+    started = Started(tmp_path, "killed1", 2)
+    assert ended(started, 1) == (
+        "error: Process 1 of 2 (counted from 0) is silent: it was killed, or its machine is gone. " + AFTER
+    )
+    assert started.processes[1].returncode == -signal.SIGKILL
+    assert fe.load_model(tmp_path / "run") is not None  # the best epoch before
+    again = Started(tmp_path, "resumed", 2).found()
+    for place, known in enumerate(again):
+        whole = found[f"process {place}"]["numbers"]
+        known = known["several numbers"]
+        assert known["steps"] == whole["steps"]
+        for name, values in whole["arrays"].items():  # to the bit, with as many processes as before
+            np.testing.assert_array_equal(known["arrays"][name], values)
+
+
+@pytest.mark.slow
+def test_the_first_process_that_is_killed_ends_the_other(tmp_path):
+    started = Started(tmp_path, "killed0", 2)
+    assert ended(started, 0) == (
+        "error: JAX ended this process, as it does where process 0 of 2 (counted from 0) has ended. " + AFTER
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("place", [0, 1])
+def test_a_process_that_raises_ends_the_other(tmp_path, place):
+    started = Started(tmp_path, f"raises{place}", 2)
+    assert ended(started, place) == (
+        f"error: Process {place} of 2 (counted from 0) failed (RuntimeError: the disk is on fire). " + AFTER
+    )
