@@ -139,6 +139,13 @@ class Totals:
         return self._model.get_metrics_result()
 
 
+def add_totals(model: Any, name: str) -> None:
+    """Inside a strategy, wrap the step that Keras keeps under a name in `Totals`."""
+    step = getattr(model, name)
+    if in_strategy() and not isinstance(step, Totals):
+        setattr(model, name, Totals(model, step))
+
+
 def _strategy() -> Any:
     import tensorflow as tf
 

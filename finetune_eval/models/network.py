@@ -366,14 +366,12 @@ class Network(keras_hub.models.Task):
     def make_train_function(self, force: bool = False) -> Any:
         """Make Keras' training function, anew if it was traced for another structure."""
         super().make_train_function(force=self._is_new("train") or force)
-        if in_strategy() and not isinstance(self.train_function, mirrored.Totals):
-            self.train_function = mirrored.Totals(self, self.train_function)
+        mirrored.add_totals(self, "train_function")
 
     def make_test_function(self, force: bool = False) -> Any:
         """Make Keras' evaluation function, anew if it was traced for another structure."""
         super().make_test_function(force=self._is_new("test") or force)
-        if in_strategy() and not isinstance(self.test_function, mirrored.Totals):
-            self.test_function = mirrored.Totals(self, self.test_function)
+        mirrored.add_totals(self, "test_function")
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Make Keras' prediction function, anew if it was traced for another structure."""
