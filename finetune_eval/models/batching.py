@@ -138,7 +138,7 @@ def encoder(
     """Return a function of (rows,) strings, or (rows, 2), that tokenises them, once, and drops the padding.
 
     Args:
-        preprocess: Turns texts, or pairs of them, into a dict of (rows, length) tensors with a "padding_mask".
+        preprocess: Turns texts, or pairs, into a dict of (rows, length) tensors with a "padding_mask".
         lengths: Counts the tokens of rows without a limit, to tell which were cut; without it every text
             that reaches the limit is taken for cut.
         room: Tokens of a text in each window, where `preprocess` gives (rows, windows, length); None where it
