@@ -160,6 +160,13 @@ def gradient(function, x):
         import jax
 
         return keras.tree.map_structure(np.asarray, jax.grad(function)(x))
+    if keras.backend.backend() == "torch":
+        import torch
+
+        x = keras.tree.map_structure(lambda part: part.detach().clone().requires_grad_(), x)
+        leaves = keras.tree.flatten(x)
+        found = torch.autograd.grad(function(x), leaves, materialize_grads=True)
+        return keras.tree.pack_sequence_as(x, [part.numpy() for part in found])
     import tensorflow as tf
 
     with tf.GradientTape() as tape:

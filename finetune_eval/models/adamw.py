@@ -201,7 +201,8 @@ class AdamW(keras.optimizers.AdamW):
             return
         decay = self.weight_decay
         try:
-            for variable in variables:  # Keras multiplies by the rate, which has no place for the variable
+            for variable in filter(self._use_weight_decay, variables):
+                # Keras multiplies by the rate, which has no place for the variable.
                 self.weight_decay = self._paced(variable, decay)
                 super()._apply_weight_decay([variable])
         finally:
@@ -216,7 +217,7 @@ class AdamW(keras.optimizers.AdamW):
             self._update(gradient, variable, self._paced(variable, learning_rate), powers)
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
-        """Update one variable by its gradient."""
+        """Update one variable by its gradient; in a strategy it is TensorFlow's own on one of the devices."""
         learning_rate = self._paced(variable, learning_rate)
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             super().update_step(gradient, variable, learning_rate)
@@ -230,9 +231,10 @@ class AdamW(keras.optimizers.AdamW):
     def _update(self, gradient: Any, variable: Any, rate: Any, powers: tuple[Any, Any]) -> None:
         import tensorflow as tf
 
-        rows = self.used_rows.get(variable.path)
+        rows = self.used_rows.get(variable.path) if self.used_rows else None
         if rows is None:
-            self._adam(tf.convert_to_tensor(gradient), variable, variable.value, rate, powers)
+            values = variable.value if isinstance(variable, keras.Variable) else variable
+            self._adam(tf.convert_to_tensor(gradient), variable, values, rate, powers)
             return
         if not isinstance(gradient, tf.IndexedSlices):
             raise TypeError(
@@ -274,3 +276,12 @@ def _on_one_device() -> bool:
     import tensorflow as tf
 
     return not tf.distribute.has_strategy()
+
+
+def public_names(config: Any) -> Any:
+    """Return a config with the public names of those optimizers that Keras has a copy of on torch."""
+    if not isinstance(config, dict):
+        return config
+    if str(config.get("module")).startswith("keras.src.backend.torch."):
+        config = {**config, "module": "keras.optimizers", "registered_name": None}
+    return {key: public_names(value) for key, value in config.items()}

@@ -11,11 +11,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
+from keras import ops
 
 from finetune_eval._cores import cores
 from finetune_eval.models import windows
 from finetune_eval.models.halves import on_gpu
+from finetune_eval.models.optional import tf
 
 # Rows are sorted by length only inside windows of this many batches, so that a batch is still a random draw.
 _WINDOW = 50
@@ -129,41 +130,35 @@ def widths(limit: int) -> list[int]:
 
 
 def encoder(
-    preprocess: Callable[[Any], dict[str, Any]], tokenizer: Any = None, *, room: int | None = None
+    preprocess: Callable[[np.ndarray], dict[str, Any]],
+    lengths: Callable[[np.ndarray], np.ndarray] | None = None,
+    *,
+    room: int | None = None,
 ) -> Callable[[np.ndarray], Encoded]:
     """Return a function of (rows,) strings, or (rows, 2), that tokenises them, once, and drops the padding.
 
     Args:
-        preprocess: Turns a tensor of strings into a dict of (rows, length) tensors with a "padding_mask".
-        tokenizer: Turns texts into tokens without a limit, to tell which were cut; without one every text
+        preprocess: Turns texts, or pairs, into a dict of (rows, length) tensors with a "padding_mask".
+        lengths: Counts the tokens of rows without a limit, to tell which were cut; without it every text
             that reaches the limit is taken for cut.
         room: Tokens of a text in each window, where `preprocess` gives (rows, windows, length); None where it
             does not.
     """
     at_a_time = _CHUNK if room is None else _CHUNK // windows.MOST
 
-    def lengths(texts: np.ndarray) -> np.ndarray:
-        columns = [tokenizer(tf.constant(column)) for column in texts.T.reshape(-1, len(texts))]
-        each = [
-            np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
-            for tokens in columns
-        ]
-        return np.asarray(np.sum(each, axis=0))
-
     def cut(texts: np.ndarray, limit: int) -> int:
-        if tokenizer is None or not len(texts):
+        if lengths is None or not len(texts):
             return len(texts)
         empty = np.full_like(texts[:1], "")
-        special = int(np.sum(preprocess(tf.constant(empty))["padding_mask"])) - int(lengths(empty)[0])
+        mask = ops.convert_to_numpy(preprocess(empty)["padding_mask"])
+        special = int(mask.sum()) - int(lengths(empty)[0])
         return int((lengths(texts) + special > limit).sum())
 
     def encode(texts: np.ndarray) -> Encoded:
         parts = []
         for start in range(0, len(texts), at_a_time):
             chunk = texts[start : start + at_a_time]
-            part = trimmed(
-                {name: np.asarray(value) for name, value in preprocess(tf.constant(chunk)).items()}
-            )
+            part = trimmed({name: ops.convert_to_numpy(value) for name, value in preprocess(chunk).items()})
             full, read = part.lengths == part.limit, part.limit
             if room is not None:
                 full, read = part.window_counts == windows.MOST, read + windows.covered(room) - room
@@ -200,6 +195,11 @@ def trimmed(batch: dict[str, np.ndarray]) -> Encoded:
         np.concatenate([[0], np.cumsum(lengths)]),
         limit=width,
     )
+
+
+def _rounds_up() -> bool:
+    """Whether what a backend is fed is rounded up to `widths`."""
+    return bool(keras.backend.backend() == "jax")
 
 
 def _end_to_end(parts: list[Encoded]) -> Encoded:
@@ -305,10 +305,10 @@ class Batches(keras.utils.PyDataset):
 
     def first(self) -> tuple[Any, ...]:
         """Return the first batch, as the backend is fed it."""
-        return self._batch(self.order[0], few_widths=keras.backend.backend() != "tensorflow")
+        return self._batch(self.order[0], few_widths=True)
 
     def _batch(self, rows: np.ndarray, *, few_widths: bool = False) -> tuple[Any, ...]:
-        x = self.rows.take(rows, few_widths=few_widths)
+        x = self.rows.take(rows, few_widths=few_widths and _rounds_up())
         features: Any = x.get("x", x)
         if self.y is None:
             return (features,)
@@ -331,8 +331,8 @@ class Batches(keras.utils.PyDataset):
 
     @property
     def spec(self) -> Any:
-        """What TensorFlow needs to know of a batch's features, what varies from batch to batch left open."""
-        return self._specs()[0]
+        """What TensorFlow needs to know of a batch's features, what varies left open; None elsewhere."""
+        return self._specs()[0] if keras.backend.backend() == "tensorflow" else None
 
     def _specs(self) -> tuple[Any, ...]:
         features, *rest = self[0]
@@ -353,7 +353,7 @@ class Batches(keras.utils.PyDataset):
         return 1.0 - int(self.lengths.sum()) / computed
 
     def dataset(self) -> Any:
-        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, else batches of few widths."""
+        """Return what Keras should be fed: a tf.data pipeline on TensorFlow, batches elsewhere."""
         if keras.backend.backend() != "tensorflow":
             return _FewWidths(self)
 
@@ -383,7 +383,7 @@ class Batches(keras.utils.PyDataset):
 
 
 class _FewWidths(keras.utils.PyDataset):
-    """What a backend without tf.data is fed: `batches`, rounded up to a few widths, a new order every pass.
+    """What a backend without tf.data is fed: `batches`, on JAX of few widths, a new order every pass.
 
     Keras cannot be left to draw the orders: it calls `on_epoch_end` once before the first epoch, and
     `on_epoch_begin` in the middle of a pass where there are `steps_per_epoch`. So the next order is drawn

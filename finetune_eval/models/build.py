@@ -19,6 +19,7 @@ from finetune_eval.models.batching import by_row, forward
 from finetune_eval.models.checkpoint_files import CheckpointFiles
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import POOLINGS
+from finetune_eval.models.mirrored import check_strategy
 from finetune_eval.models.tokenizers import TextPreprocessor
 from finetune_eval.runs import Run
 
@@ -83,6 +84,7 @@ def build_model(
         >>> model = build_model("all_minilm_l6_v2", ["negative", "positive"])  # doctest: +SKIP
         >>> model.predict(["A warm, funny, honest film."])  # doctest: +SKIP
     """
+    check_strategy()
     if isinstance(labels, (int, np.integer)) and not isinstance(labels, bool):
         count = _checks.positive_int("labels", labels, minimum=2, maximum=1_000_000)
         labels = _labels.default_names(count)
@@ -287,6 +289,7 @@ def load_model(path: str | Path) -> Classifier:
         FileNotFoundError: There is no model there.
         TypeError: The model is not one that `build_model` made.
     """
+    check_strategy()
     place = _checks.path("path", path)
     if place.is_dir():
         inside = [place / "model" / "model.keras", place / "model.keras"]

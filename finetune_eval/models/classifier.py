@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import listed
@@ -25,11 +25,12 @@ from finetune_eval.evaluation.label_thresholds import (
 )
 from finetune_eval.evaluation.sample import decided
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
-from finetune_eval.models import windows
 from finetune_eval.models.archives import not_finite, seal_preset
 from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
 from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
+from finetune_eval.models.mirrored import scope
 from finetune_eval.models.network import Network
+from finetune_eval.models.optional import tf
 from finetune_eval.models.pipelines import (
     Feed,
     is_pipeline,
@@ -38,7 +39,8 @@ from finetune_eval.models.pipelines import (
     trimmed_tokens,
 )
 from finetune_eval.models.steps import structure
-from finetune_eval.models.tokenizers import HuggingFaceTokenizer, preprocessing, text_spec
+from finetune_eval.models.tokenising import preprocessing, read_of_long, text_spec, token_counts
+from finetune_eval.models.tokenizers import HuggingFaceTokenizer
 
 _EVALUATION_BATCH = 32
 
@@ -55,7 +57,7 @@ class Classifier(Network):
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return (rows, classes) probabilities of a batch: of texts, of tokens or of numbers."""
         if self.takes_text and not isinstance(inputs, Mapping):
-            text = isinstance(inputs, tf.Tensor) and inputs.dtype == tf.string
+            text = tf is not None and isinstance(inputs, tf.Tensor) and inputs.dtype == tf.string
             inputs = self.tokens(inputs) if text else self.encode(inputs).take(np.arange(len(inputs)))
         return super().__call__(inputs, *args, **kwargs)
 
@@ -85,11 +87,10 @@ class Classifier(Network):
         return encoded
 
     def _encoder(self) -> Any:
-        return encoder(
-            preprocessing(self.preprocessor),
-            getattr(self.preprocessor, "tokenizer", None),
-            room=self.preprocessor.room if self.windows else None,
-        )
+        tokenizer = getattr(self.preprocessor, "tokenizer", None)
+        lengths = None if tokenizer is None else functools.partial(token_counts, tokenizer)
+        room = self.preprocessor.room if self.windows else None
+        return encoder(preprocessing(self.preprocessor), lengths, room=room)
 
     def tokens(self, texts: Any) -> dict[str, Any]:
         """Return the backbone's inputs for a tensor of strings, (rows,) or, of pairs, (rows, 2)."""
@@ -131,25 +132,8 @@ class Classifier(Network):
         if labels is not None and labels.ndim == 1:
             labels = np.asarray(labels, dtype=np.int32)
         if rows.long:
-            warnings.warn(self._read_of(rows, name, n), _checks.TextsCut, stacklevel=3)
+            warnings.warn(read_of_long(self, rows, name, n), _checks.TextsCut, stacklevel=3)
         return Batches(rows, labels, batch_size, sample_weight=weights, seed=seed, sort=sort)
-
-    def _read_of(self, rows: Encoded, name: str, n: int) -> str:
-        """Return the sentence on how many texts are too long, and on what is read of them."""
-        what = "pairs of texts" if self.takes_pairs else "texts"
-        are, their = ("is", "its") if rows.long == 1 else ("are", "their")
-        long = f"`{name}`: {rows.long:,} of {n:,} {what} {are} longer than {rows.limit} tokens; "
-        if self.takes_pairs:
-            return f"{long}the longer text of a pair is cut first."
-        if self.windows:
-            of_each = f"{'it is' if rows.long == 1 else 'they are'} read in windows that overlap by half"
-            most = f", of {rows.cut:,} only the first {windows.MOST}" if rows.cut else ""
-            return f"{long}{of_each}{most}."
-        side = getattr(self.preprocessor, "truncation_side", "right")
-        ends = f"{'last' if side == 'left' else 'first'} {rows.limit}"
-        if side == "middle":
-            ends = "first {} and last {}".format(*self.preprocessor.kept(self.preprocessor.room))
-        return f"{long}only {their} {ends} tokens are read."
 
     def _fed(
         self,
@@ -240,10 +224,10 @@ class Classifier(Network):
             held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
         optimizer: Any = self.optimizer
-        if optimizer is not None and not optimizer.built:
-            # Variables made inside the first step would have TensorFlow trace that step a second time.
-            optimizer.build(self.trainable_variables)
-        with plainly(self, feed, validation_feed):
+        with scope(self), plainly(self, feed, validation_feed):
+            if optimizer is not None and not optimizer.built:
+                # Variables made inside the first step would have TensorFlow trace that step a second time.
+                optimizer.build(self.trainable_variables)
             return keras.Model.fit(
                 self, x, epochs=epochs, verbose=verbose, callbacks=callbacks, validation_data=validation_data,
                 shuffle=False,  # the batches are shuffled already, or the pipeline's own business
@@ -274,7 +258,7 @@ class Classifier(Network):
                 )
             size = _EVALUATION_BATCH if batch_size is None else batch_size
             x, feed = self._fed("x", x, size, ("steps", steps), y, sample_weight)
-        with plainly(self, feed):
+        with scope(self), plainly(self, feed):
             return keras.Model.evaluate(
                 self, x, verbose=verbose, steps=steps, callbacks=callbacks, return_dict=return_dict, **kwargs
             )
@@ -335,17 +319,22 @@ class Classifier(Network):
         """Train one step on raw rows, as `keras.Model.train_on_batch` does."""
         self._check_compiled()
         batch = self._one_batch(x, y, sample_weight, class_weight)
-        return keras.Model.train_on_batch(self, *batch, return_dict=return_dict)
+        with scope(self):
+            return keras.Model.train_on_batch(self, *batch, return_dict=return_dict)
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False
     ) -> Any:
         """Return `[loss, accuracy]` on one batch of raw rows, as `keras.Model.test_on_batch` does."""
-        return keras.Model.test_on_batch(self, *self._one_batch(x, y, sample_weight), return_dict=return_dict)
+        batch = self._one_batch(x, y, sample_weight)
+        with scope(self):
+            return keras.Model.test_on_batch(self, *batch, return_dict=return_dict)
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Return (rows, classes) probabilities of one batch of raw rows."""
-        return self._finite(np.asarray(keras.Model.predict_on_batch(self, *self._one_batch(x))))
+        rows = self._one_batch(x)[0]
+        found = np.asarray(keras.Model.predict_on_batch(self, rows))
+        return self._finite(found[: row_count(rows)])  # in a strategy every device predicts all of them
 
     def _one_batch(self, x: Any, *labels_and_weights: Any) -> tuple[Any, ...]:
         if labels_and_weights and labels_and_weights[0] is None:

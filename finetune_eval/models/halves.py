@@ -17,7 +17,16 @@ _SHARED: ContextVar[dict[int, Any] | None] = ContextVar("shared", default=None)
 
 
 def on_gpu() -> bool:
-    """Whether TensorFlow sees a GPU."""
+    """Whether the backend computes on a GPU, or on another accelerator."""
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
+
+        return bool(jax.default_backend() != "cpu")
+    if backend == "torch":
+        import torch
+
+        return bool(torch.cuda.is_available())
     import tensorflow as tf
 
     return bool(tf.config.list_physical_devices("GPU"))

@@ -194,6 +194,13 @@ class TemperedSigmoid(TemperedSoftmax):
         return ops.sigmoid(ops.cast(logits, "float32") / self.temperature)
 
 
+def start_drawing(generator: keras.random.SeedGenerator, seed: int, index: int) -> None:
+    """Have the random numbers of a layer depend on `seed` and on the layer's `index` alone."""
+    generator.state.assign(np.array([seed, index], dtype="uint32"))
+    if keras.backend.backend() == "torch":  # which draws by the state only where a seed was given
+        generator._initial_seed = seed
+
+
 def takes_logits(target: Any) -> bool:
     """Return whether a loss or metric of Keras was made with `from_logits=True`."""
     settings = getattr(target, "_fn_kwargs", None) or getattr(target, "keywords", None) or {}

@@ -103,6 +103,26 @@ def train_step_on_jax(model: Any, arguments: tuple[Any, Any], count: int) -> Any
     return logs, (trainable, non_trainable, of_optimizer, of_metrics)
 
 
+def train_step_on_torch(model: Any, data: Any, count: int) -> Any:
+    """Do what `train_step` does, on torch, which adds up the gradients of the parts by itself."""
+    import torch
+
+    weights = model.trainable_weights
+    rows = keras.tree.flatten(data)[0].shape[0]
+    model.zero_grad()
+    for first in range(min(count, rows)):
+        part = keras.tree.map_structure(lambda array, first=first: array[first::count], data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(part)
+        y_pred = model(x, training=True)
+        loss = model.compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+        model._loss_tracker.update_state(loss, sample_weight=y.shape[0])
+        model.optimizer.scale_loss(loss * (y.shape[0] / rows)).backward()
+        model.compute_metrics(x, y, y_pred, sample_weight)
+    with torch.no_grad():
+        model.optimizer.apply([weight.value.grad for weight in weights], weights)
+    return model.get_metrics_result()
+
+
 def _sum(gradient: Any, other: Any) -> Any:
     import tensorflow as tf
 

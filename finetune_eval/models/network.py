@@ -16,9 +16,10 @@ from finetune_eval import _checks, _files, _labels
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.thresholds import Threshold
-from finetune_eval.models import devices, lora, micro_batches
+from finetune_eval.models import devices, lora, micro_batches, mirrored
+from finetune_eval.models.adamw import public_names
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
-from finetune_eval.models.halves import in_halves, side_by_side
+from finetune_eval.models.halves import in_halves, in_strategy, side_by_side
 from finetune_eval.models.layers import (
     LOSSES,
     CrossEntropy,
@@ -79,6 +80,7 @@ class Network(keras_hub.models.Task):
         frozen: Sequence[str] = (),
         **kwargs: Any,
     ):
+        mirrored.check_strategy()
         labels = _labels.class_names(labels)
         self.backbone = backbone
         self.pooling = pooling
@@ -316,10 +318,14 @@ class Network(keras_hub.models.Task):
 
     def train_step(self, *arguments: Any) -> Any:
         """Train on one batch, as Keras does, or on its micro-batches one by one."""
+        if in_strategy():
+            return mirrored.train_step(self, arguments[0])
         if self._plan.micro_batches == 1:
             return super().train_step(*arguments)
         if keras.backend.backend() == "jax":
             return micro_batches.train_step_on_jax(self, arguments, self._plan.micro_batches)
+        if keras.backend.backend() == "torch":
+            return micro_batches.train_step_on_torch(self, arguments[0], self._plan.micro_batches)
         return micro_batches.train_step(self, arguments[0], self._plan.micro_batches)
 
     @contextlib.contextmanager
@@ -359,16 +365,34 @@ class Network(keras_hub.models.Task):
 
     def make_train_function(self, force: bool = False) -> Any:
         """Make Keras' training function, anew if it was traced for another structure."""
-        return super().make_train_function(force=self._is_new("train") or force)
+        super().make_train_function(force=self._is_new("train") or force)
+        mirrored.add_totals(self, "train_function")
 
     def make_test_function(self, force: bool = False) -> Any:
         """Make Keras' evaluation function, anew if it was traced for another structure."""
-        return super().make_test_function(force=self._is_new("test") or force)
+        super().make_test_function(force=self._is_new("test") or force)
+        mirrored.add_totals(self, "test_function")
 
     def make_predict_function(self, force: bool = False) -> Any:
         """Make Keras' prediction function, anew if it was traced for another structure."""
         return super().make_predict_function(force=self._is_new("predict") or force)
 
+    def _maybe_symbolic_build(self, iterator: Any = None, data_batch: Any = None) -> None:
+        """Make what a strategy needs made before the first step.
+
+        Keras takes a batch of the pipeline for it, and then starts the pipeline anew.
+        """
+        if in_strategy():
+            self.build_metrics()
+
+    def build_metrics(self) -> None:
+        """Make the variables of the metrics, which Keras makes in the first step."""
+        probabilities = np.zeros((1, len(self.labels)), dtype=np.float32)
+        labels = probabilities if self.multilabel else np.zeros(1, dtype=np.int32)
+        if self._compile_metrics is not None and not self._compile_metrics.built:
+            self._compile_metrics.build(labels, probabilities)
+
+    @mirrored.in_scope
     def compile(
         self,
         optimizer: Any = "auto",
@@ -394,6 +418,7 @@ class Network(keras_hub.models.Task):
         if isinstance(metrics, str) and metrics == "auto":
             metrics = None
             weighted_metrics = weighted_metrics or ["accuracy"]
+        mirrored.check_compiled(optimizer, loss)
         of_logits = filter(takes_logits, keras.tree.flatten([loss, metrics, weighted_metrics]))
         self._of_logits = [type(target).__name__ for target in of_logits]
         only = keras.tree.flatten(loss)[0]
@@ -433,6 +458,10 @@ class Network(keras_hub.models.Task):
         if not isinstance(self.loss, CrossEntropy):
             y, y_pred = as_read(y, self._loss_reads, len(self.labels)), plain(y_pred)
         return super().compute_loss(x, y, y_pred, sample_weight, training)
+
+    def get_compile_config(self) -> Any:
+        """Return how the model is compiled, by names that every backend knows."""
+        return public_names(super().get_compile_config())
 
     def compile_from_config(self, config: dict[str, Any]) -> None:
         """Compile as the saved model was."""

@@ -11,19 +11,23 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from finetune_eval import _checks, _labels, _rows
 from finetune_eval._text import listed
 from finetune_eval.models.batching import widths, without_autotune
 from finetune_eval.models.inputs import only_column, read
+from finetune_eval.models.optional import NEEDS, tf
 from finetune_eval.models.steps import variables_kept
-from finetune_eval.models.tokenizers import text_spec
+from finetune_eval.models.tokenising import text_spec
+
+# What reading a pipeline ends in where it fails; the latter: Keras predicts an empty one.
+_BROKEN: Any = UnboundLocalError if tf is None else (tf.errors.OpError, UnboundLocalError)
 
 
 def is_pipeline(x: Any) -> bool:
     """Whether `x` gives batches, not rows."""
-    return isinstance(x, (tf.data.Dataset, keras.utils.PyDataset, types.GeneratorType))
+    kinds = keras.utils.PyDataset, types.GeneratorType
+    return isinstance(x, kinds if tf is None else (*kinds, tf.data.Dataset))
 
 
 class Feed:
@@ -54,6 +58,8 @@ class Feed:
         steps: tuple[str, int | None] = ("steps", None),
         shuffle: bool = False,
     ):
+        if tf is None:
+            raise ImportError(NEEDS.format(f"`{name}` is a pipeline and", "pass arrays"))
         self.model, self.name, self.labelled = model, name, labelled
         self.refused: Exception | None = None
         self.batches = self.rows = self.full = 0
@@ -301,11 +307,11 @@ def plainly(model: Any, *feeds: Feed | None) -> Iterator[None]:
     try:
         with variables_kept(model):
             yield
-    except (tf.errors.OpError, UnboundLocalError) as error:  # the latter: Keras predicts an empty pipeline
+    except _BROKEN as error:
         refused = next((feed.refused for feed in known if feed.refused is not None), None)
         if refused is not None:
             raise refused from None
-        if isinstance(error, tf.errors.OpError) or not known:
+        if not isinstance(error, UnboundLocalError) or not known:
             raise
     for feed in known:
         if not feed.batches:

@@ -66,7 +66,8 @@ def planned(
         if show is not None and rows:
             show(f"frozen layers: computed once for {rows:,} rows in {time.perf_counter() - began:.1f} s")
     head_alone = train.rows.features.keys() == {"frozen"}  # the outputs of the whole backbone are kept
-    many = head_alone and not calls_apart and len(train) * epochs >= _WORTH_IT
+    at_a_call = keras.backend.backend() != "torch"  # which runs one step at a call, and no more
+    many = at_a_call and head_alone and not calls_apart and len(train) * epochs >= _WORTH_IT
     return Plan(
         cut=where,
         micro_batches=max(parts, micro_batches.how_many(model, train)),

@@ -4,27 +4,25 @@ KerasHub's own tokenizer knows only `lowercase` of a checkpoint's settings: `Caf
 zero-width characters, no-break spaces and words longer than 100 bytes come out differently. Here the text
 is first normalised in the four steps of `tokenizers.normalizers.BertNormalizer` (clean, isolate CJK, strip
 accents, lower-case). The ids are then equal for every text but for 568 code points, newer than the Unicode
-tables that the Rust package was built with. It runs inside `tf.data` and can be exported.
+tables that the Rust package was built with. It runs inside `tf.data` and can be exported. Where TensorFlow is
+not installed, the Rust package itself makes the ids.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import re
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import keras
 import keras_hub
 import numpy as np
-import tensorflow as tf
-import tensorflow_text as tf_text
 import tokenizers as hugging_face
 
 from finetune_eval.models import windows
+from finetune_eval.models.optional import NEEDS, tf, tf_text
 
 # The ranges of Hugging Face's normaliser, its typing slip included (2B920 where Unicode has 2B820).
 _CJK = (
@@ -38,10 +36,7 @@ _BYTES_PER_CHARACTER = 4  # at most, in UTF-8
 # Private use: removed from any text by the cleaning step, so never a user's character.
 _SPECIAL = "\ue001"
 _UNKNOWN = "\ue000"
-# A call costs 0.1 s without a graph; to trace one takes 2 s (two slow cores).
-_CALLS_WITHOUT_A_GRAPH = 20
 _DEFINITION = "tokenizer.json"
-_lock = threading.Lock()
 
 
 class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
@@ -64,14 +59,14 @@ class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
             strip_accents=lowercase if strip_accents is None else strip_accents,
             split_on_cjk=split_on_cjk,
             special_tokens_in_strings=special_tokens_in_strings,
-            # One path whatever the backend: KerasHub's Python path has other rules and is 20 times slower.
-            _allow_python_workflow=False,
+            # KerasHub's Python path has other rules and is 20 times slower: it is replaced by Rust's, below.
+            _allow_python_workflow=tf is None,
             **kwargs,
         )
 
     def __setattr__(self, name: str, value: Any) -> None:
         # Keras would look for weights in each of 30,000 tokens: a quarter of a second.
-        if name in ("vocabulary", "_token_to_id_map"):
+        if name in ("vocabulary", "_token_to_id_map", "_rust"):
             object.__setattr__(self, name, value)
         else:
             super().__setattr__(name, value)
@@ -90,6 +85,38 @@ class _HuggingFaceWordPiece(keras_hub.tokenizers.WordPieceTokenizer):
             no_pretokenization=True,
             support_detokenization=True,
         )
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of texts, without special tokens around them, made by Rust's package."""
+        if getattr(self, "_rust", (None,))[0] is not self.vocabulary:
+            self._rust = self.vocabulary, self._made_by_rust()
+        found = self._rust[1].encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in found]
+
+    def _made_by_rust(self) -> Any:
+        numbered = {token: number for number, token in enumerate(self.vocabulary)}
+        rust = hugging_face.Tokenizer(
+            hugging_face.models.WordPiece(
+                numbered,
+                unk_token=self.oov_token,
+                max_input_chars_per_word=_LONGEST_WORD,
+                continuing_subword_prefix=self.suffix_indicator,
+            )
+        )
+        rust.normalizer = hugging_face.normalizers.BertNormalizer(
+            handle_chinese_chars=self.split_on_cjk,
+            strip_accents=self.strip_accents,
+            lowercase=self.lowercase,
+        )
+        rust.pre_tokenizer = hugging_face.pre_tokenizers.BertPreTokenizer()
+        if self.special_tokens_in_strings:
+            rust.add_special_tokens([*dict.fromkeys([*self.special_tokens, self.oov_token])])
+        return rust
+
+    def _tokenize_python(self, inputs: Any) -> Any:
+        if self.sequence_length:
+            raise ImportError(NEEDS.format("`sequence_length` of a tokenizer", "leave it out"))
+        return _ids_of_each(self.ids, inputs)
 
     def _normalise(self, text: tf.Tensor) -> tf.Tensor:
         text = tf.strings.regex_replace(text, r"[\t\n\r]", " ")
@@ -207,16 +234,20 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
         names = ("lowercase_first", "split_special_tokens")
         return {**super().get_config(), **{name: getattr(self, name) for name in names}}
 
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the ids of texts, without special tokens around them."""
+        rows = [text.lower() for text in texts] if self.lowercase_first else list(texts)
+        return [found.ids for found in self._rust.encode_batch_fast(rows, add_special_tokens=False)]
+
     def _encode(self, texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        rows = [text.decode("utf-8", "replace") for text in texts.tolist()]
-        if self.lowercase_first:
-            rows = [row.lower() for row in rows]
-        ids = [found.ids for found in self._rust.encode_batch_fast(rows, add_special_tokens=False)]
+        ids = self.ids([text.decode("utf-8", "replace") for text in texts.tolist()])
         flat = np.fromiter(itertools.chain.from_iterable(ids), dtype=self.compute_dtype)
         return flat, np.array([len(row) for row in ids], dtype=np.int64)
 
     def tokenize(self, inputs: Any) -> Any:
         """Return ids without special tokens: ragged (rows, tokens), or (tokens,) for one string."""
+        if tf is None:
+            return _ids_of_each(self.ids, inputs)
         texts = tf.convert_to_tensor(inputs)
         scalar = texts.shape.rank == 0
         rows = texts[tf.newaxis] if scalar else texts
@@ -249,6 +280,9 @@ class HuggingFaceTokenizer(keras_hub.tokenizers.Tokenizer):
         if number is None:
             raise ValueError(f"`token` must be in the vocabulary; got {token!r}.")
         return int(number)
+
+
+OURS = (_HuggingFaceWordPiece, HuggingFaceTokenizer)  # quick outside of a graph
 
 
 @keras.saving.register_keras_serializable(package="finetune_eval")
@@ -303,6 +337,11 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
 
     def call(self, x: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Return token_ids, padding_mask and, if asked for, segment_ids: (rows, sequence_length) int32."""
+        if tf is None:
+            features = self.arrays([x] if isinstance(x, str) else x)
+            if isinstance(x, str):
+                features = {name: value[0] for name, value in features.items()}
+            return keras.utils.pack_x_y_sample_weight(features, y, sample_weight)
         texts = tf.convert_to_tensor(x)
         scalar = texts.shape.rank == (1 if self.pairs else 0)
         texts = texts[tf.newaxis] if scalar else texts
@@ -387,6 +426,23 @@ class TextPreprocessor(keras_hub.models.TextClassifierPreprocessor):
         """How many tokens of a text fit beside the special ones."""
         return max(int(self.sequence_length) - len(self.before) - len(self.after), 0)
 
+    def arrays(self, texts: Sequence[str] | np.ndarray) -> dict[str, np.ndarray]:
+        """Return what `call` does for (rows,) texts, as arrays and without TensorFlow."""
+        if self.truncation_side == "windows":
+            raise ImportError(NEEDS.format("`long_text` 'windows'", "choose another"))
+        if self.pairs:
+            raise ImportError(NEEDS.format("A model of pairs of texts", "make one text of each pair"))
+        first, last = self.kept(self.room)
+        token_ids = np.full((len(texts), self.sequence_length), self.pad, dtype=np.int32)
+        mask = np.zeros(token_ids.shape, dtype=bool)
+        for row, ids in enumerate(self.tokenizer.ids([self.prompt + text for text in texts])):
+            ids = [*self.before, *ids[:first], *(ids[first:][-last:] if last else ()), *self.after]
+            ids = ids[: self.sequence_length]
+            token_ids[row, : len(ids)] = ids
+            mask[row, : len(ids)] = True
+        features = {"token_ids": token_ids, "padding_mask": mask}
+        return {**features, "segment_ids": np.zeros_like(token_ids)} if self.segments else features
+
     def kept(self, tokens: int) -> tuple[int, int]:
         """Return how many of the first and of the last tokens are kept where there is room for `tokens`.
 
@@ -411,51 +467,6 @@ def _repeated(special: list[int], ids: Any, rows: Any) -> Any:
     return tf.tile(tf.constant([special], ids.dtype, shape=(1, len(special))), [rows, 1])
 
 
-def text_spec(preprocessor: Any) -> tf.TensorSpec:
-    """Return what TensorFlow needs to know of a batch of rows: texts, or pairs of texts."""
-    return tf.TensorSpec([None, 2] if getattr(preprocessor, "pairs", False) else [None], tf.string)
-
-
-def preprocessing(preprocessor: Any) -> Callable[[tf.Tensor], dict[str, Any]]:
-    """Return a KerasHub preprocessor as a function of strings that gives what it gives in a graph.
-
-    The strings are (rows,) texts, or (rows, 2) texts of pairs.
-
-    Tracing that graph takes as long as twenty calls without one. So with our tokenizers the first calls go
-    without: most processes make no more. KerasHub's own have parts that are slow outside of a graph.
-    """
-    graph = tf.function(preprocessor, input_signature=[text_spec(preprocessor)], autograph=False)
-    calls = itertools.count()
-
-    def run(texts: tf.Tensor) -> dict[str, Any]:
-        features: dict[str, Any]
-        ours = isinstance(
-            getattr(preprocessor, "tokenizer", None), (_HuggingFaceWordPiece, HuggingFaceTokenizer)
-        )
-        if not ours or next(calls) >= _CALLS_WITHOUT_A_GRAPH:
-            features = graph(texts)
-        else:
-            with _no_python_path(preprocessor):
-                features = preprocessor(texts)
-        return features
-
-    return run
-
-
-@contextlib.contextmanager
-def _no_python_path(preprocessor: Any) -> Iterator[None]:
-    """Have a preprocessor's layers go KerasHub's TensorFlow path outside of graphs too.
-
-    There they would go another, of Python, with other rules. One thread at a time: the first to leave would
-    give it back to the others.
-    """
-    layers = [layer for layer in preprocessor._flatten_layers() if hasattr(layer, "_allow_python_workflow")]
-    with _lock:
-        before = [layer._allow_python_workflow for layer in layers]
-        try:
-            for layer in layers:
-                layer._allow_python_workflow = False
-            yield
-        finally:
-            for layer, allowed in zip(layers, before, strict=True):
-                layer._allow_python_workflow = allowed
+def _ids_of_each(ids: Callable[[Sequence[str]], list[list[int]]], inputs: Any) -> Any:
+    """Return the ids of one text, or of each of several."""
+    return ids([inputs])[0] if isinstance(inputs, str) else ids(list(inputs))

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from keras import ops
 
 from finetune_eval import _pairs
 from finetune_eval.evaluation.abstention import WITHHELD
@@ -75,7 +76,7 @@ def trace_prediction(
             *(model.get_layer(name).output for name in ("logits", "probabilities")),
         ],
     )
-    pooled, logits, probabilities = (np.asarray(value)[0] for value in head(batch, training=False))
+    pooled, logits, probabilities = (ops.convert_to_numpy(value)[0] for value in head(batch, training=False))
     decided = model.decide(probabilities[np.newaxis])[0]
     given = np.flatnonzero(decided) if model.multilabel else [int(decided)]
     names = [WITHHELD if place < 0 else model.labels[place] for place in given]
@@ -116,7 +117,7 @@ def _sequence_outputs(backbone: Any, batch: dict[str, np.ndarray]) -> tuple[list
             if not isinstance(layer.output, (list, dict)) and len(layer.output.shape) == 3
         ]
     outputs = keras.Model(backbone.input, [layer.output for layer in chosen])(batch, training=False)
-    return chosen, [np.asarray(value) for value in outputs]
+    return chosen, [ops.convert_to_numpy(value) for value in outputs]
 
 
 def _mean_norm(vectors: np.ndarray) -> float:

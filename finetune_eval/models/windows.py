@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import keras
-import tensorflow as tf
 from keras import ops
+
+from finetune_eval.models.optional import tf
 
 # Windows that are read of a text; what is beyond them is not read. Bounds the memory of one row to that of
 # this many rows of the full sequence length.

@@ -74,7 +74,8 @@ class _Counts(keras.metrics.Metric):
         if self.average == "binary":
             hits, support, predicted = hits[1:], support[1:], predicted[1:]
         if self.average == "micro":
-            hits, support, predicted = (ops.sum(part, keepdims=True) for part in (hits, support, predicted))
+            sums = map(ops.sum, (hits, support, predicted))
+            hits, support, predicted = (ops.reshape(part, (1,)) for part in sums)
         # What hits are a share of in precision, recall and F1: (3, classes). Where it is below 1, none are.
         out_of = ops.stack([predicted, support, (support + predicted) / 2])
         # Averaged over classes, a class that is neither in the labels nor in the answers does not count.

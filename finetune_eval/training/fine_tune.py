@@ -10,6 +10,7 @@ from typing import Any
 from finetune_eval import _checks, _text
 from finetune_eval.models import precision as precisions
 from finetune_eval.models.classifier import Classifier
+from finetune_eval.models.mirrored import in_scope
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training import strategies
 from finetune_eval.training.given_callbacks import usable
@@ -24,6 +25,7 @@ from finetune_eval.training.training import Training
 from finetune_eval.training.watch import together
 
 
+@in_scope
 def fine_tune(
     model: Classifier,
     x: Any,

@@ -17,6 +17,7 @@ from finetune_eval._text import Shown, counted, fill
 from finetune_eval.models.batching import Batches
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import LOSSES
+from finetune_eval.models.mirrored import check_training, in_scope
 from finetune_eval.models.steps import planned, variables_kept
 from finetune_eval.training import strategies
 from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
@@ -77,6 +78,7 @@ class RateRange(Shown):
         return ax
 
 
+@in_scope
 def find_learning_rate(
     model: Classifier,
     x: Any,
@@ -130,6 +132,7 @@ def find_learning_rate(
     _checks.positive_int("steps", steps, minimum=2)
     recipe = Recipe(batch_size=batch_size, strategy=strategy, class_weight=class_weight, seed=seed)
     recipe.check_fit(len(model.labels), validated=False, multilabel=model.multilabel)
+    check_training(model)
     train = read_rows(model, x, y, None, sample_weight, recipe).train
     watch = _Watch(train, lowest, highest, steps)
     with _put_back(model), strategies.only_its_weights(model, recipe):

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import keras
-import numpy as np
+
+from finetune_eval.models.layers import start_drawing
 
 
 def seed_dropout(model: Any, seed: int) -> None:
@@ -19,35 +20,56 @@ def seed_dropout(model: Any, seed: int) -> None:
         if isinstance(getattr(layer, "seed_generator", None), keras.random.SeedGenerator)
     ]
     for index, layer in enumerate(layers):
-        layer.seed_generator.state.assign(np.array([seed, index], dtype="uint32"))
+        start_drawing(layer.seed_generator, seed, index)
 
 
 def check_deterministic() -> None:
     """Raise where `deterministic=True` cannot be kept.
 
     Raises:
-        ValueError: JAX runs on a GPU without the option that only its start can set.
+        ValueError: JAX or torch runs on a GPU without the option that only its start can set.
     """
-    if keras.backend.backend() != "jax":
-        return
-    import jax
+    backend = keras.backend.backend()
+    if backend == "jax":
+        import jax
 
-    option = "--xla_gpu_deterministic_ops=true"
-    if jax.default_backend() == "gpu" and option not in os.environ.get("XLA_FLAGS", ""):
-        raise ValueError(
-            f"`deterministic` needs an option that JAX reads when it starts: set XLA_FLAGS={option} before "
-            "the program starts."
-        )
+        option = "--xla_gpu_deterministic_ops=true"
+        if jax.default_backend() == "gpu" and option not in os.environ.get("XLA_FLAGS", ""):
+            raise _needs("JAX", f"XLA_FLAGS={option}")
+    if backend == "torch":
+        import torch
+
+        option = ":4096:8"
+        if torch.cuda.is_available() and os.environ.get("CUBLAS_WORKSPACE_CONFIG") not in (option, ":16:8"):
+            raise _needs("torch", f"CUBLAS_WORKSPACE_CONFIG={option}")
+
+
+def _needs(backend: str, setting: str) -> ValueError:
+    return ValueError(
+        f"`deterministic` needs an option that {backend} reads when it starts: set {setting} before "
+        "the program starts."
+    )
 
 
 @contextlib.contextmanager
 def deterministic_operations(on: bool) -> Iterator[None]:
-    """Have TensorFlow choose operations that give the same bits each time; what was before is put back.
+    """Have TensorFlow or torch choose operations that give the same bits each time, and put back what was.
 
     On a CPU, and on JAX, they do so anyway, but for the number of threads.
     """
-    if not on or keras.backend.backend() != "tensorflow":
+    backend = keras.backend.backend()
+    if not on or backend not in ("tensorflow", "torch"):
         yield
+        return
+    if backend == "torch":
+        import torch
+
+        before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(before)
         return
     import tensorflow as tf
     from tensorflow.python.framework import config  # only enabling is public

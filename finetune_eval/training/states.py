@@ -80,13 +80,6 @@ def of_model(model: Any) -> dict[str, np.ndarray]:
     return {name: own(ops.convert_to_numpy(variable)) for name, variable in _variables(model)}
 
 
-def build_metrics(model: Any) -> None:
-    """Make the variables of the metrics, which Keras makes in the first step: too late for `put_into`."""
-    probabilities = np.zeros((1, len(model.labels)), dtype=np.float32)
-    labels = probabilities if model.multilabel else np.zeros(1, dtype=np.int32)
-    model._compile_metrics.build(labels, probabilities)
-
-
 def put_into(model: Any, values: Mapping[str, np.ndarray]) -> None:
     """Put back what `of_model` returned.
 

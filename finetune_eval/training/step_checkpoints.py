@@ -279,8 +279,9 @@ def _passing_over(logs: dict[str, float], steps_per_execution: int) -> Callable[
 
     def take(*arguments: Any) -> Any:
         *state, batches = arguments  # JAX has the function take and return the state
-        for _ in range(steps_per_execution):
-            next(batches, None)
+        if not isinstance(batches, list):  # torch is given the batches, not what they come from
+            for _ in range(steps_per_execution):
+                next(batches, None)
         return (logs, *state) if state else logs
 
     return take

@@ -12,6 +12,7 @@ import numpy as np
 from finetune_eval.models import frozen, lora
 from finetune_eval.models.batching import Batches, by_row, forward
 from finetune_eval.models.halves import in_strategy
+from finetune_eval.models.mirrored import check_training
 from finetune_eval.training.recipe import Recipe
 
 # Small models bear, and need, a higher rate. 1e-4 is what MiniLM (23 M parameters) learned best with in 3
@@ -30,6 +31,7 @@ _STRENGTHS, _ROWS, _FOLDS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0), 2_000, 5
 def check(model: Any, recipe: Recipe) -> None:
     """Raise where a model, or the devices it is on, has not what a recipe needs."""
     _check_dtypes(model)
+    check_training(model)
     apart = {
         "gradient_accumulation": recipe.gradient_accumulation > 1,
         "average_last": recipe.average_last > 0,

@@ -28,7 +28,7 @@ from finetune_eval.training.result import FineTuneResult
 from finetune_eval.training.rows import Data, can_be_stored, digest
 from finetune_eval.training.sameness import begun, built, can_go_on, check_same, names_of
 from finetune_eval.training.seeding import deterministic_operations, seed_dropout
-from finetune_eval.training.states import State, States, build_metrics
+from finetune_eval.training.states import State, States
 
 
 @dataclass
@@ -236,7 +236,7 @@ class Training:
         model.compile(optimizer=optimizer, loss=loss(label_smoothing=recipe.label_smoothing))
         # Variables made inside the first step would have TensorFlow trace that step a second time.
         optimizer.build(model.trainable_variables)
-        build_metrics(model)
+        model.build_metrics()
         seed_dropout(model, recipe.seed)
         plan = planned(
             model, train, validation, epochs=recipe.epochs, precision=self.precision,

@@ -22,7 +22,7 @@ def batch():
 
 
 def outputs_and_gradients(model, batch, gradient):
-    mask = batch["padding_mask"].astype("float32")[..., None]
+    mask = keras.ops.convert_to_tensor(batch["padding_mask"].astype("float32")[..., None])
     variables = model.trainable_variables
     fixed = [v.value for v in model.non_trainable_variables]
 
@@ -32,7 +32,7 @@ def outputs_and_gradients(model, batch, gradient):
     values = [v.value for v in variables]
     found = gradient(lambda values: keras.ops.sum(outputs(values) ** 3), values)
     gradients = {v.path: g for v, g in zip(variables, found, strict=True) if "pooled" not in v.path}
-    return np.asarray(outputs(values)), gradients
+    return keras.ops.convert_to_numpy(outputs(values)), gradients
 
 
 def encoder_layer(width, intermediate_dim):
@@ -165,6 +165,7 @@ def test_gelu_and_its_derivative_equal_the_definition(tiny):
     slope = tiny.gradient(lambda x: keras.ops.sum(gelu(x)), x)
     wide = x.astype("float64")
     below = 0.5 * (1 + erf(wide / np.sqrt(2)))
-    np.testing.assert_allclose(np.asarray(gelu(x)), wide * below, atol=2e-6)
+    values = keras.ops.convert_to_numpy(gelu(keras.ops.convert_to_tensor(x)))
+    np.testing.assert_allclose(values, wide * below, atol=2e-6)
     density = np.exp(-(wide**2) / 2) / np.sqrt(2 * np.pi)
     np.testing.assert_allclose(slope, below + wide * density, atol=2e-6)

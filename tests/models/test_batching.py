@@ -1,5 +1,7 @@
 """Batches: every row once an epoch, like lengths together, another order every time."""
 
+from unittest import mock
+
 import keras
 import numpy as np
 import pytest
@@ -8,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from finetune_eval._cores import cores
+from finetune_eval.models import batching
 from finetune_eval.models.batching import Batches, Encoded, _FewWidths, encoder, widths
 from finetune_eval.models.pipelines import Feed
+from finetune_eval.models.tokenising import preprocessing
 
 ON_TENSORFLOW = keras.backend.backend() == "tensorflow"
 pipeline = pytest.mark.skipif(not ON_TENSORFLOW, reason="only TensorFlow is fed by a tf.data pipeline")
@@ -201,7 +205,8 @@ def test_rounding_up_adds_padding_and_nothing_else(lengths, batch_size, limit):
     fed = _FewWidths(rounded)
     for _ in range(3):
         for index in range(len(fed)):
-            (x, y), (wide, labels) = exact[index], fed[index]
+            with mock.patch.object(batching, "_rounds_up", lambda: True):  # as on JAX
+                (x, y), (wide, labels) = exact[index], fed[index]
             width = x["token_ids"].shape[1]
             assert labels.tolist() == y.tolist()
             assert wide["token_ids"].shape[1] in widths(max(limit, width))
@@ -245,7 +250,8 @@ def test_fit_draws_one_order_a_pass_and_that_of_tensorflow(fit):
 def test_rows_of_one_shape_keep_it():
     x = np.arange(2 * 3 * 4, dtype="float32").reshape(2, 3, 4)
     batches = Batches(Encoded({"x": x}, None), np.array([0, 1]), 2)
-    assert batches.spec.shape.as_list() == [None, 3, 4]
+    if ON_TENSORFLOW:
+        assert batches.spec.shape.as_list() == [None, 3, 4]
     np.testing.assert_array_equal(batches[0][0], x)
 
 
@@ -283,7 +289,8 @@ def test_pipelines_and_rows_give_the_same_tokens(tiny, side):
     model.preprocessor = padded(side)
     data = Feed(model, tf.data.Dataset.from_tensor_slices(["ab", "a"]).batch(2), labelled=False).dataset
     ((features,),) = list(data)
-    assert features["token_ids"].shape == (2, 2 if ON_TENSORFLOW else 6)  # JAX: rounded up to one of `widths`
+    on_jax = keras.backend.backend() == "jax"
+    assert features["token_ids"].shape == (2, 6 if on_jax else 2)  # JAX: rounded up to one of `widths`
     assert features["token_ids"].numpy()[:, :2].tolist() == [[97, 98], [97, 9]]
     assert features["padding_mask"].numpy()[:, :2].tolist() == [[1, 1], [1, 0]]
     assert not features["padding_mask"].numpy()[:, 2:].any()
@@ -293,7 +300,7 @@ def test_pipelines_and_rows_give_the_same_tokens(tiny, side):
 def test_rows_are_encoded_alike_however_many_there_are(tiny, monkeypatch):
     _, preprocessor = tiny.bert()
     texts = np.array([*tiny.texts, *tiny.texts], dtype=object)
-    encode = encoder(preprocessor)
+    encode = encoder(preprocessing(preprocessor))
     whole = encode(texts)
     monkeypatch.setattr("finetune_eval.models.batching._CHUNK", 3)
     parts = encode(texts)

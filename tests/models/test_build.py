@@ -53,10 +53,10 @@ def test_the_seed_decides_the_head(tiny):
 def test_pooling_as_asked(tiny, pooling):
     model = tiny.text_classifier(pooling=pooling)
     batch = model.encode(["a good film"]).take(np.array([0]))
-    tokens = np.asarray(model.backbone(batch)["sequence_output"])[0]
+    tokens = keras.ops.convert_to_numpy(model.backbone(batch)["sequence_output"])[0]
     expected = {"cls": tokens[0], "max": tokens.max(axis=0)}[pooling]
     inner = keras.Model(model.input, model.get_layer("pooling").output)
-    assert np.asarray(inner(batch))[0] == pytest.approx(expected, abs=1e-6)
+    assert keras.ops.convert_to_numpy(inner(batch))[0] == pytest.approx(expected, abs=1e-6)
 
 
 def test_padding_changes_no_probability(tiny):
@@ -201,7 +201,9 @@ def test_a_preset_of_a_fine_tuned_model_is_a_backbone_again(tiny, tmp_path):
     assert again.preprocessor.sequence_length == 16
     assert fe.build_model(tmp_path, sequence_length=5).preprocessor.sequence_length == 5
     batch = model.encode(list(tiny.texts)).take(np.arange(8))
-    found, expected = (np.asarray(m.backbone(batch)["sequence_output"]) for m in (again, model))
+    found, expected = (
+        keras.ops.convert_to_numpy(m.backbone(batch)["sequence_output"]) for m in (again, model)
+    )
     np.testing.assert_array_equal(found, expected)
     assert len(again.backbone.trainable_variables) == len(model.backbone.weights) - 2  # all but the pooler
 
@@ -247,7 +249,7 @@ def test_images_are_classified_by_the_average_of_their_map(tmp_path):
     model = fe.build_model(backbone, ["dark", "bright"])
     y = np.arange(40) % 2
     x = np.random.default_rng(0).random((40, 8, 8, 3)).astype("float32") / 2 + 0.5 * y[:, None, None, None]
-    features = np.asarray(backbone(x)).mean(axis=(1, 2))
+    features = keras.ops.convert_to_numpy(backbone(x)).mean(axis=(1, 2))
     kernel, bias = model.get_layer("logits").get_weights()
     logits = features @ kernel + bias
     expected = np.exp(logits) / np.exp(logits).sum(axis=1, keepdims=True)

@@ -62,7 +62,8 @@ def test_what_is_kept_equals_the_frozen_layers_to_the_bit(tiny, freeze):
     # On JAX batches are padded to other widths, and sums of other widths differ in the last bits.
     tolerance = 0 if keras.backend.backend() == "tensorflow" else 5e-6
     np.testing.assert_allclose(kept["frozen"][there], run(plain)[there], rtol=0, atol=tolerance)
-    np.testing.assert_allclose(where(kept, False), model(plain), atol=max(tolerance, 1e-6))
+    found, expected = map(keras.ops.convert_to_numpy, (where(kept, False), model(plain)))
+    np.testing.assert_allclose(found, expected, atol=max(tolerance, 1e-6))
 
 
 def test_nothing_is_dropped_in_frozen_layers_whether_kept_or_not(tiny, monkeypatch):
@@ -117,6 +118,11 @@ def test_only_what_is_above_moves_and_raw_rows_work_meanwhile(tiny, capsys):
     np.testing.assert_allclose(model.predict(list(tiny.texts)), best, atol=1e-6)
 
 
+one_step_on_torch = pytest.mark.skipif(
+    keras.backend.backend() == "torch", reason="torch runs one step at a call"
+)
+
+
 @pytest.fixture()
 def many_steps_a_call(monkeypatch):
     """Many steps of a head at a call, however few there are."""
@@ -133,6 +139,7 @@ def calls(monkeypatch):
     return heard
 
 
+@one_step_on_torch
 def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, many_steps_a_call, calls):
     many = tuned(three_layers(tiny, True), tiny, verbose=False)
     assert len(calls) == 3  # one an epoch
@@ -143,6 +150,7 @@ def test_many_steps_of_a_head_at_a_call_are_the_same_steps(tiny, many_steps_a_ca
     assert many.model.steps_per_execution == 1  # as it was
 
 
+@one_step_on_torch
 def test_divergence_is_seen_after_many_steps_at_a_call(tiny, many_steps_a_call, monkeypatch):
     begun, good = [], []
     original = StopOnDivergence.on_epoch_begin

@@ -148,7 +148,8 @@ def write_checkpoint(folder, vocabulary, *, tokenizer="tokenizer.json", pooling=
 def features_of(model, texts):
     """Return what the model pools, before the head."""
     inner = keras.Model(model.input, model.get_layer("pooling").output)
-    return np.concatenate([np.asarray(inner(model.encode([text]).take(np.array([0])))) for text in texts])
+    rows = [model.encode([text]).take(np.array([0])) for text in texts]
+    return np.concatenate([keras.ops.convert_to_numpy(inner(row)) for row in rows])
 
 
 @pytest.mark.parametrize(

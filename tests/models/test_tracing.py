@@ -34,7 +34,7 @@ def test_norms_and_cosines_are_those_of_the_layers(model):
     batch = model.encode(["A good film."]).take(np.array([0]))
     names = ["transformer_layer_0", "transformer_layer_1"]
     inner = keras.Model(model.backbone.input, [model.backbone.get_layer(name).output for name in names])
-    first, second = (np.asarray(value)[0] for value in inner(batch))
+    first, second = (keras.ops.convert_to_numpy(value)[0] for value in inner(batch))
     norms = np.linalg.norm(first, axis=1), np.linalg.norm(second, axis=1)
     assert [step.norm for step in trace.layers] == pytest.approx([norms[0].mean(), norms[1].mean()], rel=1e-5)
     cosine = ((first * second).sum(axis=1) / norms[0] / norms[1]).mean()

@@ -1,21 +1,23 @@
-"""TensorFlow and JAX: the same weights and rows, the same numbers; each loads what the other saved."""
+"""TensorFlow, JAX and torch: the same weights and rows, the same numbers; each loads what the other saved."""
 
 import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-pytest.importorskip("jax", reason="JAX is an extra; `make test-jax` installs it and runs this")
+INSTALLS = "{0} is an extra; `make test-{0}` installs it and runs this"
 
 PROGRAM = """
 import json, sys
 import numpy as np
 sys.path.insert(0, sys.argv[1])
 from conftest import SENTIMENTS, TEXTS, text_classifier
+import keras
 import finetune_eval as fe
 mine, *others = sys.argv[2:]
 x, y = list(TEXTS) * 4, list(SENTIMENTS) * 4
@@ -44,6 +46,7 @@ for other in others:
     loaded = fe.load_model(other)
     found["loaded"] = loaded.predict(x).tolist()
     found["loaded is compiled by XLA"] = loaded.jit_compile
+    found["backend"] = keras.backend.backend()
 print(json.dumps(found))
 """
 
@@ -58,18 +61,25 @@ def on(backend, *files):
 
 
 @pytest.fixture(scope="module")
-def found(tmp_path_factory):
-    """What each backend computed, and what it computes with the other's model."""
+def on_tensorflow(tmp_path_factory):
+    """What TensorFlow computed, and the folder with the model that it saved."""
     folder = tmp_path_factory.mktemp("models")
-    tensorflow = on("tensorflow", folder / "tensorflow.keras")
-    jax = on("jax", folder / "jax.keras", folder / "tensorflow.keras")
-    tensorflow |= on("tensorflow", "-", folder / "jax.keras")
-    return tensorflow, jax
+    return on("tensorflow", folder / "tensorflow.keras"), folder
+
+
+@pytest.fixture(scope="module", params=["jax", "torch"])
+def found(request, on_tensorflow):
+    """What TensorFlow and another backend computed, and what each computes with the other's model."""
+    name, (tensorflow, folder) = request.param, on_tensorflow
+    if find_spec(name) is None:
+        pytest.skip(INSTALLS.format(name))
+    other = on(name, folder / f"{name}.keras", folder / "tensorflow.keras")
+    return tensorflow | on("tensorflow", "-", folder / f"{name}.keras"), other
 
 
 def close(found, name, tolerance):
-    tensorflow, jax = (np.array(each[name]) for each in found)
-    np.testing.assert_allclose(jax, tensorflow, rtol=0, atol=tolerance)
+    tensorflow, other = (np.array(each[name]) for each in found)
+    np.testing.assert_allclose(other, tensorflow, rtol=0, atol=tolerance)
     return tensorflow
 
 
@@ -88,9 +98,9 @@ def test_every_step_of_training_has_the_same_loss(found):
 
 
 def test_epochs_and_evaluations_agree(found):
-    tensorflow, jax = (each["epochs"] for each in found)
+    tensorflow, there = (each["epochs"] for each in found)
     assert len(tensorflow) == 3
-    for one, other in zip(tensorflow, jax, strict=True):
+    for one, other in zip(tensorflow, there, strict=True):
         assert other == pytest.approx(one, abs=1e-5)
     close(found, "keras evaluate", 1e-5)
     close(found, "evaluate", 1e-5)
@@ -100,5 +110,6 @@ def test_epochs_and_evaluations_agree(found):
 def test_each_loads_what_the_other_saved(found):
     for one, other in (found, found[::-1]):
         np.testing.assert_allclose(other["loaded"], one["after"], rtol=0, atol=1e-5)
-    # As each would have compiled it: XLA is what makes JAX fast, and TensorFlow slow.
-    assert [each["loaded is compiled by XLA"] for each in found] == [False, True]
+    # As each would have compiled it: XLA is what makes JAX fast, and TensorFlow slow; torch has none.
+    assert found[0]["loaded is compiled by XLA"] is False
+    assert found[1]["loaded is compiled by XLA"] is (found[1]["backend"] == "jax")

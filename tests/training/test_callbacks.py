@@ -49,7 +49,7 @@ class Answers(keras.callbacks.Callback):
         self.logs, self.expected = [], []
 
     def on_epoch_end(self, epoch, logs=None):
-        output = np.asarray(self.model(self.x))
+        output = keras.ops.convert_to_numpy(self.model(self.x))
         answers = output.argmax(axis=1) if self.cut is None else (output[:, 0] >= self.cut).astype(int)
         scores = precision_recall_fscore_support(self.y, answers, average=self.average, zero_division=0)
         self.expected.append(scores[:3])
@@ -139,7 +139,7 @@ def test_every_average_equals_scikit_learn_with_an_absent_class(average):
     metrics = ClassificationMetrics(average=average)
     model.fit(x, y, validation_data=(x, y), epochs=1, verbose=0, callbacks=[check, metrics])
     check.check(1)
-    assert np.asarray(model(x)).argmax(axis=1).max() == 2
+    assert keras.ops.convert_to_numpy(model(x)).argmax(axis=1).max() == 2
 
 
 def test_binary_average_of_a_softmax_counts_class_one_only():
@@ -190,7 +190,7 @@ def test_training_counts_are_those_of_the_rows_of_the_epoch(make):
     model.compile(keras.optimizers.SGD(0.0), SPARSE())
     x, y = rows(3)
     history = model.fit(x, y, batch_size=7, epochs=2, verbose=0, callbacks=[ClassificationMetrics()]).history
-    answers = np.asarray(model(x)).argmax(axis=1)
+    answers = keras.ops.convert_to_numpy(model(x)).argmax(axis=1)
     expected = precision_recall_fscore_support(y, answers, average="macro", zero_division=0)[:3]
     for epoch in range(2):
         assert [history[name][epoch] for name in ("precision", "recall", "f1")] == pytest.approx(
@@ -275,6 +275,8 @@ class OwnStep(Subclassed):
     def train_step(self, *args):
         if keras.backend.backend() == "jax":
             return {"loss": keras.ops.zeros(())}, args[0]  # the state as it was
+        if keras.backend.backend() == "torch":
+            return {"loss": keras.ops.zeros(())}
         x, y = args[0]
         with tf.GradientTape() as tape:
             loss = self.compute_loss(x, y, self(x, training=True))
@@ -295,7 +297,8 @@ def test_a_label_that_is_no_class_is_refused():
         "`y` must be class indices from 0 to 1 or one-hot rows, for the model has 2 classes; "
         "10 of 30 labels seen are not."
     )
-    refused(functional(1, "sigmoid"), y, BINARY(), sentence)  # Keras trains on labels 0..2 without a word
+    if keras.backend.backend() != "torch":  # which refuses a label of 2 by itself
+        refused(functional(1, "sigmoid"), y, BINARY(), sentence)  # Keras trains on labels 0..2 without a word
     refused(functional(1, "sigmoid"), np.where(y == 2, 0.7, y), BINARY(), sentence)
     refused(
         functional(2),

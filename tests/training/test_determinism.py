@@ -81,3 +81,18 @@ def test_determinism_is_put_back_after_an_error_and_left_where_it_was_on():
         config.disable_op_determinism()
     with seeding.deterministic_operations(False):
         assert not enabled()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "torch", reason="the setting is torch's")
+def test_torch_is_set_and_put_back_and_asked_for_what_its_start_reads(monkeypatch):
+    import torch
+
+    with pytest.raises(KeyError), seeding.deterministic_operations(True):
+        assert torch.are_deterministic_algorithms_enabled()
+        raise KeyError
+    assert not torch.are_deterministic_algorithms_enabled()
+    seeding.check_deterministic()  # no GPU
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    with pytest.raises(ValueError, match="set CUBLAS_WORKSPACE_CONFIG=:4096:8 before the program starts"):
+        seeding.check_deterministic()

@@ -31,7 +31,9 @@ def test_weighted_validation_is_that_of_scikit_learn(tiny):
     x, y = tiny.numeric_rows(40)
     val_x, val_y = tiny.numeric_rows(37, seed=1)
     weights = np.random.default_rng(0).uniform(0, 5, 37)
-    model = tiny.numeric_classifier(dropout=0.0)
+    model, random = tiny.numeric_classifier(dropout=0.0), np.random.default_rng(3)
+    for variable in model.trainable_variables:  # Keras' own initial weights differ by backend
+        variable.assign(random.normal(0, 0.5, variable.shape))
     run = fe.fine_tune(
         model, x, y, validation_data=(val_x, val_y, weights), class_weight={0: 1.5, 1: 1}, epochs=3,
         batch_size=8, learning_rate=0.05, verbose=False,
