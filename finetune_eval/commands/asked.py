@@ -117,7 +117,7 @@ class Asked:
         own = {name: given[name] for name in _RECIPE if given.get(name) is not None}
         if (named := given.get("recipe")) is None:
             return {"recipe": dataclasses.replace(self.recipe, **own)}
-        return {"recipe": made(named, {"seed": self.recipe.seed, **own})[0], "named": named}
+        return {"recipe": made(named, {"seed": self.recipe.seed, **own}), "named": named}
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -326,7 +326,10 @@ def _known_of_run(run: Run) -> dict[str, Any]:
 
     manifest = run.read_manifest() if run.manifest.is_file() else {}
     prediction = manifest.pop("prediction", None)
-    training = TrainingTrace.load(run.trace) if run.trace.is_file() else None
+    asked, training = manifest.get("settings", {}), None
+    if run.trace.is_file():
+        best = asked.get("keep") != "last"
+        training = TrainingTrace.load(run.trace, monitor=asked.get("monitor"), best=best)
     if training is not None and len(training.epochs) < manifest.get("epochs", 0):
         raise ValueError(
             f"{str(run.trace)!r} was cut: it has {len(training.epochs)} of the {manifest['epochs']} epochs "

@@ -62,6 +62,10 @@ StopWithinNoise = Annotated[
         help="For --early-stopping, take an epoch as better only where it is so by more than noise.",
     ),
 ]
+Keep = Annotated[
+    str | None,
+    typer.Option("--keep", help="The epoch whose weights are kept: best or last. [default: best]"),
+]
 Monitor = Annotated[
     str | None,
     typer.Option("--monitor", help="What chooses the best epoch: val_loss, val_f1, … [default: val_loss]"),

@@ -78,6 +78,7 @@ def train(
     class_weight: settings.ClassWeight = None,
     early_stopping: settings.EarlyStopping = None,
     stop_within_noise: settings.StopWithinNoise = None,
+    keep: settings.Keep = None,
     monitor: settings.Monitor = None,
     freeze: Annotated[
         str | None, typer.Option("--freeze", help="How many of the lowest layers are not trained, or all.")
@@ -380,7 +381,8 @@ class _Stages:
         if self.first and not self.run.model.is_file():
             _save_elsewhere(model)
         self.out("\n" + chart(trained.trace))
-        kept = f"best epoch {trained.trace.best_epoch or recipe.epochs}, its weights kept"
+        best = trained.trace.best_epoch
+        kept = f"best epoch {best}, its weights kept" if best else "the weights of the last epoch kept"
         self.add(Step("training", "steps", n * recipe.epochs, 1, steps, 1, kept, dataset.train.hash))
         return trained
 

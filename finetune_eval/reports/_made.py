@@ -39,6 +39,8 @@ def facts(manifest: Mapping[str, Any]) -> list[tuple[str, str]]:
         backbone.append(f"{model['pooling']} pooling")
     # A setting that is off says nothing; a seed of 0 is one.
     said = [form.format(settings[name]) for name, form in _SETTINGS.items() if settings.get(name)]
+    if settings.get("keep") == "last":
+        said.append("the weights of the last epoch kept")
     versions = [f"{name} {packages[name]}" for name in _PACKAGES if packages.get(name)]
     found = {
         "Backbone": backbone,

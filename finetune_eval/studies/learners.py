@@ -146,7 +146,7 @@ class _FineTuned:
     ) -> None:
         settings = _settings(recipe)
         begun, given = settings.get("recipe", "plain"), {n: v for n, v in settings.items() if n != "recipe"}
-        checked, rate = made(begun, given)
+        checked = made(begun, given)
         with explained(begun, given):
             checked.check_fit(len(labels), validated=False)
         self._build, self._settings, self._x, self._labels = build, settings, x, labels
@@ -154,8 +154,7 @@ class _FineTuned:
         self._whole: Any = None  # the model whose frozen backbone all heads share
         self._features: Any = None
         chosen = {name: value for name, value in {**settings_of(begun), **given}.items() if name != "seed"}
-        times = "" if rate == 1 else f" {rate:g} times the rate"
-        self.identity, self.saves = f"{identity} {sorted(chosen.items())}{times}", True
+        self.identity, self.saves = f"{identity} {sorted(chosen.items())}", True
 
     def train(self, rows: Ints, seed: int) -> Any:
         from finetune_eval.training.fine_tune import fine_tune

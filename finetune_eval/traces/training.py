@@ -103,13 +103,16 @@ class TrainingTrace(Shown):
         return cls._of(records, monitor, mode)
 
     @classmethod
-    def load(cls, path: str | Path, *, monitor: str | None = None, mode: str | None = None) -> TrainingTrace:
+    def load(
+        cls, path: str | Path, *, monitor: str | None = None, mode: str | None = None, best: bool = True
+    ) -> TrainingTrace:
         """Read a `trace.jsonl`.
 
         Args:
             path: A file with one epoch a line. A last line that was cut off by a crash is left out.
             monitor: As for `from_history`.
             mode: As for `from_history`.
+            best: Whether the best epoch was kept; where the last one was, the trace names none.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -125,7 +128,7 @@ class TrainingTrace(Shown):
                 raise ValueError(
                     f"{str(path)!r} is no training trace: record {number} is not an epoch ({error!r})."
                 ) from None
-        return cls._of(tuple(records), monitor, mode)
+        return cls._of(tuple(records), monitor, mode) if best else cls(tuple(records))
 
     @classmethod
     def _of(cls, records: tuple[EpochRecord, ...], monitor: str | None, mode: str | None) -> TrainingTrace:

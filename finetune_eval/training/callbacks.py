@@ -288,6 +288,7 @@ class EpochTrace(keras.callbacks.Callback):
             silence.
         monitor: The metric that chooses the best epoch; None for `val_loss` where there is one.
         mode: "min" or "max"; needed only for a monitor whose direction its name does not tell.
+        chooses: Whether the best epoch is the one that is kept; where it is not, the trace names none.
         val_f1_interval: Called as an epoch ends for the limits of its `val_f1`; None for none.
 
     Example:
@@ -305,13 +306,14 @@ class EpochTrace(keras.callbacks.Callback):
         show: Callable[[str], Any] | None = None,
         monitor: str | None = None,
         mode: str | None = None,
+        chooses: bool = True,
         val_f1_interval: Callable[[], tuple[float, float] | None] | None = None,
     ):
         super().__init__()
         self.rows, self.val_rows, self.show = rows, val_rows, show
         self.val_f1_interval = val_f1_interval
         self.path = None if path is None else _checks.path("path", path)
-        self.monitor, self.mode = monitor, mode
+        self.monitor, self.mode, self.chooses = monitor, mode, chooses
         self.records: list[EpochRecord] = []
         self._behind = False  # whether the file lacks epochs
         self._started = math.nan
@@ -320,7 +322,7 @@ class EpochTrace(keras.callbacks.Callback):
     def trace(self) -> TrainingTrace:
         """What has been recorded so far."""
         monitor = self.monitor
-        if monitor is None and any("val_loss" in record.metrics for record in self.records):
+        if monitor is None and self.chooses and any("val_loss" in record.metrics for record in self.records):
             monitor = "val_loss"
         best = best_epoch(self.records, monitor, mode=self.mode) if monitor and self.records else None
         return TrainingTrace(tuple(self.records), best, monitor)

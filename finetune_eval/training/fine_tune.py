@@ -52,6 +52,7 @@ def fine_tune(
     loss: str = AS_RECIPE,
     early_stopping: int | None = AS_RECIPE,
     stop_within_noise: bool = AS_RECIPE,
+    keep: str = AS_RECIPE,
     monitor: str | None = AS_RECIPE,
     calibrate: bool = AS_RECIPE,
     threshold_for: str | None = AS_RECIPE,
@@ -85,7 +86,7 @@ def fine_tune(
         validation_split: Instead of `validation_data` the share of the rows to hold out for it, drawn by
             `seed`: every class has its share, and rows of the same text stay together.
         recipe: Where the settings that are not passed come from: "plain", whose values are given below as
-            the defaults; "careful", which takes more time (docs/training.md has its values); or a
+            the defaults; "careful", which did better where rows are few (docs/recipes.md); or a
             `fe.Recipe`. What is passed beside it wins.
         epochs: How often to go through the rows; 3 by default.
         batch_size: Rows a step; 16 by default. Long texts are computed in parts, so that memory grows little
@@ -123,6 +124,8 @@ def fine_tune(
         stop_within_noise: Whether an epoch counts as better for `early_stopping` only where it is so by more
             than noise: the paired 95 % interval of its improvement over the best epoch before it, on the
             same validation rows, is above 0. The best epoch is kept as without it. False by default.
+        keep: The epoch whose weights are kept: "best", the default, which the validation rows choose, or
+            "last". Without validation rows it is the last.
         monitor: The metric that chooses the best epoch, a validation metric; None, the default, for
             "val_loss".
         calibrate: Fit the temperature on the validation rows at the end, and ship it with the model; False
@@ -189,7 +192,7 @@ def fine_tune(
         lora_rank=lora_rank, gradient_accumulation=gradient_accumulation, average_last=average_last, ema=ema,
         class_weight=class_weight, label_smoothing=label_smoothing, loss=loss,
         early_stopping=early_stopping, stop_within_noise=stop_within_noise,
-        monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
+        keep=keep, monitor=monitor, calibrate=calibrate, threshold_for=threshold_for,
         abstain_for=abstain_for, precision=precision,
         deterministic=deterministic, seed=seed,
     )  # fmt: skip
@@ -246,7 +249,7 @@ def _checked(
 
     An optimizer of the caller's has its own rate: then there is none among the settings.
     """
-    settings, times = made(recipe, given)
+    settings = made(recipe, given)
     with explained(recipe, given):
         settings.check_fit(len(model.labels), validated=validated, multilabel=model.multilabel)
         if settings.deterministic:
@@ -257,8 +260,7 @@ def _checked(
     free = not settings.sets_own_rate if optimizer is None else has_constant_rate(optimizer)
     more = usable(callbacks, may_set_rate=free)
     if settings.learning_rate is None and optimizer is None:
-        rate = times * strategies.default_rate(model, settings)
-        settings = dataclasses.replace(settings, learning_rate=rate)
+        settings = dataclasses.replace(settings, learning_rate=strategies.default_rate(model, settings))
     return settings, more
 
 

@@ -54,11 +54,11 @@ class Parts:
         tracer = EpochTrace(
             rows=len(data.x), val_rows=None if data.val_x is None else len(data.val_x),
             path=None if run is None else run.trace, show=show,
-            monitor=recipe.monitor if validated else None, mode=recipe.mode,
+            monitor=recipe.monitor if validated else None, mode=recipe.mode, chooses=recipe.keep == "best",
             val_f1_interval=counts.f1_interval,
         )  # fmt: skip
         best = None
-        if validated:
+        if validated and recipe.keep == "best":
             monitor = recipe.monitor or "val_loss"
             noise = WithinNoise(counts.rows, monitor) if recipe.stop_within_noise else None
             best = BestEpoch(monitor, mode=recipe.mode, patience=recipe.early_stopping, noise=noise)

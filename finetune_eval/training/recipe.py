@@ -16,6 +16,7 @@ MONITORS = ("val_loss", "val_accuracy", "val_precision", "val_recall", "val_f1")
 SCHEDULES = ("cosine", "linear", "constant")
 LOSSES = ("cross_entropy", "focal")
 STRATEGIES = ("full", "head", "head_then_full", "gradual", "lora")
+KEPT = ("best", "last")
 _LORA_RANK = 8  # Hu et al. 2021: ranks from 4 to 8 do as well as larger ones on queries and values
 _LARGEST_SEED = 2**32 - 1  # the states of Keras' dropout are two numbers of 32 bits
 
@@ -42,6 +43,7 @@ class Recipe:
         loss: "cross_entropy" or "focal".
         early_stopping: Stop after so many epochs without a better one; None never stops.
         stop_within_noise: Whether only epochs that are better by more than noise count for `early_stopping`.
+        keep: The epoch whose weights are kept: "best", which validation rows choose, or "last".
         monitor: The metric that chooses the best epoch; None for "val_loss".
         calibrate: Fit the temperature on the validation rows at the end.
         threshold_for: The goal of a threshold that the validation rows choose; None for none.
@@ -75,6 +77,7 @@ class Recipe:
     loss: str = "cross_entropy"
     early_stopping: int | None = None
     stop_within_noise: bool = False
+    keep: str = "best"
     monitor: str | None = None
     calibrate: bool = False
     threshold_for: str | None = None
@@ -103,6 +106,7 @@ class Recipe:
         _checks.one_of("schedule", self.schedule, SCHEDULES)
         _checks.one_of("loss", self.loss, LOSSES)
         _checks.one_of("strategy", self.strategy, STRATEGIES)
+        _checks.one_of("keep", self.keep, KEPT)
         if self.lora_rank is not None:
             plain["lora_rank"] = _checks.positive_int("lora_rank", self.lora_rank)
         if self.ema is not None:
@@ -140,6 +144,11 @@ class Recipe:
             raise ValueError(
                 "`stop_within_noise` needs `early_stopping`, the number of epochs that bring nothing beyond "
                 "noise before training stops."
+            )
+        if self.keep == "last" and not (self.early_stopping is None and self.monitor is None):
+            raise ValueError(
+                "`early_stopping` and `monitor` choose the best epoch, and `keep='last'` keeps another; "
+                "leave one out."
             )
         if self.ema is not None and self.average_last:
             raise ValueError(
@@ -239,19 +248,10 @@ class Recipe:
 # --- recipes by name --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Named:
-    """A recipe that has a name: what it sets otherwise than "plain", and its rate, of the default rate."""
-
-    settings: Mapping[str, Any]
-    rate: float = 1.0
-
-
-NAMED = {
-    "plain": _Named({}),
-    "careful": _Named(
-        {"epochs": 4, "strategy": "head_then_full", "layer_decay": 0.9, "average_last": 0.4}, rate=1.75
-    ),
+# What each sets otherwise than "plain"; docs/recipes.md has the measurements.
+NAMED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "careful": {"strategy": "head_then_full", "average_last": 0.4, "keep": "last"},
 }
 
 
@@ -283,11 +283,11 @@ def settings_of(recipe: Any) -> dict[str, Any]:
             "`fe.cross_evaluate(build, x, y, folds=5, keep_models=True).ensemble()` is that model."
         )
     _checks.one_of("recipe", recipe, tuple(NAMED))
-    return dict(NAMED[recipe].settings)
+    return dict(NAMED[recipe])
 
 
-def made(recipe: Any, given: Mapping[str, Any]) -> tuple[Recipe, float]:
-    """Return a recipe with what is given beside it, and by what the default rate is multiplied.
+def made(recipe: Any, given: Mapping[str, Any]) -> Recipe:
+    """Return a recipe with what is given beside it.
 
     Args:
         recipe: The name of a recipe, or a `Recipe`.
@@ -295,8 +295,7 @@ def made(recipe: Any, given: Mapping[str, Any]) -> tuple[Recipe, float]:
     """
     settings, given = settings_of(recipe), {n: each for n, each in given.items() if each is not AS_RECIPE}
     with explained(recipe, given):
-        found = Recipe(**{**settings, **given})
-    return found, NAMED[recipe].rate if isinstance(recipe, str) and "learning_rate" not in given else 1.0
+        return Recipe(**{**settings, **given})
 
 
 @contextlib.contextmanager

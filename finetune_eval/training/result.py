@@ -56,7 +56,7 @@ def finished(
         model.threshold, model.abstention = read.threshold, read.abstention
     settings = manifest["settings"]
     monitor = settings["monitor"] if manifest["rows"]["validation"] else None
-    trace = TrainingTrace.load(run.trace, monitor=monitor)
+    trace = TrainingTrace.load(run.trace, monitor=monitor, best=settings.get("keep") != "last")
     epochs = _text.counted(len(trace.epochs), "epoch")
     if show is not None:
         show(f"{str(run.path)!r} is complete, trained for {epochs}: there is nothing to resume.")

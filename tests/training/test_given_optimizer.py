@@ -100,8 +100,8 @@ def test_a_run_that_is_cut_short_goes_on_with_it_to_the_bit(tiny, tmp_path):
         ),
         (
             {"recipe": "careful"},
-            "`layer_decay` would be ignored, for `optimizer` is used as it is; leave one out. "
-            "`layer_decay=0.9` comes from `recipe='careful'`, and what is passed beside it wins.",
+            "`average_last` would be ignored, for `optimizer` is used as it is; leave one out. "
+            "`average_last=0.4` comes from `recipe='careful'`, and what is passed beside it wins.",
         ),
         (
             {"strategy": "gradual"},

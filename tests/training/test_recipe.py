@@ -7,8 +7,7 @@ import pytest
 
 import finetune_eval as fe
 from finetune_eval.runs import Run
-from finetune_eval.training import strategies
-from finetune_eval.training.recipe import NAMED, made
+from finetune_eval.training.recipe import NAMED
 
 
 def tuned(model, rows, **keywords):
@@ -55,20 +54,25 @@ def test_what_is_passed_beside_a_recipe_wins_even_none(tiny, rows):
 
 
 def test_careful_is_its_settings_spelled_out(tiny, rows, careful):
-    named = NAMED["careful"]
     model = tiny.numeric_classifier()
-    rate = named.rate * strategies.default_rate(model, fe.Recipe())
-    run = tuned(
-        model, rows, validation_data=tiny.numeric_rows(20, seed=1), learning_rate=rate, **named.settings
-    )
+    run = tuned(model, rows, validation_data=tiny.numeric_rows(20, seed=1), **NAMED["careful"])
     assert same_weights(model, careful.model)
     assert run.manifest["settings"] == careful.manifest["settings"]
     assert (run.manifest["recipe"], careful.manifest["recipe"]) == ("plain", "careful")
 
 
-def test_a_rate_that_is_passed_beside_careful_is_the_rate():
-    assert made("careful", {"learning_rate": 0.01})[1] == made("plain", {})[1] == 1
-    assert made("careful", {})[1] == NAMED["careful"].rate
+def test_keep_last_is_the_mean_that_training_ends_with_and_its_trace_names_no_best_epoch(tiny, rows):
+    held_out = tiny.numeric_rows(20, seed=1)
+    kept, without = tiny.numeric_classifier(), tiny.numeric_classifier()
+    run = tuned(kept, rows, validation_data=held_out, keep="last", average_last=0.4, learning_rate=0.1)
+    tuned(without, rows, average_last=0.4, learning_rate=0.1)
+    assert same_weights(kept, without)  # validation rows chose nothing
+    best = tuned(
+        tiny.numeric_classifier(), rows, validation_data=held_out, average_last=0.4, learning_rate=0.1,
+        epochs=8, monitor="val_accuracy",
+    )  # fmt: skip
+    assert run.trace.best_epoch is None and run.manifest["best_epoch"] is None
+    assert "val_loss" in run.trace.epochs[-1].metrics and best.trace.best_epoch is not None
 
 
 def test_a_run_of_careful_that_was_cut_short_goes_on_by_either_call(tiny, rows, careful, tmp_path):
@@ -96,7 +100,9 @@ def test_a_run_of_careful_that_was_cut_short_goes_on_by_either_call(tiny, rows, 
             run = go_on(tmp_path / name)
         assert same_weights(run.model, careful.model)
         assert Run(tmp_path / name).read_manifest()["recipe"] == "careful"
-    with pytest.raises(ValueError, match="^`epochs` was 4 when the run began, and is 3 now"):
+    with pytest.raises(
+        ValueError, match="^`strategy` was 'head_then_full' when the run began, and is 'full' now"
+    ):
         tuned(tiny.numeric_classifier(), rows, validation_data=held_out, run_dir=careful.run_dir, resume=True)
 
 
@@ -120,10 +126,11 @@ def test_a_run_of_careful_that_was_cut_short_goes_on_by_either_call(tiny, rows, 
             "`ema` and `average_last` are two ways to average the weights; pass one of them. "
             "`average_last=0.4` comes from `recipe='careful'`, and what is passed beside it wins.",
         ),
+        ({"keep": "lats"}, "`keep` must be one of 'best', 'last'; got 'lats'. Did you mean 'last'?"),
         (
-            {"recipe": "careful", "strategy": "head"},
-            "`layer_decay` needs layers to train; the strategy 'head' trains none of them. "
-            "`layer_decay=0.9` comes from `recipe='careful'`, and what is passed beside it wins.",
+            {"recipe": "careful", "monitor": "val_f1"},
+            "`early_stopping` and `monitor` choose the best epoch, and `keep='last'` keeps another; leave "
+            "one out. `keep='last'` comes from `recipe='careful'`, and what is passed beside it wins.",
         ),
     ],
 )  # fmt: skip
@@ -148,4 +155,4 @@ def test_careful_trains_texts_and_several_labels_a_row(tiny):
     x, _ = tiny.numeric_rows(24)
     assert tuned(model, (x, (x[:, :3] > 0).astype(int)), recipe="careful").manifest["status"] == "complete"
     texts = tuned(tiny.text_classifier(), (list(tiny.texts), list(tiny.sentiments)), recipe="careful")
-    assert len(texts.trace.epochs) == 4 and texts.manifest["best_epoch"] is None
+    assert len(texts.trace.epochs) == 3 and texts.manifest["best_epoch"] is None
