@@ -25,7 +25,7 @@ def saved(tmp_path_factory, tiny):
     return engines._Saved.of(path, "review", ["id", "review"], "frame")
 
 
-def test_a_worker_loads_the_model_once_and_keeps_the_other_columns(saved, tiny, scorer, monkeypatch):
+def test_a_worker_loads_the_model_once_and_keeps_the_other_columns(saved, tiny, monkeypatch):
     calls, load = [], fe.load_model
     monkeypatch.setattr(fe, "load_model", lambda path: calls.append(path) or load(path))
     engines._loaded.cache_clear()
@@ -42,7 +42,7 @@ def test_a_worker_loads_the_model_once_and_keeps_the_other_columns(saved, tiny, 
         assert list(frame) == found.column_names and frame["p_positive"].dtype == np.float32
     assert calls == [saved.path]
     found = saved.predict(rows)
-    p = scorer.predict(list(tiny.texts[:3]))  # of the same weights
+    p = load(saved.path).predict(list(tiny.texts[:3]))
     np.testing.assert_allclose(found.select([2, 3]).to_pandas(), p, rtol=0, atol=1e-6)
     assert found.column("predicted").to_pylist() == [tiny.labels[k] for k in p.argmax(axis=1)]
 

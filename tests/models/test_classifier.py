@@ -457,8 +457,11 @@ TWO = ["a good film", "bad"]
         (lambda m: m.predict(["a", 1]), TypeError, "`x` must hold texts; row 1 is 1 (int)."),
         (lambda m: m.predict([b"\xff"]), ValueError,
          "`x` has bytes in row 0 that are not UTF-8; decode them first."),
-        (lambda m: m.predict([["a", "b"]]), ValueError,
-         "`x` must have one value a row, shape (rows,); got (1, 2)."),
+        (lambda m: m.predict([["a", "b"]]), TypeError,
+         "`x` holds two texts a row, and this model reads one; build it with "
+         "`build_model(..., pairs=True)`, or join the two."),
+        (lambda m: m.predict([["a", "b", "c"]]), ValueError,
+         "`x` must have one value a row, shape (rows,); got (1, 3)."),
         (lambda m: m.predict(["fine", "half \ud83d pair"]), ValueError,
          "`x` must hold valid Unicode; row 1 is 'half \\ud83d pair', with half a surrogate pair. "
          "Write it as `text.encode('utf-8', 'replace').decode()`."),
