@@ -430,6 +430,7 @@ def test_weights_that_are_nan_are_no_prediction(trained, tmp_path, monkeypatch, 
 HOSTILE = "\x1b[31m\x07\u202ered\x9b2J"
 
 
+@pytest.mark.slow
 def test_nothing_a_file_holds_moves_the_cursor(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     name = f"rows{HOSTILE}.csv"

@@ -129,7 +129,20 @@ def read_rows(
         # Their mean is 1, for Keras divides a weighted loss by the number of rows.
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
     recipe.check_rows(val_y, model.labels)
+    _check_seen(model, y, val_y)
     return _batched(model, recipe, x, y, weights, weighting, val_x, val_y, val_weight)
+
+
+def _check_seen(model: Classifier, y: np.ndarray, val_y: np.ndarray) -> None:
+    """Raise where validation rows have a class that no training row has."""
+    unseen = np.setdiff1d(val_y, y)
+    if model.multilabel or not len(unseen):
+        return
+    row = int(np.flatnonzero(val_y == unseen[0])[0])
+    raise ValueError(
+        f"`validation_data` has the class {model.labels[unseen[0]]!r} in row {row}, which no training row "
+        "has, so the model could never answer it. Give it training rows, or leave its rows out."
+    )
 
 
 def _batched(

@@ -355,6 +355,7 @@ def test_a_family_that_people_ask_for_is_refused_with_what_to_do(checkpoints, tm
     assert not hasattr(keras_hub.models, "ModernBertBackbone")
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")  # KerasHub's, where it loads the pieces
 def test_a_backbone_of_debertas_from_kerashub_is_trained_and_saved(tmp_path):
     pieces = io.BytesIO()

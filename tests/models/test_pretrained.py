@@ -406,6 +406,7 @@ def test_weights_with_one_byte_changed_are_refused(tmp_path, monkeypatch):
         fe.build_model(pretrained.EMBEDDED)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::finetune_eval._checks.TextsCut")  # half of them are, at 6 tokens
 def test_pretrained_features_are_those_before_the_fine_tuning(tiny, tmp_path):
     write_checkpoint(tmp_path / "bert", tiny.vocabulary, pooling=["max_tokens"])

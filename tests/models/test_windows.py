@@ -104,6 +104,7 @@ def test_how_many_texts_are_read_in_windows_is_said_and_reported(model):
         model.predict([LONG, "bad"], verbose=0)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::finetune_eval._checks.TextsCut")
 def test_pipelines_graphs_tokens_and_saved_models_read_the_same_windows(model, tmp_path):
     texts = [*SHORT, LONG, CAPPED]
@@ -185,6 +186,7 @@ class Stop(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::finetune_eval._checks.TextsCut")
 def test_a_run_that_was_interrupted_goes_on_to_the_bit(folder, tmp_path):
     texts, y = [LONG, "bad", CAPPED, "good"], [0, 1, 0, 1]

@@ -135,7 +135,7 @@ def test_the_manifest_says_what_was_done(run, tiny):
         "epochs": 6, "batch_size": 16, "learning_rate": 0.05, "weight_decay": 0.01,
         "class_weight": "balanced",
         "label_smoothing": 0.1, "early_stopping": None, "stop_within_noise": False,
-        "monitor": None, "seed": 3,
+        "keep": "best", "monitor": None, "seed": 3,
         "calibrate": False, "threshold_for": None, "abstain_for": None, "loss": "cross_entropy",
         "deterministic": False,
         "schedule": "cosine", "warmup": 0.1, "strategy": "full",
@@ -1050,3 +1050,14 @@ def test_the_history_is_that_of_keras(tiny):
     run = fe.fine_tune(tiny.numeric_classifier(), x, y, validation_data=(x, y), epochs=3, verbose=False)
     assert list(run.history) == list(run.trace.epochs[0].metrics)
     assert run.history["val_loss"] == [epoch.metrics["val_loss"] for epoch in run.trace.epochs]
+
+
+def test_a_class_that_training_never_saw_is_an_error_that_names_it(tiny):
+    model = fe.build_model(tiny.numeric_backbone(), ("a", "b", "c"))
+    x, _ = tiny.numeric_rows(6)
+    with pytest.raises(ValueError) as error:
+        fe.fine_tune(model, x, [0, 1, 0, 1, 0, 1], validation_data=(x[:3], ["a", "c", "b"]), verbose=False)
+    assert str(error.value) == (
+        "`validation_data` has the class 'c' in row 1, which no training row has, so the model could never "
+        "answer it. Give it training rows, or leave its rows out."
+    )

@@ -58,6 +58,7 @@ def test_saved_and_loaded_it_answers_the_same_without_adapters(run, tmp_path):
         assert any("transformer_layer_0" in weight.path for weight in loaded.trainable_variables)
 
 
+@pytest.mark.slow
 def test_merged_it_answers_the_same_and_trains_whole_again(tiny):
     model = tiny.text_classifier(layers=1)
     tuned(model, epochs=2)

@@ -84,6 +84,7 @@ def test_a_run_of_pairs_keeps_what_it_trained_on_and_its_model_reads_pairs(whole
     assert result.predictions["text"][0] == f"{test_x[0][0]} ||| {test_x[0][1]}"
 
 
+@pytest.mark.slow
 def test_a_resumed_run_of_pairs_is_the_run_without_a_break(whole, checkpoint, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         tuned(checkpoint, tmp_path / "run", stop_at=5)

@@ -355,6 +355,7 @@ def test_a_model_of_the_same_weights_that_is_built_otherwise_is_refused(tiny, nu
     assert Run(broken).read_manifest()["status"] == "interrupted"
 
 
+@pytest.mark.slow
 def test_a_model_that_had_adapters_already_is_trained_and_said_not_to_be_resumable(tiny, tmp_path):
     x, y = list(tiny.texts), list(tiny.sentiments)
     model = tiny.text_classifier(layers=1)
