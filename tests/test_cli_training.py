@@ -274,6 +274,7 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert len(capsys.readouterr().out.splitlines()) == 30
 
 
+@pytest.mark.slow
 def test_labels_that_differ_in_spaces_are_one_class_if_asked(trained, monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
     write_rows(tmp_path / "rows.csv", names=("positive", "positive "))

@@ -66,6 +66,7 @@ def test_what_is_kept_equals_the_frozen_layers_to_the_bit(tiny, freeze):
     np.testing.assert_allclose(found, expected, atol=max(tolerance, 1e-6))
 
 
+@pytest.mark.slow
 def test_nothing_is_dropped_in_frozen_layers_whether_kept_or_not(tiny, monkeypatch):
     plain, dropping = three_layers(tiny, 2, dropout=0.0), three_layers(tiny, 2, dropout=0.5)
     dropping.set_weights(plain.get_weights())

@@ -397,6 +397,7 @@ def test_hdf5_cannot_hold_the_vocabulary(tiny, tmp_path):
         fe.load_model(path)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="elsewhere Keras exports tokens in")
 def test_an_exported_classifier_of_texts_takes_texts(tiny, tmp_path):
     import tensorflow as tf

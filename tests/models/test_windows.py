@@ -131,6 +131,7 @@ def test_the_trace_of_a_long_text_agrees_with_predict(model):
     assert fe.trace_prediction(model, LONG).tokens_cut == 0
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::finetune_eval._checks.TextsCut")
 def test_rows_stay_rows_in_training_whatever_their_windows(folder, tmp_path):
     texts, y, weights = [LONG, "bad", CAPPED, "good"], [0, 1, 0, 1], [1.0, 2.0, 3.0, 0.5]

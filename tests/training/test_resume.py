@@ -134,6 +134,7 @@ def test_wherever_it_is_interrupted(tiny, numbers, whole, tmp_path, at):
     same(whole, fe.resume(tmp_path, callbacks=Counter(), verbose=False))
 
 
+@pytest.mark.slow
 def test_dropout_tokens_and_adapters_go_on_where_they_were(tiny, tmp_path):
     x, y = list(tiny.texts) * 2, list(tiny.sentiments) * 2
 
