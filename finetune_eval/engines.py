@@ -271,8 +271,7 @@ def spark_statistics(
         TypeError: It is no Spark DataFrame.
     """
     _of_kind("frame", frame, "mapInArrow", "pyspark.sql.DataFrame")
-    total = Statistics(labels, threshold=threshold, metadata=metadata)
-    count = _counter(total)
+    total, count = _counting(labels, threshold, metadata)
 
     def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -295,9 +294,9 @@ def ray_statistics(
 
     Args:
         dataset: A `ray.data.Dataset` with the columns that `Statistics.of` reads.
-        labels: The K class names, in the order of their places.
-        threshold: As for `evaluate_predictions`.
-        metadata: Names of columns in whose values weak parts of the rows are looked for.
+        labels: As for `spark_statistics`.
+        threshold: As for `spark_statistics`.
+        metadata: As for `spark_statistics`.
 
     Returns:
         The statistics of all rows; `.finish()` makes the evaluation.
@@ -306,8 +305,7 @@ def ray_statistics(
         TypeError: It is no Ray dataset.
     """
     _of_kind("dataset", dataset, "map_batches", "ray.data.Dataset")
-    total = Statistics(labels, threshold=threshold, metadata=metadata)
-    count = _counter(total)
+    total, count = _counting(labels, threshold, metadata)
 
     def block(table: pa.Table) -> pa.Table:
         import pyarrow as pa
@@ -331,9 +329,9 @@ def dask_statistics(
 
     Args:
         frame: A `dask.dataframe.DataFrame` with the columns that `Statistics.of` reads.
-        labels: The K class names, in the order of their places.
-        threshold: As for `evaluate_predictions`.
-        metadata: Names of columns in whose values weak parts of the rows are looked for.
+        labels: As for `spark_statistics`.
+        threshold: As for `spark_statistics`.
+        metadata: As for `spark_statistics`.
 
     Returns:
         The statistics of all rows; `.finish()` makes the evaluation.
@@ -343,16 +341,18 @@ def dask_statistics(
     """
     _of_kind("frame", frame, "to_delayed", "dask.dataframe.DataFrame")
     dask = importlib.import_module("dask")
-    total = Statistics(labels, threshold=threshold, metadata=metadata)
-    count = _counter(total)
+    total, count = _counting(labels, threshold, metadata)
     delayed = [dask.delayed(lambda part: count([part]))(part) for part in frame.to_delayed()]
     for data in dask.compute(*delayed):
         total.add_bytes(data)
     return total
 
 
-def _counter(total: Statistics) -> Callable[[Iterable[Any]], bytes]:
-    """Return the function that counts the tables of a part, for a worker process."""
+def _counting(
+    labels: Sequence[str], threshold: float | Threshold | None, metadata: Sequence[str]
+) -> tuple[Statistics, Callable[[Iterable[Any]], bytes]]:
+    """Return statistics of no rows, and the function that counts the tables of a part in a worker process."""
+    total = Statistics(labels, threshold=threshold, metadata=metadata)
     empty = total.empty()
 
     def count(tables: Iterable[Any]) -> bytes:
@@ -361,7 +361,7 @@ def _counter(total: Statistics) -> Callable[[Iterable[Any]], bytes]:
             made.count(table)
         return made.to_bytes()
 
-    return count
+    return total, count
 
 
 def _of_kind(name: str, value: Any, method: str, kind: str) -> None:

@@ -322,14 +322,11 @@ def _known_of_run(run: Run) -> dict[str, Any]:
     from finetune_eval import _files
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.traces.prediction import PredictionTrace
-    from finetune_eval.traces.training import TrainingTrace
+    from finetune_eval.traces.training import trace_of_run
 
     manifest = run.read_manifest() if run.manifest.is_file() else {}
     prediction = manifest.pop("prediction", None)
-    asked, training = manifest.get("settings", {}), None
-    if run.trace.is_file():
-        best = asked.get("keep") != "last"
-        training = TrainingTrace.load(run.trace, monitor=asked.get("monitor"), best=best)
+    training = trace_of_run(run.trace, manifest.get("settings", {})) if run.trace.is_file() else None
     if training is not None and len(training.epochs) < manifest.get("epochs", 0):
         raise ValueError(
             f"{str(run.trace)!r} was cut: it has {len(training.epochs)} of the {manifest['epochs']} epochs "

@@ -129,16 +129,16 @@ def choose_label_thresholds(
     logits = (counts * _logit(np.nan_to_num(own, nan=common)) + _ROWS_OF_COMMON * _logit(common)) / (
         counts + _ROWS_OF_COMMON
     )
-    values = _as_compared(1 / (1 + np.exp(-logits)))
-    given = p >= values
-    hits = (given & (y == 1)).sum(axis=0)
+    values = tuple(_as_compared(1 / (1 + np.exp(-logits))).tolist())
+    answers = given(p, values)
+    hits = (answers * y).sum(axis=0)
     return LabelThresholds(
-        values=tuple(values.tolist()),
+        values=values,
         common=float(_as_compared(np.array(common))),
         goal=goal,
         n=len(y),
         positives=tuple(positives.tolist()),
-        f1=float((2 * hits / np.maximum(given.sum(axis=0) + positives, 1)).mean()),
+        f1=float((2 * hits / np.maximum(answers.sum(axis=0) + positives, 1)).mean()),
         labels=names,
         rows_hash=decided_rows_hash(y, p),
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks
+from finetune_eval.evaluation._additive import Additive
 from finetune_eval.evaluation._counts import Counts
 from finetune_eval.evaluation._of_counts import evaluation_of
 from finetune_eval.evaluation._options import Asked, checked_options
@@ -28,7 +27,7 @@ from finetune_eval.evaluation.thresholds import Threshold
 __all__ = ["LargeEvaluation", "Statistics"]
 
 
-class Statistics:
+class Statistics(Additive):
     """What rows with probabilities add up to, in a megabyte, however many there are.
 
     Statistics of parts of the rows are added with `+`. Counts, and the totals that losses are made of, are
@@ -52,6 +51,9 @@ class Statistics:
         (3, 0.667)
     """
 
+    _counts: Counts
+    _alike = "labels, threshold and metadata"
+
     def __init__(
         self,
         labels: Sequence[str],
@@ -66,12 +68,7 @@ class Statistics:
         assert not isinstance(one, tuple)  # each row has one class
         self.threshold = one
         self._counts = Counts(len(self.labels), self.metadata)
-        self._read: dict[str, int] = {}  # each different label of the rows, as JSON, and its class
-
-    @property
-    def n(self) -> int:
-        """How many rows were counted."""
-        return self._counts.n
+        self._read = {}
 
     @property
     def confusion_matrix(self) -> NDArray[np.int64]:
@@ -127,27 +124,6 @@ class Statistics:
             )
         self._add(counts, read, source)
 
-    def __add__(self, other: Statistics) -> Statistics:
-        if not isinstance(other, Statistics):
-            return NotImplemented
-        made = copy.deepcopy(self)
-        made.add(other)
-        return made
-
-    def add(self, other: Statistics) -> None:
-        """Add the rows of other statistics to these.
-
-        Raises:
-            ValueError: They are of other classes or settings.
-        """
-        _checks.instance("other", other, Statistics, "`Statistics.of`")
-        if self.settings() != other.settings():
-            raise ValueError(
-                f"`other` has other settings, {other.settings()}; these are {self.settings()}. Statistics "
-                "can be added where both have the same labels, threshold and metadata."
-            )
-        self._add(other._counts, other._read, "")
-
     def finish(
         self,
         *,
@@ -185,31 +161,8 @@ class Statistics:
             raise ValueError("There are no rows; at least one is needed.")
         return evaluation_of(self._counts, self.labels, options)
 
-    def to_bytes(self) -> bytes:
-        """Return everything as bytes with a checksum, to be stored or sent; nothing is pickled."""
-        return self._counts.to_bytes({**self.settings(), "read": self._read})
-
-    def add_bytes(self, data: bytes, *, source: str = "") -> None:
-        """Add what `to_bytes` returned.
-
-        Args:
-            data: The bytes.
-            source: What the rows are of, for errors.
-
-        Raises:
-            ValueError: It is damaged, or of other classes or settings.
-        """
-        counts, about = Counts.from_bytes(data)
-        read = about.pop("read")
-        if about != self.settings():
-            raise ValueError(f"these statistics have other settings, {about}, than {self.settings()}")
-        self._add(counts, read, source)
-
-    def _add(self, counts: Counts, read: dict[str, int], source: str) -> None:
-        """Add counted rows and how their labels were read; nothing changes where either does not fit."""
-        together = readings_of(self._read, read, self.labels, source)
-        self._counts.add(counts)
-        self._read = together
+    def _counts_of(self, data: bytes) -> tuple[Counts, dict[str, Any]]:
+        return Counts.from_bytes(data)
 
     def settings(self) -> dict[str, Any]:
         """Return labels, threshold and metadata, as JSON data."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune_eval import _checks
 from finetune_eval._text import listed
+from finetune_eval.evaluation._additive import Additive
 from finetune_eval.evaluation._counts import packed, unpacked
 from finetune_eval.evaluation._exact import central_moments, exact_totals, number
 from finetune_eval.evaluation._options import Asked, checked_options
@@ -69,7 +69,7 @@ _NOT_KEPT = (
 )
 
 
-class PairedStatistics:
+class PairedStatistics(Additive):
     """What two models' probabilities of the same rows add up to, however many rows there are.
 
     Statistics of parts of the rows are added with `+`: counts of the distinct (label, answer of the first,
@@ -96,6 +96,9 @@ class PairedStatistics:
         (400, 'better')
     """
 
+    _counts: _Pairs
+    _alike = "labels, names and thresholds"
+
     def __init__(
         self,
         labels: Sequence[str],
@@ -116,13 +119,8 @@ class PairedStatistics:
                 f"`names` {listed(self.names)} make the same column p_<class>_<name> of two classes of the "
                 f"labels {listed(self.labels)}; choose other names."
             )
-        self._pairs = _Pairs(len(self.labels))
-        self._read: dict[str, int] = {}  # each different label of the rows, as JSON, and its class
-
-    @property
-    def n(self) -> int:
-        """How many rows were counted."""
-        return self._pairs.n
+        self._counts = _Pairs(len(self.labels))
+        self._read = {}
 
     def empty(self) -> PairedStatistics:
         """Return statistics of no rows, of the same classes, models and thresholds."""
@@ -182,51 +180,8 @@ class PairedStatistics:
             )
         return view
 
-    def __add__(self, other: PairedStatistics) -> PairedStatistics:
-        if not isinstance(other, PairedStatistics):
-            return NotImplemented
-        made = copy.deepcopy(self)
-        made.add(other)
-        return made
-
-    def add(self, other: PairedStatistics) -> None:
-        """Add the rows of other statistics to these.
-
-        Raises:
-            ValueError: They are of other classes, models or thresholds.
-        """
-        _checks.instance("other", other, PairedStatistics, "`PairedStatistics.of`")
-        if self.settings() != other.settings():
-            raise ValueError(
-                f"`other` has other settings, {other.settings()}; these are {self.settings()}. Statistics "
-                "can be added where both have the same labels, names and thresholds."
-            )
-        self._add(other._pairs, other._read, "")
-
-    def _add(self, pairs: _Pairs, read: dict[str, int], source: str) -> None:
-        """Add counted rows and how their labels were read; nothing changes where the labels do not fit."""
-        self._read = readings_of(self._read, read, self.labels, source)
-        self._pairs.add(pairs)
-
-    def to_bytes(self) -> bytes:
-        """Return everything as bytes with a checksum, to be stored or sent; nothing is pickled."""
-        return self._pairs.to_bytes({**self.settings(), "read": self._read})
-
-    def add_bytes(self, data: bytes, *, source: str = "") -> None:
-        """Add what `to_bytes` returned.
-
-        Args:
-            data: The bytes.
-            source: What the rows are of, for errors.
-
-        Raises:
-            ValueError: It is damaged, or of other classes, models or thresholds.
-        """
-        pairs, about = _Pairs.from_bytes(data, len(self.labels))
-        read = about.pop("read")
-        if about != self.settings():
-            raise ValueError(f"these statistics have other settings, {about}, than {self.settings()}")
-        self._add(pairs, read, source)
+    def _counts_of(self, data: bytes) -> tuple[_Pairs, dict[str, Any]]:
+        return _Pairs.from_bytes(data, len(self.labels))
 
     def settings(self) -> dict[str, Any]:
         """Return labels, names and thresholds, as JSON data."""
@@ -278,7 +233,7 @@ class PairedStatistics:
             matters = _checks.number("matters", matters, at_least=0)
         difference = self._difference(settings)
         pair = pair_of(metric, self.names, values, difference, levels=(alpha, alpha), matters=matters)
-        if not (self._pairs.unlike if metric in _LOSSES else self._pairs.answered_unlike()):
+        if not (self._counts.unlike if metric in _LOSSES else self._counts.answered_unlike()):
             pair = replace(pair, outcome=IDENTICAL)
         notes = [
             disagreement_sentences(
@@ -317,7 +272,7 @@ class PairedStatistics:
 
     def _values(self, settings: Settings) -> tuple[float, float]:
         """Return the metric of each model."""
-        pairs = self._pairs
+        pairs = self._counts
         if settings.metric in _LOSSES:
             a, b, *_ = pairs.totals[settings.metric]
             return number(a) / pairs.n, number(b) / pairs.n
@@ -330,7 +285,7 @@ class PairedStatistics:
         )
 
     def _difference(self, settings: Settings) -> Difference:
-        pairs, n = self._pairs, self.n
+        pairs, n = self._counts, self.n
         if settings.metric == "accuracy":
             both, only_a, only_b = pairs.right()
             return of_shares(both, only_a, only_b, n - both - only_a - only_b)

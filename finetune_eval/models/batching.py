@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -91,12 +92,11 @@ class Encoded:
         """Return which places of a batch hold a token: (rows, tokens), or (rows, windows, tokens)."""
         lengths = self.lengths[rows]
         if self.windows is not None:
-            assert self.offsets is not None
-            counts = self.window_counts[rows]
+            counts = self._first_windows[rows + 1] - self._first_windows[rows]
             most = int(counts.max())
             places = np.arange(1 << (most - 1).bit_length() if few_widths else most)
             own = places < counts[:, np.newaxis]
-            first = np.searchsorted(self.windows, self.offsets)[rows]
+            first = self._first_windows[rows]
             lengths = np.zeros(own.shape, dtype=np.int64)
             lengths[own] = np.diff(self.windows)[(first[:, np.newaxis] + places)[own]]
         width = self.widened(int(lengths.max())) if few_widths else lengths.max()
@@ -105,9 +105,13 @@ class Encoded:
     @property
     def window_counts(self) -> np.ndarray:
         """(rows,) windows of each row; 1 where rows are not read in windows."""
-        if self.windows is None or self.offsets is None:
-            return np.ones(len(self), dtype=np.int64)
-        return np.diff(np.searchsorted(self.windows, self.offsets))
+        return np.ones(len(self), dtype=np.int64) if self.windows is None else np.diff(self._first_windows)
+
+    @functools.cached_property
+    def _first_windows(self) -> np.ndarray:
+        """(rows + 1,) which window each row begins with; made once, and not for every batch."""
+        assert self.windows is not None and self.offsets is not None
+        return np.searchsorted(self.windows, self.offsets)
 
     @property
     def long(self) -> int:

@@ -450,9 +450,9 @@ class Classifier(Network):
             raise ValueError("An abstention is of one class a row; this model may give several labels.")
         parse_error_goal(goal)
         x, y, _ = read(self, x, y)
-        y, threshold = self.label_indices(y), self.threshold
-        p = self.predict(x, verbose=0)
-        self.abstention = choose_abstention(y, p, goal=goal, threshold=threshold)  # type: ignore[arg-type]
+        y, p = self.label_indices(y), self.predict(x, verbose=0)
+        assert not isinstance(self.cuts, tuple)  # one class a row has one
+        self.abstention = choose_abstention(y, p, goal=goal, threshold=self.cuts)
         return self.abstention
 
     # --- serving ------------------------------------------------------------------

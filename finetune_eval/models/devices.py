@@ -130,11 +130,8 @@ def _move(variable: Any, layout: Any) -> None:
     if layout is None:
         try:
             variable._value = jax.numpy.array(np.asarray(value))
-        except (
-            ValueError,
-            RuntimeError,
-        ):  # the sum over all processes that gives it has failed: `steps.lost`
-            variable._value = None
+        except (ValueError, RuntimeError):
+            variable._value = None  # the sum over all processes that gives it has failed: `steps.lost`
     elif jax.process_count() == 1:
         variable._value = jax.device_put(value, layout)
     else:

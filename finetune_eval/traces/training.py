@@ -103,16 +103,13 @@ class TrainingTrace(Shown):
         return cls._of(records, monitor, mode)
 
     @classmethod
-    def load(
-        cls, path: str | Path, *, monitor: str | None = None, mode: str | None = None, best: bool = True
-    ) -> TrainingTrace:
+    def load(cls, path: str | Path, *, monitor: str | None = None, mode: str | None = None) -> TrainingTrace:
         """Read a `trace.jsonl`.
 
         Args:
             path: A file with one epoch a line. A last line that was cut off by a crash is left out.
             monitor: As for `from_history`.
             mode: As for `from_history`.
-            best: Whether the best epoch was kept; where the last one was, the trace names none.
 
         Raises:
             FileNotFoundError: There is no such file.
@@ -128,7 +125,7 @@ class TrainingTrace(Shown):
                 raise ValueError(
                     f"{str(path)!r} is no training trace: record {number} is not an epoch ({error!r})."
                 ) from None
-        return cls._of(tuple(records), monitor, mode) if best else cls(tuple(records))
+        return cls._of(tuple(records), monitor, mode)
 
     @classmethod
     def _of(cls, records: tuple[EpochRecord, ...], monitor: str | None, mode: str | None) -> TrainingTrace:
@@ -176,6 +173,12 @@ class TrainingTrace(Shown):
             parts.append(said)
         drawn = chart(self)
         return "\n".join(parts) + (f"\n\n{drawn}" if drawn else "")
+
+
+def trace_of_run(path: str | Path, settings: Mapping[str, Any]) -> TrainingTrace:
+    """Read the trace of a run, whose settings say which epoch was kept: of the last one it names no best."""
+    trace = TrainingTrace.load(path, monitor=settings.get("monitor"))
+    return TrainingTrace(trace.epochs) if settings.get("keep") == "last" else trace
 
 
 def chart(trace: TrainingTrace) -> str:
@@ -241,4 +244,4 @@ def _plain(name: str) -> str:
     return name.removeprefix("val_")
 
 
-__all__ = ["EpochRecord", "TrainingTrace", "best_epoch", "chart", "header", "observe", "row"]
+__all__ = ["EpochRecord", "TrainingTrace", "best_epoch", "chart", "header", "observe", "row", "trace_of_run"]

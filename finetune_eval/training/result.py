@@ -11,7 +11,7 @@ from finetune_eval import _text
 from finetune_eval.models.build import load_model
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run
-from finetune_eval.traces.training import TrainingTrace
+from finetune_eval.traces.training import TrainingTrace, trace_of_run
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def finished(
     else:
         model.set_weights(read.get_weights())
         model.threshold, model.abstention = read.threshold, read.abstention
-    settings = manifest["settings"]
-    monitor = settings["monitor"] if manifest["rows"]["validation"] else None
-    trace = TrainingTrace.load(run.trace, monitor=monitor, best=settings.get("keep") != "last")
+    trace = trace_of_run(run.trace, manifest["settings"])
     epochs = _text.counted(len(trace.epochs), "epoch")
     if show is not None:
         show(f"{str(run.path)!r} is complete, trained for {epochs}: there is nothing to resume.")
