@@ -244,4 +244,4 @@ def _plain(name: str) -> str:
     return name.removeprefix("val_")
 
 
-__all__ = ["EpochRecord", "TrainingTrace", "best_epoch", "chart", "header", "observe", "row", "trace_of_run"]
+__all__ = ["EpochRecord", "TrainingTrace", "best_epoch", "chart", "header", "observe", "row"]
