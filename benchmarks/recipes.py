@@ -176,6 +176,8 @@ RECIPES: dict[str, Recipe] = {
     "setfit": _(TAIL, warm_contrast=20, epochs=0, batch=32, best=True),
     "setfit-ft": _(TAIL, warm_contrast=20, epochs=5, rate=5e-5),
     "supcon.5": _(TAIL, contrast=0.5),
+    "teach": _(TAIL, head="lp", judge_pool=True),  # "lp", which also labels the pool's other rows
+    "taught": _(TAIL, head="lp", teacher="teach:tail40", unlabelled=2000),
 }
 
 
