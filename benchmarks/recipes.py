@@ -128,6 +128,7 @@ class Recipe:
     fold: int | None = None  # of train + validation rows: train on the others
     teacher: str = ""  # "recipe:view": its probabilities label the pool's other rows
     teacher_weight: float = 1.0
+    hard: bool = False  # its answers alone, and not its probabilities
     unlabelled: int = 0  # rows of the pool to take, 0 for all
     judge_pool: bool = False
     soup: bool = False
@@ -178,6 +179,7 @@ RECIPES: dict[str, Recipe] = {
     "supcon.5": _(TAIL, contrast=0.5),
     "teach": _(TAIL, head="lp", judge_pool=True),  # "lp", which also labels the pool's other rows
     "taught": _(TAIL, head="lp", teacher="teach:tail40", unlabelled=2000),
+    "taught-hard": _(TAIL, head="lp", teacher="teach:tail40", unlabelled=2000, hard=True),
 }
 
 
@@ -477,6 +479,8 @@ def run(name: str, key: str, recipe: Recipe, seed: int) -> None:
     if recipe.teacher:
         teacher, view = recipe.teacher.split(":")
         taught = teacher_probabilities(name, teacher, view, seed)
+        if recipe.hard:
+            taught = np.eye(classes)[taught.argmax(axis=1)]
         chosen = np.arange(len(rest))
         if recipe.unlabelled:
             chosen = np.random.default_rng(seed).permutation(len(rest))[: recipe.unlabelled]

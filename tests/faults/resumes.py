@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "head, averaged, accumulated": {"strategy": "head", "average_last": 0.5, "gradient_accumulation": 2},
     "head then full, calibrated": {"strategy": "head_then_full", "calibrate": True},
     "gradual, exponential mean": {"strategy": "gradual", "ema": 0.9, "validation_data": None},
+    "careful": {"recipe": "careful"},
     "LoRA on a BERT with dropout": {"strategy": "lora", "validation_data": (TEXTS[:8], SENTIMENTS[:8])},
 }
 
