@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # the same names, for editors and type checkers
     from finetune_eval.reports.html import report
     from finetune_eval.studies.cross_evaluate import CrossEvaluation, cross_evaluate
     from finetune_eval.studies.learning_curve import LearningCurve, learning_curve
+    from finetune_eval.studies.self_train import self_train
     from finetune_eval.traces.training import TrainingTrace
     from finetune_eval.training.callbacks import ClassificationMetrics, EpochTrace
     from finetune_eval.training.fine_tune import fine_tune
@@ -70,6 +71,7 @@ _HOME = {
     "CrossEvaluation": "studies.cross_evaluate",
     "learning_curve": "studies.learning_curve",
     "LearningCurve": "studies.learning_curve",
+    "self_train": "studies.self_train",
     "report": "reports.html",
     "write_card": "reports.card",
 }
@@ -106,6 +108,7 @@ __all__ = [
     "pretrained_features",
     "report",
     "resume",
+    "self_train",
     "split",
     "trace_prediction",
     "write_card",

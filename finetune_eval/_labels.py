@@ -26,6 +26,7 @@ from finetune_eval._names import (
 )
 from finetune_eval._text import listed
 
+_PROBABILITY_SLACK = 1e-3  # how far the sum of a row of float32 or rounded probabilities may be from 1
 _EXACT = 2**53  # from here on a float does not hold every whole number
 _NO_LABEL = (list, tuple, dict, set, np.ndarray, complex)
 
@@ -112,6 +113,30 @@ def read(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:
         return array.astype(np.int64)
     values, first, codes = _distinct(name, array)
     return np.array(_places(name, values, first, names), dtype=np.int64)[codes]
+
+
+def read_soft(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.float32] | None:
+    """Return (n, K) probabilities of the classes where labels are such; None where they are anything else.
+
+    Raises:
+        ValueError: A row's are negative, not finite, or do not add up to 1; the sentence gives the first.
+    """
+    names = tuple(labels)
+    if np.ndim(y) != 2 or np.shape(y)[1] != len(names):
+        return None
+    array = _rows.column(name, _columns_in_order(name, y, names))
+    if array.dtype.kind != "f" or np.isin(array, (0, 1)).all():
+        return None
+    values = array.astype(np.float64)
+    totals = values.sum(axis=1)
+    fine = (values >= 0).all(axis=1) & (np.abs(totals - 1) <= _PROBABILITY_SLACK)
+    if not fine.all():
+        row = int((~fine).argmax())
+        raise ValueError(
+            f"`{name}` holds a probability for each class, and those of row {row} are {array[row].tolist()}: "
+            "they must be at least 0 and add up to 1."
+        )
+    return np.asarray(values / totals[:, np.newaxis], dtype=np.float32)
 
 
 def read_many(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.int64]:

@@ -12,20 +12,20 @@ from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.words import same_text
 
 
-def checked_rows(x: Any) -> np.ndarray:
+def checked_rows(x: Any, *, name: str = "x") -> np.ndarray:
     """Return (n,) texts, (n, 2) texts of pairs or (n, d) numbers, or raise as `split` does."""
     if _pairs.are_pairs(x):
-        return _pairs.pairs("x", x, blank=False)
-    array = _rows.column("x", x)
-    _checks.not_empty("x", array)
+        return _pairs.pairs(name, x, blank=False)
+    array = _rows.column(name, x)
+    _checks.not_empty(name, array)
     if _rows.are_texts(array):
-        return _rows.texts("x", array, blank=False)
+        return _rows.texts(name, array, blank=False)
     if array.ndim < 2:
         raise ValueError(
-            f"`x` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} "
+            f"`{name}` must be (rows,) texts or (rows, columns) numbers; got shape {array.shape} "
             f"and dtype {array.dtype}."
         )
-    return _rows.numbers("x", array)
+    return _rows.numbers(name, array)
 
 
 def units_of_rows(

@@ -88,6 +88,19 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
     return _Fitted(learner, takes_seed, x, y, labels)
 
 
+def classifiers_of(
+    learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tuple[str, ...]
+) -> tuple[Callable[[int], Any], dict[str, Any]]:
+    """Return what gives a fresh classifier for a seed, and the keywords of `fine_tune`; see `learner_of`."""
+    made = learner_of(learner, recipe, x, y, labels)
+    if not isinstance(made, _FineTuned):
+        raise TypeError(
+            "`learner` must be the name of a backbone, or a function of a seed that returns what "
+            "`build_model` makes; got a function that trains by itself."
+        )
+    return made._fresh, made._settings
+
+
 def _of_backbone(name: Any, labels: tuple[str, ...], pairs: bool) -> Callable[[int], Any]:
     def build(seed: int) -> Any:
         from finetune_eval.models.build import build_model

@@ -79,7 +79,8 @@ def fine_tune(
         model: From `build_model` or `load_model`.
         x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers; or a `tf.data` or
             `PyDataset` pipeline of batches `(x, y)` or `(x, y, weights)`, which is read once and whole.
-        y: (n,) class indices or class names, or (n, K) one-hot rows; of a multilabel model (n, K) zeros and
+        y: (n,) class indices or class names, or (n, K) one-hot rows, or (n, K) probabilities of the classes
+            (soft labels: of several people, or of another model); of a multilabel model (n, K) zeros and
             ones. None for a pipeline.
         validation_data: `(x, y)` that chooses the best epoch, or `(x, y, weights)` where its rows count by
             their weights; or a pipeline. Not the test set: what has chosen cannot judge.

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _rows, _text
+from finetune_eval import _checks, _labels, _rows, _text
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, refuse_beside
@@ -33,6 +33,7 @@ class Data:
     x: np.ndarray
     y: np.ndarray
     weights: np.ndarray | None
+    soft: np.ndarray | None  # (n, K) the labels to train on, where they are probabilities
     class_weight: Any  # by name, or "balanced"
     validation: Batches | None = None
     val_x: np.ndarray | None = None
@@ -45,14 +46,17 @@ class Data:
         if self.val_x is not None:
             held_out = {"rows": len(self.val_x), "hash": rows_hash(self.val_x, self.val_y)}
         return {
-            "train": {"rows": len(self.x), "hash": rows_hash(self.x, self.y)},
+            "train": {
+                "rows": len(self.x),
+                "hash": rows_hash(self.x, self.y if self.soft is None else self.soft),
+            },
             "validation": held_out,
         }
 
     def arrays(self) -> dict[str, np.ndarray]:
         """Return what `of_arrays` makes the same batches of: numbers alone, texts as the bytes of UTF-8."""
         known = {
-            "x": self.x, "y": self.y, "weights": self.weights,
+            "x": self.x, "y": self.y, "weights": self.weights, "soft": self.soft,
             "val_x": self.val_x, "val_y": self.val_y, "val_weights": self.val_weights,
         }  # fmt: skip
         arrays: dict[str, np.ndarray] = {}
@@ -108,12 +112,21 @@ def read_rows(
     model: Classifier, x: Any, y: Any, validation_data: Any, sample_weight: Any, recipe: Recipe
 ) -> Data:
     """Check rows and labels, and tokenise the rows."""
+    soft = None if model.multilabel else _labels.read_soft("y", y, model.labels)
+    if soft is not None:
+        if recipe.class_weight is not None:
+            raise ValueError(
+                "`class_weight` needs one class a row, and `y` holds a probability for each class; pass "
+                "`sample_weight` instead."
+            )
+        _rows.same_order(x=x, y=y)
+        y = ClassIndices(soft.argmax(axis=1), model.labels)  # where a row must have one: the most probable
     x, y, weights = _rows_of(model, x, y, sample_weight, recipe.class_weight)
     weighting = recipe.class_weight
     if weighting is not None and not isinstance(weighting, str):
         weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
     if validation_data is None:
-        return _batched(model, recipe, x, y, weights, weighting)
+        return _batched(model, recipe, x, y, weights, soft, weighting)
     parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
     if len(parts) not in (2, 3):
         raise TypeError(
@@ -130,7 +143,7 @@ def read_rows(
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
     recipe.check_rows(val_y, model.labels)
     _check_seen(model, y, val_y)
-    return _batched(model, recipe, x, y, weights, weighting, val_x, val_y, val_weight)
+    return _batched(model, recipe, x, y, weights, soft, weighting, val_x, val_y, val_weight)
 
 
 def _check_seen(model: Classifier, y: np.ndarray, val_y: np.ndarray) -> None:
@@ -146,15 +159,17 @@ def _check_seen(model: Classifier, y: np.ndarray, val_y: np.ndarray) -> None:
 
 
 def _batched(
-    model: Classifier, recipe: Recipe, x: Any, y: Any, weights: Any, weighting: Any, *validation: Any
+    model: Classifier, recipe: Recipe, x: Any, y: Any, weights: Any, soft: Any, weighting: Any, *held_out: Any
 ) -> Data:
     """Put checked rows into batches."""
     size = recipe.batch_size * recipe.gradient_accumulation
     train = model.batches(x, y, weights, batch_size=size, seed=recipe.seed)
-    if not validation:
-        return Data(train, x, y, weights, weighting)
-    held_out = model.batches(*validation, batch_size=2 * recipe.batch_size, name="validation x")
-    return Data(train, x, y, weights, weighting, held_out, *validation)
+    if soft is not None:
+        train.y = soft
+    if not held_out:
+        return Data(train, x, y, weights, soft, weighting)
+    validation = model.batches(*held_out, batch_size=2 * recipe.batch_size, name="validation x")
+    return Data(train, x, y, weights, soft, weighting, validation, *held_out)
 
 
 def _rows_of(
@@ -205,7 +220,8 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
     validation = [part(name) for name in ("val_x", "val_y", "val_weights")]
     if validation[0] is None:
         validation = []
-    return _batched(model, recipe, part("x"), part("y"), part("weights"), recipe.class_weight, *validation)
+    train = part("x"), part("y"), part("weights"), part("soft"), recipe.class_weight
+    return _batched(model, recipe, *train, *validation)
 
 
 def _as_bytes(name: str, texts: np.ndarray) -> dict[str, np.ndarray]:

@@ -152,6 +152,8 @@ def start_head(model: Any, train: Batches, seed: int) -> None:
     backbone = keras.Model(model.input, model.get_layer("head_dropout").input)
     x = by_row(forward(backbone, in_turn.spec), in_turn).astype(np.float64)
     y = np.asarray(train.y)
+    if y.ndim == 2 and not model.multilabel:  # probabilities: the regression learns the most probable class
+        y = y.argmax(axis=1)
     weights = np.ones(len(y)) if train.sample_weight is None else train.sample_weight.astype(np.float64)
     if model.multilabel:  # of each label one of two classes, whose logit is the difference of theirs
         each = [_regression(x, column.astype(np.int64), weights, 2, seed) for column in y.T]
