@@ -233,7 +233,7 @@ def table(
     weight = np.ones(len(y)) if rows.weight is None else rows.weight
     parts = {"choose": np.arange(len(y)) < CHOOSE, "confirm": np.arange(len(y)) >= CHOOSE}
     seeds_of = {
-        c: [s for s in range(20) if answers(name, c, s) is not None and answers(name, against, s) is not None]
+        c: [s for s in range(20) if answers(name, against, s) is not None and answers(name, c, s) is not None]
         for c in (asked or contestants(name))
     }
     lines = []
