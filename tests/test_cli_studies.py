@@ -47,6 +47,7 @@ def test_cross_evaluate(rows, tmp_path, capsys):
     assert command(*given, "--json") == 0
     data = json.loads(capsys.readouterr().out)
     assert len(data["folds"]) == 6
+    assert data["settings"]["recipe"] == "plain" and data["settings"]["epochs"] == 1
     assert data["estimates"]["accuracy"]["models"]["low"] <= data["estimates"]["accuracy"]["value"]
     assert command(*given, "--seed", "1") == 1
     assert "holds a cross-evaluation of other settings" in capsys.readouterr().err
@@ -59,9 +60,35 @@ def test_learning_curve(rows, capsys):
     assert [point["n_train"] for point in data["points"]] == [5, 10, 19, 38]
     assert data["sentence"].startswith("48 → 96 labels")
     assert len(data["rows_for_goal"]) == 3
+    assert data["settings"]["recipe"] == "plain" and data["settings"]["epochs"] == 1
     assert err.count("rows trained") == 8
+
+
+@pytest.mark.parametrize("name", ["cross-evaluate", "learning-curve"])
+def test_the_settings_of_train_reach_the_trainings_of_a_study(rows, monkeypatch, name):
+    asked = {}
+
+    def stop(learner, x, y, *, recipe, **others):
+        asked.update(recipe)
+        raise ValueError("stopped")
+
+    study = name.replace("-", "_")
+    monkeypatch.setattr(f"finetune_eval.studies.{study}.{study}", stop)
+    given = [
+        *("--recipe", "careful", "--batch-size", "8", "--learning-rate", "0.01", "--schedule", "linear"),
+        *("--warmup", "0", "--strategy", "full", "--layer-decay", "0.9", "--average-last", "0.5"),
+        *("--class-weight", "balanced", "--seed", "3"),
+    ]
+    assert command(*arguments(rows, name), *given) == 1
+    assert asked == {
+        "recipe": "careful", "epochs": 1, "batch_size": 8, "learning_rate": 0.01, "schedule": "linear",
+        "warmup": 0.0, "strategy": "full", "layer_decay": 0.9, "average_last": 0.5,
+        "class_weight": "balanced",
+    }  # fmt: skip
 
 
 def test_wrong_usage(rows, capsys):
     assert command(*arguments(rows, "cross-evaluate"), "--folds", "1") == 1
     assert "--folds must be at least 2; got 1." in capsys.readouterr().err
+    assert command(*arguments(rows, "learning-curve"), "--recipe", "carefull") == 1
+    assert "--recipe must be one of 'plain', 'careful'; got 'carefull'." in capsys.readouterr().err

@@ -13,9 +13,9 @@ import typer
 
 from finetune_eval import _files
 from finetune_eval._text import listed
-from finetune_eval.commands import options
+from finetune_eval.commands import options, settings
 from finetune_eval.runs import Run
-from finetune_eval.training.recipe import Recipe, made
+from finetune_eval.training.recipe import SETTINGS, Recipe, made
 
 if TYPE_CHECKING:
     from finetune_eval.data.splits import Dataset
@@ -26,7 +26,6 @@ _READING = (  # options that `load_dataset` takes under the same name
     *("drop_missing", "merge_labels", "delimiter", "encoding", "quoted"),
 )
 _BUILD = ("freeze", "sequence_length", "long_text")
-_RECIPE = tuple(field.name for field in dataclasses.fields(Recipe))
 
 
 @dataclass(frozen=True)
@@ -114,8 +113,8 @@ class Asked:
 
     def _with_settings(self, given: Mapping[str, Any]) -> dict[str, Any]:
         """Return the recipe with what was given; one that is named has none of the settings of before."""
-        own = {name: given[name] for name in _RECIPE if given.get(name) is not None}
-        if (named := given.get("recipe")) is None:
+        own = settings.given(given)
+        if (named := own.pop("recipe", None)) is None:
             return {"recipe": dataclasses.replace(self.recipe, **own)}
         return {"recipe": made(named, {"seed": self.recipe.seed, **own}), "named": named}
 
@@ -196,8 +195,8 @@ def of(path: Path) -> Asked:
     if not run.manifest.is_file():
         raise FileNotFoundError(f"--like {str(path)!r} is no run: there is no manifest.json in it.")
     manifest = run.read_manifest()
-    data, model, settings = (manifest.get(name, {}) for name in ("data", "model", "settings"))
-    if "build" not in model or not {*_RECIPE} - {"precision"} <= {*settings}:
+    data, model, kept = (manifest.get(name, {}) for name in ("data", "model", "settings"))
+    if "build" not in model or not {*SETTINGS} - {"precision"} <= {*kept}:
         raise ValueError(
             f"--like {str(path)!r} was written by an earlier version, whose manifest does not say how its "
             "model was built; train it anew."
@@ -214,7 +213,7 @@ def of(path: Path) -> Asked:
         test_file=data["test_file"],
         backbone=model["backbone"],
         build=model["build"],
-        recipe=Recipe.of_record(settings, precision=manifest["precision"]["asked"]),
+        recipe=Recipe.of_record(kept, precision=manifest["precision"]["asked"]),
         named=manifest.get("recipe") or "plain",
         like=str(path),
         known={

@@ -1,10 +1,13 @@
-"""The options of `train` that are settings of a recipe; what is not written is what the recipe says."""
+"""Options that are settings of a recipe; a setting that no option gives is what the recipe says."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
+
+from finetune_eval.training import recipe as recipes
 
 Recipe = Annotated[
     str | None,
@@ -87,3 +90,9 @@ AbstainFor = Annotated[
     str | None,
     typer.Option("--abstain-for", help="Withhold unsure answers for error<=0.05@95%, ..."),
 ]
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of a command that have a value and are keywords of `fine_tune`: its settings."""
+    names = ("recipe", *recipes.SETTINGS)
+    return {name: options[name] for name in names if options.get(name) is not None}

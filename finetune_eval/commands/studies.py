@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from finetune_eval import _pairs
-from finetune_eval.commands import options
+from finetune_eval.commands import options, settings
 from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
 
@@ -30,6 +30,7 @@ Freeze = Annotated[bool, typer.Option("--freeze", help="Train the head alone: mu
 
 
 def cross_evaluate(
+    context: typer.Context,
     data: options.Data,
     text: options.Text = None,
     label: options.Label = "label",
@@ -39,7 +40,16 @@ def cross_evaluate(
         int, typer.Option("--folds", help="How many parts; each is judged by a model trained on the others.")
     ] = 5,
     repeats: Annotated[int, typer.Option("--repeats", help="How often to repeat this with other parts.")] = 1,
-    epochs: options.Epochs = 3,
+    recipe: settings.Recipe = None,
+    epochs: settings.Epochs = None,
+    batch_size: settings.BatchSize = None,
+    learning_rate: settings.LearningRate = None,
+    schedule: settings.Schedule = None,
+    warmup: settings.Warmup = None,
+    strategy: settings.Strategy = None,
+    layer_decay: settings.LayerDecay = None,
+    average_last: settings.AverageLast = None,
+    class_weight: settings.ClassWeight = None,
     freeze: Freeze = False,
     group: options.Group = None,
     drop_missing: options.DropMissing = False,
@@ -69,18 +79,20 @@ def cross_evaluate(
     with contextlib.redirect_stdout(sys.stderr):
         result = run(
             _learner(build, model, rows, freeze), *rows, labels=rows.labels, folds=folds, repeats=repeats,
-            groups=_groups(rows, group), recipe={"epochs": epochs}, ids=rows.ids, run_dir=run_dir, seed=seed,
+            groups=_groups(rows, group), recipe=_recipe(context), ids=rows.ids, run_dir=run_dir, seed=seed,
         )  # fmt: skip
     if as_json:
         from finetune_eval import _files
 
         scores = [dataclasses.asdict(fold) for fold in result.folds]
-        console.show_json(_files.to_json({"estimates": result.estimates, "folds": scores}))
+        found = {"estimates": result.estimates, "folds": scores, "settings": result.settings}
+        console.show_json(_files.to_json(found))
     else:
         console.show(str(result))
 
 
 def learning_curve(
+    context: typer.Context,
     data: options.Data,
     text: options.Text = None,
     label: options.Label = "label",
@@ -91,7 +103,16 @@ def learning_curve(
         float | None,
         typer.Option("--goal", help="An accuracy to reach. [default: the next multiple of 0.05]"),
     ] = None,
-    epochs: options.Epochs = 3,
+    recipe: settings.Recipe = None,
+    epochs: settings.Epochs = None,
+    batch_size: settings.BatchSize = None,
+    learning_rate: settings.LearningRate = None,
+    schedule: settings.Schedule = None,
+    warmup: settings.Warmup = None,
+    strategy: settings.Strategy = None,
+    layer_decay: settings.LayerDecay = None,
+    average_last: settings.AverageLast = None,
+    class_weight: settings.ClassWeight = None,
     freeze: Freeze = False,
     group: options.Group = None,
     drop_missing: options.DropMissing = False,
@@ -121,7 +142,7 @@ def learning_curve(
     with contextlib.redirect_stdout(sys.stderr):
         curve = run(
             _learner(build, model, rows, freeze), *rows, labels=rows.labels, repeats=repeats, goal=goal,
-            groups=_groups(rows, group), recipe={"epochs": epochs}, run_dir=run_dir, seed=seed,
+            groups=_groups(rows, group), recipe=_recipe(context), run_dir=run_dir, seed=seed,
         )  # fmt: skip
     if as_json:
         needed = None if goal is None else [None if math.isinf(n) else n for n in curve.rows_for(goal)]
@@ -131,10 +152,16 @@ def learning_curve(
                 "points": [dataclasses.asdict(point) for point in curve.points],
                 "twice": dataclasses.asdict(curve.more(2 * curve.n)),
                 "rows_for_goal": needed,
+                "settings": curve.settings,
             }
         )
     else:
         console.show(str(curve))
+
+
+def _recipe(context: typer.Context) -> dict[str, Any]:
+    """Return the settings of the trainings; each of these has its own seed."""
+    return {name: value for name, value in settings.given(context.params).items() if name != "seed"}
 
 
 def _rows(data: str, **reading: Any) -> Rows:

@@ -184,7 +184,7 @@ def cross_evaluate(
     chosen = evaluation.threshold
     assert not isinstance(chosen, tuple)  # each row has one class
     answers = OutOfFold(places, p, fold_of_row, chosen, evaluation.average, numbers)
-    return answers.result(evaluation, seconds, models, seed)
+    return answers.result(evaluation, seconds, models, seed, trained.settings)
 
 
 class _Answers:

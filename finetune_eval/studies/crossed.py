@@ -19,6 +19,7 @@ from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.records import Estimate, Interval
 from finetune_eval.evaluation.slices import possible_label_errors
 from finetune_eval.studies.storage import packed, unpacked
+from finetune_eval.training.recipe import described
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -92,6 +93,8 @@ class CrossEvaluation(Shown):
         fold_scores: What `compare` needs of the folds.
         probabilities: (repeats, n, K) out-of-fold probabilities.
         models: The models of all folds, where they were kept.
+        settings: The settings of `fine_tune` that trained the models (a rate of None is the default of the
+            model), and as "recipe" the name of the recipe; empty where the models were fitted otherwise.
     """
 
     evaluation: Evaluation
@@ -100,6 +103,7 @@ class CrossEvaluation(Shown):
     fold_scores: FoldScores
     probabilities: NDArray[np.float64]
     models: tuple[Any, ...] = field(default=())
+    settings: dict[str, Any] = field(default_factory=dict)
 
     def __getitem__(self, metric: str) -> CrossEstimate:
         """Return the estimate of a metric by name."""
@@ -180,6 +184,7 @@ class CrossEvaluation(Shown):
             "estimates": _files.to_json(self.estimates),
             "fold_scores": _files.to_json(self.fold_scores),
             "probabilities": packed(self.probabilities),
+            "settings": _files.to_json(self.settings),
         }
         _files.write_json(folder / _RECORD, record, format=_FORMAT)
         return folder
@@ -215,6 +220,7 @@ class CrossEvaluation(Shown):
             _files.from_json(dict[str, CrossEstimate], data["estimates"]),
             _files.from_json(FoldScores, data["fold_scores"]),
             unpacked(data["probabilities"]),
+            settings=data.get("settings", {}),  # earlier versions kept none
         )
 
 
@@ -234,9 +240,10 @@ def _trained_on(result: CrossEvaluation) -> str:
 
 def _heading(result: CrossEvaluation) -> str:
     repeats = "" if _repeats(result) == 1 else f", {_repeats(result)} times"
+    how = f" {described(result.settings)}" if result.settings else ""
     return fill(
         f"{counted(result.evaluation.n, 'row')}, {_folds(result)} folds{repeats}: each row was judged by a "
-        f"model that was trained on {_trained_on(result)} others."
+        f"model that was trained on {_trained_on(result)} others.{how}"
     )
 
 

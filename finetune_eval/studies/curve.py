@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -15,6 +15,7 @@ from finetune_eval._text import Shown, counted, fill, share
 from finetune_eval.evaluation.curves import Curves, PowerLaw
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.records import Estimate
+from finetune_eval.training.recipe import described
 
 FARTHEST = 4  # times the rows: beyond that a power law of few points says nothing (docs/statistics.md)
 _METHOD = "normal, from rows and repeats"
@@ -82,6 +83,7 @@ class LearningCurve(Shown):
         confidence: Nominal coverage of the intervals.
         goal: The score to reach, where one was given.
         covariance: (s, s) of the points' means.
+        settings: As in `CrossEvaluation`.
     """
 
     metric: str
@@ -92,6 +94,7 @@ class LearningCurve(Shown):
     confidence: float
     goal: float | None
     covariance: NDArray[np.float64]
+    settings: dict[str, Any] = field(default_factory=dict)
 
     @property
     def _falls(self) -> bool:
@@ -218,6 +221,8 @@ class LearningCurve(Shown):
                 "intervals are of the recipe's mean, not of one training."
             ),
         ]
+        if self.settings:
+            lines.append(fill(described(self.settings)))
         if not self.fits:
             lines.append(
                 fill("The points do not lie on a power law: do not rely on what is expected.", indent="! ")

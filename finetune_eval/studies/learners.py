@@ -29,10 +29,13 @@ class Learner(Protocol):
     Attributes:
         identity: What it is, for a study that goes on: two learners that differ should differ in it.
         saves: Whether its models are Keras models, which can be saved.
+        settings: The settings of `fine_tune` but the seed, and as "recipe" the name of the recipe they began
+            with, or None; empty where models are not fine-tuned here.
     """
 
     identity: str
     saves: bool
+    settings: dict[str, Any]
 
     def train(self, rows: Ints, seed: int) -> Any:
         """Return what was trained on some of the rows."""
@@ -133,6 +136,7 @@ class _Fitted:
     def __init__(self, fit: Any, takes_seed: bool, x: NDArray[Any], y: Ints, labels: tuple[str, ...]) -> None:
         self._fit, self._takes_seed, self._x, self._y, self._labels = fit, takes_seed, x, y, labels
         self.identity, self.saves = function_hash(fit), False
+        self.settings: dict[str, Any] = {}
 
     def train(self, rows: Ints, seed: int) -> Any:
         keywords = {"seed": seed} if self._takes_seed else {}
@@ -168,6 +172,8 @@ class _FineTuned:
         self._features: Any = None
         chosen = {name: value for name, value in {**settings_of(begun), **given}.items() if name != "seed"}
         self.identity, self.saves = f"{identity} {sorted(chosen.items())}", True
+        known = {name: value for name, value in vars(checked).items() if name != "seed"}
+        self.settings = {"recipe": begun if isinstance(begun, str) else None, **known}
 
     def train(self, rows: Ints, seed: int) -> Any:
         from finetune_eval.training.fine_tune import fine_tune
@@ -229,7 +235,8 @@ class _OfBackbone(_FineTuned):
     def _fresh(self, seed: int) -> Any:
         from finetune_eval.training.heads import head_of, with_head
 
-        if self._used is None:
+        # A training with LoRA leaves a model with adapters: another one is built for the next.
+        if self._used is None or len(self._used.weights) != len(self._before):
             self._used = self._built(seed)
             self._before = self._used.get_weights()
             return self._used

@@ -253,6 +253,7 @@ class _Design:
             confidence=confidence,
             goal=goal,
             covariance=covariance,
+            settings=self.learner.settings,
         )
 
 

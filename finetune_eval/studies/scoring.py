@@ -61,7 +61,12 @@ class OutOfFold:
         )
 
     def result(
-        self, evaluation: Evaluation, seconds: Sequence[float], models: tuple[Any, ...], seed: int
+        self,
+        evaluation: Evaluation,
+        seconds: Sequence[float],
+        models: tuple[Any, ...],
+        seed: int,
+        settings: dict[str, Any],
     ) -> CrossEvaluation:
         """Put the folds' scores and the two intervals of each metric together.
 
@@ -70,6 +75,7 @@ class OutOfFold:
             seconds: Of each fold, repeat after repeat.
             models: Those that were kept.
             seed: Of the first training.
+            settings: Those of the trainings.
         """
         folds = int(self.fold_of_row.max()) + 1
         records = []
@@ -102,7 +108,7 @@ class OutOfFold:
             kept[metric] = of_folds
         values = {metric: estimate.value for metric, estimate in estimates.items()}
         compared = FoldScores(self.fold_of_row, values, kept, self.average)
-        return CrossEvaluation(evaluation, tuple(records), estimates, compared, self.p, models)
+        return CrossEvaluation(evaluation, tuple(records), estimates, compared, self.p, models, settings)
 
     def _of_these_models(self, metric: str, pooled: Estimate, of_folds: Sequence[float]) -> Estimate:
         """Return the estimate of the models that were trained.

@@ -245,6 +245,9 @@ class Recipe:
         return cls(**{name: value for name, value in settings.items() if name in names}, precision=precision)
 
 
+SETTINGS = tuple(field.name for field in fields(Recipe))
+
+
 # --- recipes by name --------------------------------------------------------------------------------------
 
 
@@ -316,6 +319,22 @@ def explained(recipe: Any, given: Mapping[str, Any]) -> Iterator[None]:
             f"{error} {_text.listed(named, quote=False)} {'comes' if len(named) == 1 else 'come'} from "
             f"`recipe={recipe!r}`, and what is passed beside it wins."
         ) from None
+
+
+def described(settings: Mapping[str, Any]) -> str:
+    """Return how models were trained, in a sentence.
+
+    Args:
+        settings: All settings but the seed, and as "recipe" the name of the recipe, or None.
+    """
+    begun = made(settings["recipe"] or "plain", {})
+    others = [
+        f"{name}={value!r}"
+        for name, value in settings.items()
+        if name != "recipe" and value != getattr(begun, name)
+    ]
+    beside = f", with {', '.join(others)}" if others else ""
+    return f"The models were trained by the recipe {settings['recipe'] or 'plain'!r}{beside}."
 
 
 def _check_goal(goal: Any) -> None:

@@ -162,6 +162,29 @@ def test_a_named_recipe_trains_each_fold(tiny):
         np.testing.assert_array_equal(one, other)
 
 
+def test_what_trained_the_folds_is_printed_and_saved(tiny, tmp_path):
+    x, y = tiny.numeric_rows(20)
+    recipe = {"recipe": "careful", "epochs": 1, "strategy": "full"}
+    result = fe.cross_evaluate(
+        lambda seed: tiny.numeric_classifier(seed=seed), x, y, labels=tiny.labels, folds=2,
+        **{**SETTINGS, "recipe": recipe},
+    )  # fmt: skip
+    words = " ".join(str(result).split())
+    assert "The models were trained by the recipe 'careful', with epochs=1, strategy='full'." in words
+    assert result.settings["average_last"] == 0.4 and "seed" not in result.settings
+    assert fe.CrossEvaluation.load(result.save(tmp_path)).settings == result.settings
+
+
+def test_a_recipe_with_adapters_trains_each_fold_from_the_backbone(tiny, tmp_path):
+    folder = tiny.checkpoint(tmp_path / "checkpoint")
+    x, y = np.array(tiny.texts * 3, dtype=object), np.array(tiny.sentiments * 3)
+    learner = learners.learner_of(str(folder), {"strategy": "lora", "epochs": 1}, x, y, tiny.labels)
+    learner.train(np.arange(8), seed=0)
+    begun, alone = learner._fresh(1), fe.build_model(str(folder), tiny.labels, seed=1)
+    for one, other in zip(begun.get_weights(), alone.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_model_of_other_classes_is_refused(tiny):
     x, y = tiny.numeric_rows(20)
     with pytest.raises(ValueError, match="`learner` builds a model of the classes"):
