@@ -2,6 +2,7 @@
 
     python benchmarks/recipes.py run queue.txt     # lines such as "rt-1000 plain 0-4"; resumable
     python benchmarks/recipes.py table rt-1000                  # what was run so far, paired with plain
+    python benchmarks/recipes.py table rt-1000=lp:tail40 --against tfidf     # does "careful" ever lose to it?
     python benchmarks/recipes.py check                          # "plain" against fine_tune, epoch by epoch
 
 A data set keeps its judged rows for all recipes and seeds; a seed draws its training and validation rows from
@@ -707,13 +708,14 @@ def main() -> None:
     parser.add_argument("what", choices=("run", "check", "table"))
     parser.add_argument("arguments", nargs="*")
     parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--against", default="plain:best", help="what a table compares with, such as tfidf")
     asked = parser.parse_args()
     OUT = asked.out
     OUT.mkdir(parents=True, exist_ok=True)
     if asked.what == "table":
         import recipes_table
 
-        recipes_table.print_tables(asked.arguments)
+        recipes_table.print_tables(asked.arguments, asked.against)
         return
     import tensorflow as tf
 
@@ -727,4 +729,6 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    import recipes  # the module that recipes_table imports, which must have the same OUT
+
+    recipes.main()

@@ -245,7 +245,8 @@ def table(
         ours, plain = np.array([f.judged for f in found]), np.array([b.judged for b in base])
         ours_t = np.array([tempered(name, f) for f in found])
         plain_t = np.array([tempered(name, b) for b in base])
-        cost = np.mean([f.passes for f in found]) / np.mean([b.passes for b in base])
+        passes = np.mean([b.passes for b in base])  # a baseline has none
+        cost = np.mean([f.passes for f in found]) / passes if passes else float("nan")
         cells = [contestant, f"{len(seeds)}", f"{cost:.2g}"]
         mean = np.mean([_metric("accuracy", a, y, weight) for a in ours])
         cells.append(f"{mean:.4f}")
@@ -276,11 +277,15 @@ def _points(mean: float, low: float, high: float) -> str:
     return f"{100 * mean:+.2f} [{100 * low:+.2f}, {100 * high:+.2f}]"
 
 
-def print_tables(arguments: list[str]) -> None:
+def print_tables(arguments: list[str], against: str) -> None:
     """Print the table of each data set, or of the contestants named after it with commas."""
     for argument in arguments:
         name, _, asked = argument.partition("=")
         rows = data(name)
         print(f"\n## {name}: {rows.train:,} rows to train on, {rows.validation} validation rows, "
               f"{len(rows.judged):,} judged\n")  # fmt: skip
-        print(table(name, asked.split(",") if asked else None, full=name.endswith("imbalanced")))
+        print(
+            table(
+                name, asked.split(",") if asked else None, against=against, full=name.endswith("imbalanced")
+            )
+        )

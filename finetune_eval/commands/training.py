@@ -432,9 +432,12 @@ class _Stages:
         self.end(result)
 
     def end(self, result: Evaluation) -> None:
-        """Print the last lines."""
+        """Print the last lines; before them that a simple model is ahead, where one is."""
         from finetune_eval._text import counted
+        from finetune_eval.evaluation._trust import simpler_models
 
+        for sentence in simpler_models(result):
+            console.warning(sentence)
         seconds = time.perf_counter() - self.began
         accuracy = result["accuracy"]
         if self.as_json:

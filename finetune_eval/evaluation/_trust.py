@@ -1,16 +1,20 @@
-"""What speaks against an evaluation: leaks, repeats, one answer to every row, a better simple model."""
+"""What speaks against an evaluation: a simple model that is ahead, repeats, one answer to every row."""
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval._text import counted, quoted, visible
+from finetune_eval._text import counted, quoted, share, visible
 from finetune_eval.data.words import same_text
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
 from finetune_eval.evaluation.losses import SMALLEST_PROBABILITY
+from finetune_eval.evaluation.metrics import METRICS
+from finetune_eval.evaluation.outcomes import range_text, signed_text
+from finetune_eval.evaluation.records import MAJORITY
 
 if TYPE_CHECKING:
     from finetune_eval.evaluation._result import Evaluation
@@ -115,24 +119,44 @@ def nearly_only_answer(
     ]
 
 
-def better_baselines(evaluation: Evaluation) -> list[Baseline]:
-    """Return the simple models that are better than the one that was evaluated."""
-    return [baseline for baseline in evaluation.baselines if baseline.outcome == "worse"]
+def simpler_models(evaluation: Evaluation) -> tuple[str, ...]:
+    """Return a sentence on each simple model that is ahead of the one that was evaluated: read them first.
+
+    The majority class counts only where it is ahead by more than chance: of a rare class it nearly always is
+    ahead by chance, and what a model is worth there is not told by its accuracy.
+    """
+    out = []
+    for baseline in evaluation.baselines:
+        value, metric = baseline.difference.value, baseline.metric
+        better = baseline.outcome == "worse"
+        ahead = value < 0 if METRICS[metric].direction == "higher" else value > 0
+        if better or (ahead and baseline.name != MAJORITY):
+            out.append(_ahead(evaluation, baseline, better=better))
+    return tuple(out)
+
+
+def _ahead(evaluation: Evaluation, baseline: Baseline, *, better: bool) -> str:
+    metric, found = baseline.metric, baseline.difference
+    constant = baseline.name == MAJORITY
+    who = "Always answering the commonest class" if constant else f"{baseline.name}, a far simpler model,"
+    theirs, ours = (share(of.estimates[metric].value) for of in (baseline, evaluation))
+    turned = dataclasses.replace(found, value=-found.value, low=-found.high, high=-found.low)
+    is_ahead = "is better than" if better else "is ahead of"
+    sentence = (
+        f"{who[0].upper()}{who[1:]} {is_ahead} this model on the same rows: {METRICS[metric].title} {theirs} "
+        f"against {ours}, {signed_text(metric, turned.value)} {range_text(metric, turned)} (paired "
+        f"{found.confidence * 100:g} % interval)."
+    )
+    if not better:
+        sentence += " The interval includes 0, so these rows do not show that this model is worth its cost."
+    use = "" if constant else ", or use the simpler model"
+    return f'{sentence} Train on more rows or with recipe="careful"{use}.'
 
 
 def opening(evaluation: Evaluation, verdict: str) -> str:
-    """Return a verdict with what must be known to read it: one answer to all rows, a better baseline."""
+    """Return a verdict after what must be known to read it: that all rows have one answer."""
     answer = only_answer(evaluation)
-    better = [
-        f"{baseline.name} ({baseline.estimates[baseline.metric].value:.3f})"
-        for baseline in better_baselines(evaluation)
-    ]
-    are = "is" if len(better) == 1 else "are"
-    return (
-        (f"{answer}; " if answer else "")
-        + verdict
-        + (f"; {' and '.join(better)} {are} better on the same rows" if better else "")
-    )
+    return (f"{answer}; " if answer else "") + verdict
 
 
 def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:

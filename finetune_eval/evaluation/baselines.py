@@ -28,10 +28,6 @@ __all__ = [
     "tfidf_probabilities",
 ]
 
-MAJORITY = "the majority class"
-TFIDF = "TF-IDF + logistic regression"
-FROZEN = "logistic regression on frozen features"
-
 
 def majority_probabilities(y_train: Any, n: int, classes: int) -> NDArray[np.float64]:
     """Predict every row with the class frequencies of the training rows.

@@ -27,9 +27,6 @@ from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation._scorer import Scorer, scorer_of
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.baselines import (
-    FROZEN,
-    MAJORITY,
-    TFIDF,
     compare_with_baseline,
     feature_probabilities,
     majority_probabilities,
@@ -37,7 +34,7 @@ from finetune_eval.evaluation.baselines import (
 )
 from finetune_eval.evaluation.label_thresholds import LabelThresholds
 from finetune_eval.evaluation.lockbox import look, not_counted
-from finetune_eval.evaluation.records import Baseline, ClassScore, LeakScores
+from finetune_eval.evaluation.records import FROZEN, MAJORITY, TFIDF, Baseline, ClassScore, LeakScores
 from finetune_eval.evaluation.thresholds import Threshold
 
 __all__ = ["ClassScore", "Evaluation", "evaluate", "evaluate_predictions"]

@@ -198,6 +198,11 @@ class SliceSearch:
         return f"Not looked at for weak parts: {listed}."
 
 
+MAJORITY = "the majority class"
+TFIDF = "TF-IDF + logistic regression"
+FROZEN = "logistic regression on frozen features"
+
+
 @dataclass(frozen=True)
 class Baseline:
     """A simple model on the same test rows, compared with the one that was evaluated.

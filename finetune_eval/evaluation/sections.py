@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from finetune_eval._text import counted, quoted, share, visible
 from finetune_eval.evaluation import abstention, thresholds
 from finetune_eval.evaluation._result import NO_PROBABILITIES
-from finetune_eval.evaluation._trust import better_baselines, opening
+from finetune_eval.evaluation._trust import opening, simpler_models
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.outcomes import P_VALUE
 from finetune_eval.evaluation.power import detectable_sentence
@@ -61,7 +61,7 @@ def sections(
     answers_only = () if evaluation.has_probabilities else (NO_PROBABILITIES,)
     against, checked = _trust(evaluation)
     return [
-        Section("verdict", "Evaluation", (verdict(evaluation),)),
+        Section("verdict", "Evaluation", (verdict(evaluation),), simpler_models(evaluation)),
         Section("comparison verdict", "", () if comparison is None else (comparison.verdict,)),
         Section("care", "", warnings=_care(evaluation)),
         Section("trust", "Can it be trusted?", (*checked, *answers_only), against),
@@ -130,7 +130,7 @@ def _care(evaluation: Evaluation) -> tuple[str, ...]:
 
 def _trust(evaluation: Evaluation) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return what speaks against the numbers, and what was looked for and does not."""
-    against = [*(baseline.verdict for baseline in better_baselines(evaluation)), *evaluation.warnings]
+    against = [*evaluation.warnings]
     checked: list[str] = []
     looks, leaks = evaluation.looks, evaluation.leaks
     if looks is not None:

@@ -18,16 +18,13 @@ from finetune_eval.data.folds import fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.baselines import (
-    FROZEN,
-    MAJORITY,
-    TFIDF,
     compare_with_baseline,
     feature_probabilities,
     majority_probabilities,
     tfidf_probabilities,
 )
 from finetune_eval.evaluation.evaluate import evaluate
-from finetune_eval.evaluation.records import Baseline
+from finetune_eval.evaluation.records import FROZEN, MAJORITY, TFIDF, Baseline
 from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.studies.crossed import CrossEvaluation
 from finetune_eval.studies.learners import Learner, learner_of, read_labels

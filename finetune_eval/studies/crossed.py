@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from finetune_eval import _checks, _files
 from finetune_eval._text import Shown, counted, fill, pad, share
 from finetune_eval.evaluation._result import Evaluation
+from finetune_eval.evaluation._trust import simpler_models
 from finetune_eval.evaluation.folds import FoldScores
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.records import Estimate, Interval
@@ -166,7 +167,8 @@ class CrossEvaluation(Shown):
         )
 
     def __str__(self) -> str:
-        return "\n\n".join([_heading(self), _table(self), _meaning(self), str(self.evaluation)])
+        first = [fill(sentence, indent="! ") for sentence in simpler_models(self.evaluation)]
+        return "\n\n".join([*first, _heading(self), _table(self), _meaning(self), str(self.evaluation)])
 
     def save(self, folder: str | Path) -> Path:
         """Write everything but the models into `folder`: the files of the evaluation, and those of the folds.

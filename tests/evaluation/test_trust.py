@@ -1,10 +1,15 @@
 """What must be known before a verdict is read: one answer to every row, a better baseline, unclear names."""
 
+import html
+
 import numpy as np
 import pytest
 
 from finetune_eval.evaluation.evaluate import evaluate_predictions
+from finetune_eval.evaluation.records import TFIDF
 from finetune_eval.evaluation.sections import sections
+from finetune_eval.reports.card import write_card
+from finetune_eval.reports.html import report
 
 
 def test_one_answer_to_every_row_is_the_first_thing_said():
@@ -46,25 +51,58 @@ def test_nearly_one_answer_is_a_warning_where_the_rows_are_of_other_classes_too(
     assert not any("answers" in line for line in evaluate_predictions(as_rare, 0.1 + 0.8 * as_rare).warnings)
 
 
-def test_a_better_baseline_stands_in_the_first_sentence_and_in_the_trust_block():
+def rows_that_words_tell(right, rows=200):
+    """Return (y, p, keywords): words tell each row's class, and the first `right` rows of p are right."""
     random = np.random.default_rng(0)
-    y, y_train = random.integers(0, 2, 200), random.integers(0, 2, 300)
+    y, y_train = random.integers(0, 2, rows), random.integers(0, 2, 300)
     texts, train = (
         [f"{'good' if k else 'bad'} film {part}{i}" for i, k in enumerate(labels)]
         for labels, part in ((y, "x"), (y_train, "t"))
     )
-    p = np.clip(0.5 + (y - 0.5) * np.where(random.random(200) < 0.6, 0.5, -0.5), 0, 1)
-    result = evaluate_predictions(y, p, texts=texts, train=(train, y_train))
-    right = int(((p > 0.5) == y).sum())
-    accuracy = result.estimates["accuracy"]
-    first = " ".join(str(result).split("\n\n")[0].split())
-    assert first.startswith(
-        f"{right} of 200 rows right: accuracy {accuracy.value:.3f}, 95 % interval {accuracy.low:.3f} to "
-        f"{accuracy.high:.3f}; TF-IDF + logistic regression (1.000) is better on the same rows. Always"
+    p = 0.5 + (y - 0.5) * np.where(np.arange(rows) < right, 0.5, -0.5)
+    return y, p, {"texts": texts, "train": (train, y_train)}
+
+
+def test_a_better_simple_model_is_the_first_thing_said(tmp_path):
+    y, p, more = rows_that_words_tell(120)
+    result = evaluate_predictions(y, p, **more)
+    # The record has this model less the simple one; the sentence has the simple one less this model.
+    tfidf = next(one for one in result.baselines if one.name == TFIDF)
+    low, high = -100 * tfidf.difference.high, -100 * tfidf.difference.low
+    said = (
+        "TF-IDF + logistic regression, a far simpler model, is better than this model on the same rows: "
+        f"accuracy 1.000 against 0.600, +40.0 points [{low:+.1f}, {high:+.1f}] (paired 95 % interval). Train "
+        'on more rows or with recipe="careful", or use the simpler model.'
     )
-    assert "! This model is worse than TF-IDF + logistic regression" in str(result)
-    (trust,) = (section for section in sections(result) if section.key == "trust")
-    assert trust.warnings[0].startswith("This model is worse than TF-IDF + logistic regression")
+    assert " ".join(str(result).replace("\n  ", " ").split()).startswith(f"! {said} 120 of 200 rows right")
+    assert sections(result)[0].warnings == (said,)
+    card = write_card(result, tmp_path / "card.md", name="m").read_text("utf-8").replace("\\", "")
+    assert card.startswith(f"# m\n\n**{said}**\n\n120 of 200 rows right")
+    page = html.unescape(report(result, tmp_path / "r.html").read_text("utf-8"))
+    assert page.index(said) < page.index("120 of 200 rows right")
+
+
+def test_a_simple_model_that_is_ahead_by_chance_is_said_first_too():
+    y, p, more = rows_that_words_tell(197)  # McNemar: 0 against 3 rows, which is no evidence
+    (said,) = sections(evaluate_predictions(y, p, **more))[0].warnings
+    assert said.startswith("TF-IDF + logistic regression, a far simpler model, is ahead of this model")
+    assert "accuracy 1.000 against 0.985, +1.5 points" in said
+    assert "The interval includes 0, so these rows do not show that this model is worth its cost." in said
+
+
+def test_no_simple_model_is_named_first_where_none_is_ahead():
+    y, p, more = rows_that_words_tell(200)
+    assert sections(evaluate_predictions(y, p, **more))[0].warnings == ()
+    rare = np.repeat([0, 1], [95, 5])  # always "0" is right on 0.95, this model on 0.94: of no matter here
+    answers = np.where(np.isin(np.arange(100), [0, 1, 2, 95, 96]), 0.9, 0.1)
+    assert sections(evaluate_predictions(rare, answers))[0].warnings == ()
+
+
+def test_the_commonest_class_is_named_first_where_it_is_better():
+    y = np.repeat([0, 1], [80, 20])
+    (said,) = sections(evaluate_predictions(y, np.repeat([0.9, 0.1], [40, 60])))[0].warnings
+    assert said.startswith("Always answering the commonest class is better than this model on the same rows")
+    assert said.endswith('Train on more rows or with recipe="careful".')
 
 
 @pytest.mark.parametrize("name", ["R + D", "a +", "+ b", "+"])
