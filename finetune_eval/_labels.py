@@ -207,10 +207,34 @@ def find(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     return np.array([index[word] for word in words], dtype=np.int64)[codes], names
 
 
+def unseen(y: NDArray[Any], classes: int, weights: NDArray[Any] | None = None) -> NDArray[np.int64]:
+    """Return the places of the classes that no row has, or only rows of weight 0.
+
+    Args:
+        y: (n,) places, or (n, classes) zeros and ones.
+        classes: How many classes there are.
+        weights: (n,) weights of the rows, or None.
+    """
+    counted = y if weights is None else y[weights > 0]
+    rows = counted.sum(axis=0) if counted.ndim == 2 else np.bincount(counted, minlength=classes)
+    return np.flatnonzero(rows == 0)
+
+
 def _sort_key(words: Iterable[str]) -> Any:
     if all(word.isascii() and word.removeprefix("-").isdigit() for word in words):
         return lambda word: (int(word), word)
     return str
+
+
+def find_many(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+    """Return zeros and ones of rows with several labels each, and the names of the columns, or "0", "1", ...
+
+    Raises:
+        ValueError: As for `read_many`.
+    """
+    words = column_words(y)
+    names = class_names(words) if words else default_names(np.shape(y)[1] if np.ndim(y) == 2 else 1)
+    return read_many(name, y, names), names
 
 
 def known_names(y: Any) -> tuple[str, ...] | None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval import _labels
 from finetune_eval._text import counted, quoted, share, visible
 from finetune_eval.data.words import same_text
 from finetune_eval.evaluation._outputs import SIGMOID_RESOLUTION
@@ -65,6 +66,22 @@ def about_classes(counts: NDArray[np.int64], labels: tuple[str, ...]) -> list[st
 
 def _listed(words: list[str]) -> str:
     return ", ".join(words[:5]) + (f" and {len(words) - 5} more" if len(words) > 5 else "")
+
+
+def about_unseen(
+    y_train: NDArray[np.int64],
+    y: NDArray[np.int64],
+    labels: tuple[str, ...],
+    weights: NDArray[np.float64] | None,
+) -> list[str]:
+    """Name the classes of the rows that no training row has; both as (rows,) places or (rows, K) 0 and 1."""
+    at = _labels.unseen(y_train, len(labels))
+    here = np.setdiff1d(at, _labels.unseen(y, len(labels), weights))
+    rows = {k: int((y[:, k] > 0).sum() if y.ndim == 2 else (y == k).sum()) for k in here.tolist()}
+    if not rows:
+        return []
+    named = _listed([f"{labels[k]} ({counted(n, 'row')} here)" for k, n in rows.items()])
+    return [f"No training row is {named}: the model can hardly be right there."]
 
 
 def undecided(p: NDArray[Any]) -> NDArray[np.bool_]:

@@ -25,6 +25,7 @@ from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._options import TASKS, Asked, checked_options
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation._scorer import Scorer, scorer_of
+from finetune_eval.evaluation._trust import about_unseen
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.baselines import (
     compare_with_baseline,
@@ -368,14 +369,16 @@ def _evaluate(
     scorer, rounded = scorer_of(y_true, probabilities, asked, contents=contents)
     checked, y = scorer.options, scorer.y
     result = scorer.evaluation()
-    warnings = (*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes)
+    warnings = [*result.warnings, *_repeated_ids(checked.ids, y), *rounded, *notes]
+    if checked.train is not None:
+        warnings += about_unseen(checked.train[1], y, result.labels, checked.weights)
     slices, search = scorer.slices()
     result = dataclasses.replace(
         result,
         calibration=scorer.calibration(),
         slices=slices,
         slice_search=search,
-        warnings=warnings,
+        warnings=tuple(warnings),
     )
     if contents is not None:
         result = dataclasses.replace(result, rows_hash=rows_hash(np.asarray(contents), y), identified=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -126,6 +127,7 @@ def read_rows(
     if weighting is not None and not isinstance(weighting, str):
         weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
     if validation_data is None:
+        _check_seen(model, y if soft is None else soft, weights)
         return _batched(model, recipe, x, y, weights, soft, weighting)
     parts = tuple(validation_data) if isinstance(validation_data, (tuple, list, Rows)) else ()
     if len(parts) not in (2, 3):
@@ -142,19 +144,33 @@ def read_rows(
         # Their mean is 1, for Keras divides a weighted loss by the number of rows.
         val_weight = val_weight / val_weight.mean(dtype=np.float64)
     recipe.check_rows(val_y, model.labels)
-    _check_seen(model, y, val_y)
+    _check_seen(model, y if soft is None else soft, weights, val_y, val_weight)
     return _batched(model, recipe, x, y, weights, soft, weighting, val_x, val_y, val_weight)
 
 
-def _check_seen(model: Classifier, y: np.ndarray, val_y: np.ndarray) -> None:
-    """Raise where validation rows have a class that no training row has."""
-    unseen = np.setdiff1d(val_y, y)
-    if model.multilabel or not len(unseen):
+def _check_seen(
+    model: Classifier, y: np.ndarray, weights: Any, val_y: np.ndarray | None = None, val_weights: Any = None
+) -> None:
+    """Warn of classes that no training row has; raise where a validation row has one of them."""
+    unseen = _labels.unseen(y, len(model.labels), weights)
+    if not len(unseen):
         return
-    row = int(np.flatnonzero(val_y == unseen[0])[0])
-    raise ValueError(
-        f"`validation_data` has the class {model.labels[unseen[0]]!r} in row {row}, which no training row "
-        "has, so the model could never answer it. Give it training rows, or leave its rows out."
+    counted = "" if weights is None else " of a weight above 0"
+    if val_y is not None and not model.multilabel:
+        wrong = np.isin(val_y, unseen) & (True if val_weights is None else val_weights > 0)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise ValueError(
+                f"`validation_data` has the class {model.labels[val_y[row]]!r} in row {row}, which no "
+                f"training row{counted} has, so the model could never answer it. Give it training rows, or "
+                "leave its rows out."
+            )
+    kind = "labels" if model.multilabel else "classes"
+    warnings.warn(
+        f"The model has {kind} that no training row{counted} has, so it will hardly ever answer them: "
+        f"{_text.listed([model.labels[k] for k in unseen])}. Add such rows, or build the model without these "
+        f"{kind}.",
+        stacklevel=5,
     )
 
 

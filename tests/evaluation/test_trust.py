@@ -113,3 +113,16 @@ def test_multilabel_names_that_cannot_be_joined_are_refused(name):
         "`labels` must be names without ' + ' where task='multilabel', since it joins the labels of a row; "
         f"got {name!r}. Call it something else."
     )
+
+
+def test_a_class_of_the_rows_that_training_never_saw_is_named():
+    more = {"labels": ["a", "b", "c", "d"], "train": (["x"] * 3, ["a", "b", "a"])}
+    result = evaluate_predictions(list("abcc"), np.eye(4)[[0, 1, 0, 1]], **more)  # "d" is in neither
+    assert "No training row is c (2 rows here): the model can hardly be right there." in result.warnings
+    weighted = evaluate_predictions(list("abcc"), np.eye(4)[[0, 1, 0, 1]], sample_weight=[1, 1, 0, 0], **more)
+    assert not any("No training row" in sentence for sentence in weighted.warnings)
+    several = evaluate_predictions(
+        [[1, 1], [1, 0]], [[0.9, 0.1], [0.9, 0.2]], labels=["a", "b"], task="multilabel", texts=["x", "y"],
+        train=(["x"] * 2, [[1, 0], [0, 0]]),
+    )  # fmt: skip
+    assert "No training row is b (1 row here): the model can hardly be right there." in several.warnings

@@ -1061,3 +1061,30 @@ def test_a_class_that_training_never_saw_is_an_error_that_names_it(tiny):
         "`validation_data` has the class 'c' in row 1, which no training row has, so the model could never "
         "answer it. Give it training rows, or leave its rows out."
     )
+
+
+@pytest.mark.parametrize("weights", [None, [1, 1, 1, 1, 1, 0]])
+def test_a_class_that_no_row_has_is_named_in_a_warning(tiny, weights):
+    model = fe.build_model(tiny.numeric_backbone(), ("a", "b", "c"))
+    x, _ = tiny.numeric_rows(6)
+    last, counted = (
+        (1, "") if weights is None else (2, " of a weight above 0")
+    )  # a "c" that counts for nothing
+    with pytest.warns(UserWarning) as warned:
+        fe.fine_tune(model, x, [0, 1, 0, 1, 0, last], sample_weight=weights, epochs=1, verbose=False)
+    warned = [each for each in warned if each.category is UserWarning]  # others are TensorFlow's own
+    assert [str(each.message) for each in warned] == [
+        f"The model has classes that no training row{counted} has, so it will hardly ever answer them: 'c'. "
+        "Add such rows, or build the model without these classes."
+    ]
+    assert warned[0].filename == __file__
+
+
+def test_classes_of_weight_0_are_unseen_and_validation_rows_of_weight_0_are_no_error(tiny):
+    model = fe.build_model(tiny.numeric_backbone(), ("a", "b", "c"))
+    x, _ = tiny.numeric_rows(6)
+    train = {"x": x, "y": list("ababac"), "sample_weight": [1, 1, 1, 1, 1, 0], "epochs": 1, "verbose": False}
+    with pytest.raises(ValueError, match="class 'c' in row 2, which no training row of a weight above 0 has"):
+        fe.fine_tune(model, validation_data=(x[:4], list("cacb"), [0, 1, 1, 1]), **train)
+    with pytest.warns(UserWarning, match="no training row of a weight above 0 has, .*: 'c'"):
+        fe.fine_tune(model, validation_data=(x[:4], list("cacb"), [0, 1, 0, 1]), **train)

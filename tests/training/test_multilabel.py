@@ -57,6 +57,14 @@ def test_the_loss_is_the_mean_over_labels_of_the_binary_cross_entropy(smoothing)
         np.testing.assert_allclose(np.asarray(ours), np.asarray(theirs), rtol=1e-5)
 
 
+def test_a_label_that_no_training_row_has_is_named_in_a_warning(tiny):
+    x, y = rows(20)
+    y[:, 1] = 0
+    model = tiny.numeric_classifier(LABELS, task="multilabel")
+    with pytest.warns(UserWarning, match="has labels that no training row has, .*: 'plot'. Add such rows"):
+        fe.fine_tune(model, x, y, epochs=1, verbose=False)
+
+
 # --- what keras and sklearn say of the same probabilities ---
 
 
