@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval.evaluation.confusion import confusion_matrix
+from finetune_eval.evaluation.confusion import averaged_labels
 from finetune_eval.evaluation.metrics import METRICS, from_confusion
 from finetune_eval.evaluation.rankings import (
     logit_limits,
@@ -25,6 +25,7 @@ from finetune_eval.evaluation.rankings import (
     shows_variance,
 )
 from finetune_eval.evaluation.records import Estimate, Interval
+from finetune_eval.evaluation.sample import Sample
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -105,16 +106,37 @@ def recipe_interval(
     return Interval(low, high, method, models.confidence)
 
 
-def fold_score(name: str, y: Ints, p: Floats, predicted: Ints, average: str) -> float:
-    """Return a metric of the rows of a fold; NaN where these rows do not have it."""
-    metric = METRICS[name]
+def average_of_areas(y: Ints, classes: int) -> str:
+    """Return how an evaluation averages areas: that of the second of two classes, else of all classes."""
+    return "binary" if y.ndim == 1 and classes == 2 else "macro"
+
+
+def fold_score(
+    name: str, y: Ints, p: Floats, predicted: Ints, average: str, weights: Floats | None = None
+) -> float:
+    """Return a metric of the rows of a fold; NaN where these rows do not have it.
+
+    Args:
+        name: The metric.
+        y: (n,) class indices, or (n, K) zeros and ones.
+        p: (n, K) probabilities.
+        predicted: The answers, in the shape of `y`.
+        average: How precision, recall and F1 are averaged over the classes.
+        weights: (n,) weights of the rows, or None.
+    """
+    metric, several = METRICS[name], y.ndim == 2
     if metric.source == "ranking":
-        found = ranking_influence(name, y, p, average)
+        found = ranking_influence(name, y, p, average_of_areas(y, p.shape[1]), weights)
         return math.nan if found is None else found.value
+    sample = Sample(y, p, predicted, average=average, weights=weights)
+    if several and name == "accuracy":
+        return float(np.average(sample.right, weights=sample.rows))
     if metric.source == "confusion":
-        return float(from_confusion(name, confusion_matrix(y, predicted, p.shape[1]), average))
+        if several:
+            return float(averaged_labels(name)(sample.counts, average))
+        return float(from_confusion(name, sample.counts, average))
     assert metric.function is not None
-    return float(metric.function(y, p).mean())
+    return float(np.average(metric.function(sample.y, sample.p), weights=sample.rows))
 
 
 def ranking_over_folds(
@@ -125,17 +147,19 @@ def ranking_over_folds(
     average: str,
     *,
     confidence: float,
+    weights: Floats | None = None,
     groups: Ints | None = None,
 ) -> Estimate | None:
     """Estimate the mean AUC of the folds' models: rows are ranked among those that the same model scored.
 
     Args:
         name: "roc_auc" or "pr_auc".
-        y: (n,) class indices.
+        y: (n,) class indices, or (n, K) zeros and ones.
         p: (n, K) out-of-fold probabilities.
         fold_of_row: (n,) number of the fold of each row.
         average: As in `ranking_influence`.
         confidence: Nominal coverage.
+        weights: (n,) weights of the rows, or None.
         groups: (n,) group of each row, or None.
 
     Returns:
@@ -144,14 +168,17 @@ def ranking_over_folds(
     from scipy.special import stdtrit
 
     value = variance = spread = 0.0
+    counts = np.ones(len(y)) if weights is None else weights / weights.max()
     for fold in range(int(fold_of_row.max()) + 1):
-        rows = np.flatnonzero(fold_of_row == fold)
+        rows = np.flatnonzero((fold_of_row == fold) & (counts > 0))
         inside = None if groups is None else np.unique(groups[rows], return_inverse=True)[1]
-        found = ranking_influence(name, y[rows], p[rows], average, None, inside)
+        weighing = None if weights is None else counts[rows]
+        found = ranking_influence(name, y[rows], p[rows], average, weighing, inside)
         if found is None or found.smallest < 2:
             return None
-        of_fold, df, _ = ranking_variance(name, y[rows] == 1, found.influence, average, None, inside)
-        weight = len(rows) / len(y)
+        positive = (y[rows, -1] if y.ndim == 2 else y[rows]) == 1
+        of_fold, df, _ = ranking_variance(name, positive, found.influence, average, weighing, inside)
+        weight = counts[rows].sum() / counts.sum()
         value += weight * found.value
         variance += weight**2 * of_fold
         spread += (weight**2 * of_fold) ** 2 / max(df, 1.0)

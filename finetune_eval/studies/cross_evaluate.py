@@ -6,6 +6,7 @@ import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from finetune_eval import _checks, _pairs, _rows, _text
 from finetune_eval.data.assignment import checked_rows
 from finetune_eval.data.folds import fold_of_rows, units_of_rows
 from finetune_eval.data.ledger import rows_hash
+from finetune_eval.evaluation._options import TASKS
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.baselines import (
     compare_with_baseline,
@@ -43,6 +45,8 @@ def cross_evaluate(
     y: Any,
     *,
     labels: Sequence[str] | None = None,
+    task: str = "classification",
+    sample_weight: Any = None,
     folds: int = 5,
     repeats: int = 1,
     groups: Any = None,
@@ -76,8 +80,14 @@ def cross_evaluate(
             `fit(x, y, seed=seed)` that returns a trained model: anything with a `predict` or a
             `predict_proba` that gives probabilities.
         x: (n,) texts, or (n, d) numbers.
-        y: (n,) class names; or class indices where `labels` gives the names.
-        labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
+        y: (n,) class names; or class indices where `labels` gives the names. Multilabel: (n, K) zeros and
+            ones.
+        labels: The class names in index order, the positive class second; None takes them from `y`, sorted
+            (multilabel: from its columns).
+        task: "classification" or "multilabel". Multilabel rows with the same labels are dealt out evenly.
+        sample_weight: (n,) weights, not negative: of the rows in the trainings, as `fine_tune` takes them,
+            and in every metric. A function fit(x, y, seed=seed, sample_weight=weights) is given those of its
+            rows.
         folds: How many parts, at least 2. A model learns from all rows but one part.
         repeats: How often to deal the rows out anew. More repeats narrow the interval of the recipe.
         groups: (n,) values; rows with the same value stay together.
@@ -91,7 +101,8 @@ def cross_evaluate(
         average: As for `evaluate_predictions`.
         confidence: Nominal coverage of the intervals, in (0, 1).
         threshold: As for `evaluate_predictions`; thresholds that the models carry are not used.
-        baselines: Compare with simple models, fitted in the same folds.
+        baselines: Compare with simple models, fitted in the same folds; without weights, as in
+            `evaluate_predictions`, and not of multilabel rows.
         keep_models: Keep the models of all folds in memory (and in `run_dir`): folds times repeats as many
             weights as one model. `ensemble` needs those of the first repeat.
         run_dir: A folder that keeps what each fold gave, whole or not at all. The same call with the same
@@ -124,10 +135,13 @@ def cross_evaluate(
         Bayle et al. 2020, NeurIPS ("Cross-validation confidence intervals for test error"); Nadeau and Bengio
         2003, Machine Learning 52:239-281.
     """
-    _rows.same_order(x=x, y=y, groups=groups, ids=ids, metadata=metadata, features=features)
+    _checks.one_of("task", task, TASKS)
+    aligned = {"groups": groups, "ids": ids, "metadata": metadata, "features": features}
+    _rows.same_order(x=x, y=y, sample_weight=sample_weight, **aligned)
     rows = checked_rows(x)
     _checks.same_length("x", rows, "y", _rows.column("y", y))
-    places, names = read_labels(y, labels)
+    places, names = read_labels(y, labels, task)
+    weights = None if sample_weight is None else _rows.weights("sample_weight", sample_weight, len(rows))
     folds = _checks.positive_int("folds", folds, minimum=2)
     repeats = _checks.positive_int("repeats", repeats)
     seed = _checks.positive_int("seed", seed, minimum=0)
@@ -146,24 +160,22 @@ def cross_evaluate(
     options = {
         "labels": names, "ids": ids, "groups": groups, "metadata": metadata, "average": average,
         "confidence": confidence, "threshold": threshold, "baselines": False, "n_resamples": n_resamples,
-        "seed": seed,
+        "seed": seed, "task": task, "sample_weight": weights,
     }  # fmt: skip
     uniform = np.full((len(rows), len(names)), 1 / len(names))
     evaluate(_Answers(names, uniform), rows, places, **{**options, "n_resamples": 100})  # checks the options
-    trained = learner_of(learner, recipe, rows, places, names)
+    trained = learner_of(learner, recipe, rows, places, names, weights)
     if keep_models and not trained.saves and run_dir is not None:
         raise ValueError("`keep_models` with `run_dir` needs Keras models; `learner` fits models of its own.")
     units, sentences = units_of_rows(rows, groups=numbers, near_duplicates=near_duplicates)
-    fold_of_row = np.stack(
-        [
-            fold_of_rows(rows, places, folds, units=units, classes=len(names), seed=seed + repeat)
-            for repeat in range(repeats)
-        ]
-    )
+    alike = places if places.ndim == 1 else np.unique(places, axis=0, return_inverse=True)[1].ravel()
+    dealt = partial(fold_of_rows, rows, alike, folds, units=units, classes=max(len(names), alike.max() + 1))
+    fold_of_row = np.stack([dealt(seed=seed + repeat) for repeat in range(repeats)])
+    _check_weights(weights, fold_of_row)
     settings = {
         "rows": rows_hash(rows, places), "labels": list(names), "learner": trained.identity, "folds": folds,
         "groups": None if numbers is None else rows_hash(numbers), "near_duplicates": near_duplicates,
-        "seed": seed,
+        "seed": seed, "sample_weight": None if weights is None else rows_hash(weights),
     }  # fmt: skip
     study = _Study(trained, places, fold_of_row, keep_models, seed, workers, verbose, names)
     with opened(run_dir, settings, kind="cross-evaluation") as store:
@@ -173,15 +185,18 @@ def cross_evaluate(
         f"Each row was judged out of fold, by one of {folds} models: the scores are of their mean, not of a "
         "model trained on all rows."
     )
-    notes = (of_whom, *evaluation.warnings, *sentences, *_unseen(places, fold_of_row[0], names))
+    notes = (of_whom, *evaluation.warnings, *sentences, *_unseen(places, fold_of_row[0], names, weights))
     evaluation = dataclasses.replace(evaluation, warnings=notes)
-    if baselines:
+    if baselines and task == "classification":
         found = _baselines(evaluation, rows, places, fold_of_row[0], features, numbers, n_resamples, seed)
         evaluation = dataclasses.replace(evaluation, baselines=tuple(found))
-    chosen = evaluation.threshold
-    assert not isinstance(chosen, tuple)  # each row has one class
-    answers = OutOfFold(places, p, fold_of_row, chosen, evaluation.average, numbers)
+    answers = OutOfFold(places, p, fold_of_row, evaluation.threshold, evaluation.average, weights, numbers)
     return answers.result(evaluation, seconds, models, seed, trained.settings)
+
+
+def _right(y: Ints, p: Floats) -> NDArray[np.bool_]:
+    """Return (n,) whether the most probable class is right, or every label from 0.5 on."""
+    return np.asarray(p.argmax(axis=1) == y if y.ndim == 1 else ((p >= 0.5) == y).all(axis=1))
 
 
 class _Answers:
@@ -194,10 +209,25 @@ class _Answers:
         return self._probabilities
 
 
-def _unseen(y: Ints, fold_of_row: Ints, names: tuple[str, ...]) -> list[str]:
+def _check_weights(weights: Floats | None, fold_of_row: Ints) -> None:
+    """Raise where a fold has rows of weight 0 alone: it could judge nothing."""
+    if weights is None:
+        return
+    for fold_of in fold_of_row:
+        held = np.bincount(fold_of, weights=weights > 0)
+        if (held == 0).any():
+            raise ValueError(
+                f"`sample_weight` is 0 for every row of fold {int(held.argmin()) + 1}, which could judge no "
+                "model. Ask for fewer folds, or leave rows of weight 0 out."
+            )
+
+
+def _unseen(y: Ints, fold_of_row: Ints, names: tuple[str, ...], weights: Floats | None) -> list[str]:
     """Name the classes that a model had to judge without having seen a row of them."""
+    there = np.ones(len(y), dtype=bool) if weights is None else weights > 0
+    of_class = [there & ((y == k) if y.ndim == 1 else y[:, k] > 0) for k in range(len(names))]
     alone = [
-        name for k, name in enumerate(names) if (y == k).any() and len(np.unique(fold_of_row[y == k])) == 1
+        name for name, rows in zip(names, of_class, strict=True) if len(np.unique(fold_of_row[rows])) == 1
     ]
     if not alone:
         return []
@@ -245,7 +275,7 @@ class _Study:
             seconds.append(float(record["seconds"]))
             models += [model] if self.keep_models else []
             if self.verbose:
-                right = float((answers.argmax(axis=1) == self.y[test]).mean())
+                right = float(_right(self.y[test], answers).mean())
                 _text.show(
                     f"{name.replace('-', ' ')}: {n - len(test):,} rows trained, {len(test):,} judged, "
                     f"{right:.3f} right, {seconds[-1]:.1f} s"

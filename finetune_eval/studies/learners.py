@@ -47,15 +47,23 @@ class Learner(Protocol):
         """Return the whole model, on raw rows."""
 
 
-def read_labels(y: Any, labels: Any) -> tuple[Ints, tuple[str, ...]]:
-    """Return the place of each row's class, and the class names: those given, or those found."""
+def read_labels(y: Any, labels: Any, task: str = "classification") -> tuple[Ints, tuple[str, ...]]:
+    """Return the place of each row's class, or its zeros and ones, and the names: those given, or found."""
+    several = task == "multilabel"
     if labels is None:
-        return _labels.find("y", y)
+        return _labels.find_many("y", y) if several else _labels.find("y", y)
     names = _labels.class_names(labels)
-    return _labels.read("y", y, names), names
+    return (_labels.read_many if several else _labels.read)("y", y, names), names
 
 
-def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tuple[str, ...]) -> Learner:
+def learner_of(
+    learner: Any,
+    recipe: Any,
+    x: NDArray[Any],
+    y: Ints,
+    labels: tuple[str, ...],
+    weights: Floats | None = None,
+) -> Learner:
     """Return the learner that an argument means.
 
     Args:
@@ -63,13 +71,13 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
             function of rows, labels and a seed that returns a trained model.
         recipe: The name of a recipe, a `Recipe`, or keywords of `fine_tune`; None for "plain".
         x: All rows.
-        y: Their class indices.
+        y: Their class indices; or (n, K) zeros and ones, where a row may have several labels.
         labels: The class names.
+        weights: (n,) weights of the rows in training, or None.
     """
+    rows = _Rows(x, y, labels, weights)
     if isinstance(learner, (str, os.PathLike)):
-        return _OfBackbone(
-            _of_backbone(learner, labels, _pairs.are_pairs(x)), str(learner), recipe, x, y, labels
-        )
+        return _OfBackbone(_of_backbone(learner, rows), str(learner), recipe, rows)
     if not callable(learner) or isinstance(learner, type):
         raise TypeError(
             "`learner` must be the name of a backbone, a function of a seed that returns what `build_model` "
@@ -78,7 +86,7 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
         )
     required, takes_seed = _parameters(learner)
     if required == 1:
-        return _FineTuned(learner, function_hash(learner), recipe, x, y, labels)
+        return _FineTuned(learner, function_hash(learner), recipe, rows)
     if required != 2:
         raise TypeError(
             "`learner` must be a function of a seed, or a function fit(x, y, seed=seed); this one has "
@@ -88,7 +96,12 @@ def learner_of(learner: Any, recipe: Any, x: NDArray[Any], y: Ints, labels: tupl
         raise ValueError(
             "`recipe` is for models that are fine-tuned here; `learner` is a function that fits by itself."
         )
-    return _Fitted(learner, takes_seed, x, y, labels)
+    if weights is not None and not _takes(learner, "sample_weight"):
+        raise ValueError(
+            "`sample_weight` needs a `learner` that weighs its rows: fit(x, y, seed=seed, "
+            "sample_weight=weights)."
+        )
+    return _Fitted(learner, takes_seed, rows)
 
 
 def classifiers_of(
@@ -104,11 +117,31 @@ def classifiers_of(
     return made._fresh, made._settings
 
 
-def _of_backbone(name: Any, labels: tuple[str, ...], pairs: bool) -> Callable[[int], Any]:
+@dataclasses.dataclass(frozen=True)
+class _Rows:
+    """All rows of a study: what their labels are, and what they weigh in training."""
+
+    x: NDArray[Any]
+    y: Ints
+    labels: tuple[str, ...]
+    weights: Floats | None
+
+    @property
+    def task(self) -> str:
+        return "classification" if self.y.ndim == 1 else "multilabel"
+
+    def weighing(self, rows: Ints) -> dict[str, Any]:
+        """Return the keyword with the weights of some rows; none where they have no weights."""
+        return {} if self.weights is None else {"sample_weight": self.weights[rows]}
+
+
+def _of_backbone(name: Any, rows: _Rows) -> Callable[[int], Any]:
+    pairs = _pairs.are_pairs(rows.x)
+
     def build(seed: int) -> Any:
         from finetune_eval.models.build import build_model
 
-        return build_model(name, labels, pairs=pairs, seed=seed)
+        return build_model(name, rows.labels, pairs=pairs, task=rows.task, seed=seed)
 
     return build
 
@@ -125,25 +158,30 @@ def _parameters(function: Any) -> tuple[int, bool]:
         for name, each in parameters.items()
         if each.default is kinds.empty and each.kind not in (kinds.VAR_POSITIONAL, kinds.VAR_KEYWORD)
     ]
-    others = [name for name in needed if name != "seed"]
-    takes_seed = "seed" in parameters or any(each.kind is kinds.VAR_KEYWORD for each in parameters.values())
-    return (len(others) or len(needed)), takes_seed
+    others = [name for name in needed if name not in ("seed", "sample_weight")]
+    return (len(others) or len(needed)), _takes(function, "seed")
+
+
+def _takes(function: Any, name: str) -> bool:
+    """Return whether a function takes a keyword."""
+    parameters = inspect.signature(function).parameters
+    return name in parameters or any(each.kind is each.VAR_KEYWORD for each in parameters.values())
 
 
 class _Fitted:
     """A function that fits a model to rows: scikit-learn, or a training of the user's own."""
 
-    def __init__(self, fit: Any, takes_seed: bool, x: NDArray[Any], y: Ints, labels: tuple[str, ...]) -> None:
-        self._fit, self._takes_seed, self._x, self._y, self._labels = fit, takes_seed, x, y, labels
+    def __init__(self, fit: Any, takes_seed: bool, rows: _Rows) -> None:
+        self._fit, self._takes_seed, self._rows = fit, takes_seed, rows
         self.identity, self.saves = function_hash(fit), False
         self.settings: dict[str, Any] = {}
 
     def train(self, rows: Ints, seed: int) -> Any:
         keywords = {"seed": seed} if self._takes_seed else {}
-        return self._fit(self._x[rows], self._y[rows], **keywords)
+        return self._fit(self._rows.x[rows], self._rows.y[rows], **keywords, **self._rows.weighing(rows))
 
     def answer(self, trained: Any, rows: Ints) -> Floats:
-        return probabilities(trained, self._x[rows], self._labels)
+        return probabilities(trained, self._rows.x[rows], self._rows.labels, self._rows.task)
 
     def model(self, trained: Any) -> Any:
         return trained
@@ -157,17 +195,15 @@ class _FineTuned:
         build: Callable[[int], Any],
         identity: str,
         recipe: Any,
-        x: NDArray[Any],
-        y: Ints,
-        labels: tuple[str, ...],
+        rows: _Rows,
     ) -> None:
-        settings = _settings(recipe)
+        settings, labels = _settings(recipe), rows.labels
         begun, given = settings.get("recipe", "plain"), {n: v for n, v in settings.items() if n != "recipe"}
         checked = made(begun, given)
         with explained(begun, given):
-            checked.check_fit(len(labels), validated=False)
-        self._build, self._settings, self._x, self._labels = build, settings, x, labels
-        self._y = _labels.ClassIndices(y, labels)
+            checked.check_fit(len(labels), validated=False, multilabel=rows.task == "multilabel")
+        self._build, self._settings, self._rows = build, settings, rows
+        self._y = rows.y if rows.task == "multilabel" else _labels.ClassIndices(rows.y, labels)
         self._whole: Any = None  # the model whose frozen backbone all heads share
         self._features: Any = None
         chosen = {name: value for name, value in {**settings_of(begun), **given}.items() if name != "seed"}
@@ -179,19 +215,20 @@ class _FineTuned:
         from finetune_eval.training.fine_tune import fine_tune
         from finetune_eval.training.heads import features_of, head_of, is_head_alone
 
-        model, x = self._whole, self._x
+        model, x = self._whole, self._rows.x
         if model is None:
             model = self._fresh(seed)
             if is_head_alone(model):
-                self._whole, self._features = model, features_of(model, self._x)
+                self._whole, self._features = model, features_of(model, x)
         if self._features is not None:
             model, x = head_of(self._whole, seed), self._features
-        fine_tune(model, x[rows], self._y[rows], seed=seed, verbose=False, **self._settings)
+        more = {**self._settings, **self._rows.weighing(rows)}
+        fine_tune(model, x[rows], self._y[rows], seed=seed, verbose=False, **more)
         return model
 
     def answer(self, trained: Any, rows: Ints) -> Floats:
-        x = self._x if self._features is None else self._features
-        return probabilities(trained, x[rows], self._labels)
+        x = self._rows.x if self._features is None else self._features
+        return probabilities(trained, x[rows], self._rows.labels, self._rows.task)
 
     def model(self, trained: Any) -> Any:
         from finetune_eval.training.heads import with_head
@@ -212,10 +249,15 @@ class _FineTuned:
                 f"{type(model).__name__}. For any other model pass a function fit(x, y, seed=seed) that "
                 "trains it."
             )
-        if tuple(model.labels) != self._labels:
+        if tuple(model.labels) != self._rows.labels:
             raise ValueError(
                 f"`learner` builds a model of the classes {listed(model.labels)}; the rows have "
-                f"{listed(self._labels)}. Build it with these, in this order, or pass `labels`."
+                f"{listed(self._rows.labels)}. Build it with these, in this order, or pass `labels`."
+            )
+        if model.task != self._rows.task:
+            raise ValueError(
+                f"`learner` builds a model with `task={model.task!r}`, and the rows are of "
+                f"`task={self._rows.task!r}`; pass the same `task` to both."
             )
         return model
 
@@ -265,12 +307,13 @@ def _settings(recipe: Any) -> dict[str, Any]:
     return dict(recipe)
 
 
-def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...]) -> Floats:
+def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...], task: str) -> Floats:
     """Return (n, K) probabilities of any trained model, in the order of the class names."""
     if hasattr(model, "predict_proba"):
         found: NDArray[Any] = np.asarray(model.predict_proba(x), dtype=np.float64)
         classes = getattr(model, "classes_", None)
-        if classes is not None and found.ndim == 2 and len(classes) == found.shape[1]:
+        one_each = task == "classification" and found.ndim == 2
+        if classes is not None and one_each and len(classes) == found.shape[1]:
             places = _labels.read("classes_", np.asarray(classes), labels)
             values = np.zeros((len(found), len(labels)))
             values[:, places] = found
@@ -283,7 +326,7 @@ def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...]) -> Float
                 "Train it with these, in this order."
             )
         quiet = {"verbose": 0} if "verbose" in inspect.signature(model.predict).parameters else {}
-        found = _outputs.probabilities_of(model, model.predict(x, **quiet), task="classification")
+        found = _outputs.probabilities_of(model, model.predict(x, **quiet), task=task)
     else:
         raise TypeError(
             "`learner` must return a model with a `predict` or a `predict_proba` that gives probabilities; "
@@ -294,7 +337,7 @@ def probabilities(model: Any, x: NDArray[Any], labels: tuple[str, ...]) -> Float
             f"`learner` gave a model whose probabilities have shape {found.shape}; {len(x):,} rows of "
             f"{len(labels)} classes need {(len(x), len(labels))}."
         )
-    return np.asarray(read_probabilities(found, "classification")[0], dtype=np.float64)
+    return np.asarray(read_probabilities(found, task)[0], dtype=np.float64)
 
 
 def function_hash(function: Any) -> str:

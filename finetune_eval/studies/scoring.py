@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_eval.evaluation import label_thresholds
 from finetune_eval.evaluation._result import Evaluation
 from finetune_eval.evaluation.folds import (
     FoldScores,
+    average_of_areas,
     fold_score,
     of_these_models,
     ranking_over_folds,
@@ -21,6 +23,7 @@ from finetune_eval.evaluation.folds import (
 )
 from finetune_eval.evaluation.metrics import METRICS
 from finetune_eval.evaluation.records import Estimate
+from finetune_eval.evaluation.sample import decided
 from finetune_eval.studies.crossed import CrossEstimate, CrossEvaluation, Fold
 
 Floats = NDArray[np.float64]
@@ -32,33 +35,37 @@ class OutOfFold:
     """Rows that were judged by models which never saw them.
 
     Attributes:
-        y: (n,) class indices.
+        y: (n,) class indices, or (n, K) zeros and ones.
         p: (repeats, n, K) probabilities.
         fold_of_row: (repeats, n) the fold of each row.
-        threshold: From which probability on the second class is the answer; None for the most probable one.
-        average: How precision, recall, F1 and AUC are averaged over the classes.
+        threshold: From which probability on the second class is the answer, or each label; None for the most
+            probable class, and for 0.5.
+        average: How precision, recall and F1 are averaged over the classes.
+        weights: (n,) weights of the rows, or None.
         groups: (n,) group of each row, or None.
     """
 
     y: Ints
     p: Floats
     fold_of_row: Ints
-    threshold: float | None
+    threshold: float | tuple[float, ...] | None
     average: str
+    weights: Floats | None
     groups: Ints | None
 
     @cached_property
     def predicted(self) -> Ints:
-        """(repeats, n) class indices of the answers."""
-        if self.threshold is None:
-            return np.asarray(self.p.argmax(axis=2))
-        return (self.p[:, :, 1] >= self.threshold).astype(np.int64)
+        """(repeats, n) class indices of the answers, or (repeats, n, K) zeros and ones."""
+        if self.y.ndim == 2:
+            return label_thresholds.given(self.p, self.threshold)
+        assert not isinstance(self.threshold, tuple)
+        return np.stack([decided(p, self.threshold) for p in self.p])
 
     def score(self, metric: str, repeat: int, rows: Any) -> float:
         """Return a metric of some of the rows, as one repeat answered them."""
-        return fold_score(
-            metric, self.y[rows], self.p[repeat, rows], self.predicted[repeat, rows], self.average
-        )
+        weights = None if self.weights is None else self.weights[rows]
+        said = self.predicted[repeat, rows]
+        return fold_score(metric, self.y[rows], self.p[repeat, rows], said, self.average, weights)
 
     def result(
         self,
@@ -134,8 +141,9 @@ class OutOfFold:
             self.y,
             self.p[0],
             self.fold_of_row[0],
-            self.average,
+            average_of_areas(self.y, self.p.shape[2]),
             confidence=pooled.confidence,
+            weights=self.weights,
             groups=self.groups,
         )
         return found or dataclasses.replace(

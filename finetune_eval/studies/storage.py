@@ -15,7 +15,12 @@ from finetune_eval import _checks, _files
 
 _FORMAT = 1  # of study.json and of the files of the trainings
 _SETTINGS = "study.json"
-_HASHED = ("rows", "groups", "learner")  # settings of which there are hashes only: nobody wants to read those
+_HASHED = (
+    "rows",
+    "groups",
+    "learner",
+    "sample_weight",
+)  # settings of which there are hashes only: nobody wants to read those
 
 
 class Store:

@@ -30,7 +30,7 @@ def head_of(model: Classifier, seed: int) -> Classifier:
     inputs = keras.Input(width, name="features")
     identity = keras.Model(inputs, keras.layers.Identity()(inputs))
     rate = model.get_layer("head_dropout").rate
-    return build_model(identity, model.labels, dropout=rate, seed=seed)
+    return build_model(identity, model.labels, dropout=rate, task=model.task, seed=seed)
 
 
 def with_head(model: Classifier, head: Classifier) -> Classifier:

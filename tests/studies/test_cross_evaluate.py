@@ -8,12 +8,16 @@ import sys
 import textwrap
 
 import numpy as np
+import pandas as pd
 import pytest
+from sklearn import metrics
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import PredefinedSplit, cross_val_predict, cross_val_score
+from sklearn.multiclass import OneVsRestClassifier
 
 import finetune_eval as fe
 from finetune_eval.studies.learners import function_hash
+from finetune_eval.studies.scoring import OutOfFold
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(120, 4))
@@ -49,6 +53,97 @@ def test_the_evaluation_is_that_of_the_out_of_fold_probabilities(result):
     assert result["accuracy"].value == plain.accuracy
     assert result.evaluation.calibration is not None
     assert result.evaluation.identified  # by the contents of the rows
+
+
+WEIGHTS = np.where(np.arange(120) % 10 == 0, 0.0, RANDOM.uniform(0.5, 3, 120))
+
+
+def weighed(x, y, seed, sample_weight):
+    return LogisticRegression(random_state=seed).fit(x, y, sample_weight=sample_weight)
+
+
+@pytest.fixture(scope="module")
+def weighted():
+    return fe.cross_evaluate(
+        weighed, X, Y, sample_weight=WEIGHTS, repeats=2, groups=np.arange(120) // 3, **QUIET
+    )
+
+
+def test_weights_count_in_the_trainings_and_in_every_metric(weighted):
+    for fold, test in enumerate(weighted.fold_of_row[0] == np.arange(5)[:, None]):
+        model = LogisticRegression().fit(X[~test], Y[~test], sample_weight=WEIGHTS[~test])
+        p, y, w = model.predict_proba(X[test]), Y[test], WEIGHTS[test]
+        assert np.allclose(weighted.probabilities[0][test], p, rtol=0, atol=1e-12)
+        said, scores = p.argmax(axis=1), weighted.folds[fold].scores
+        assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(y, said, sample_weight=w))
+        assert scores["f1"] == pytest.approx(metrics.f1_score(y, said, sample_weight=w))
+        assert scores["mcc"] == pytest.approx(metrics.matthews_corrcoef(y, said, sample_weight=w))
+        assert scores["loss"] == pytest.approx(metrics.log_loss(y, p, sample_weight=w))
+        assert scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(y, p[:, 1], sample_weight=w))
+    plain = fe.evaluate_predictions(
+        Y, weighted.probabilities[0], sample_weight=WEIGHTS, groups=np.arange(120) // 3, n_resamples=200
+    )
+    assert weighted.evaluation.estimates == plain.estimates
+    assert (np.ptp(weighted.fold_of_row.reshape(2, 40, 3), axis=2) == 0).all()  # groups are not parted
+
+
+def test_rows_of_weight_0_change_no_score(weighted):
+    y = np.where(WEIGHTS == 0, 1 - Y, Y)  # wrong labels of rows that do not count
+    fold_of_row = weighted.fold_of_row[:, WEIGHTS > 0]
+    again = OutOfFold(
+        y[WEIGHTS > 0], weighted.probabilities[:, WEIGHTS > 0], fold_of_row, None, "binary",
+        WEIGHTS[WEIGHTS > 0], (np.arange(120) // 3)[WEIGHTS > 0],
+    ).result(weighted.evaluation, [0.0] * 10, (), 0, {})  # fmt: skip
+    for name, estimate in weighted.estimates.items():
+        assert again[name].value == pytest.approx(estimate.value, abs=1e-12), name
+        assert again[name].recipe.low == pytest.approx(estimate.recipe.low, abs=1e-12), name
+
+
+def test_weights_are_refused_where_they_cannot_count(tmp_path):
+    with pytest.raises(ValueError, match="`sample_weight` needs a `learner` that weighs its rows"):
+        fe.cross_evaluate(fit, X, Y, sample_weight=WEIGHTS, **QUIET)
+    with pytest.raises(ValueError, match="^`sample_weight` is 0 for every row of fold ., which could judge"):
+        fe.cross_evaluate(weighed, X, Y, sample_weight=[1.0] + [0.0] * 119, **QUIET)
+    fe.cross_evaluate(weighed, X, Y, folds=2, sample_weight=WEIGHTS + 1, run_dir=tmp_path, **QUIET)
+    with pytest.raises(ValueError, match="of other settings: `sample_weight` is another"):
+        fe.cross_evaluate(weighed, X, Y, folds=2, sample_weight=WEIGHTS + 2, run_dir=tmp_path, **QUIET)
+
+
+def test_rows_with_several_labels():
+    y = (X[:, :3] + RANDOM.normal(size=(120, 3)) > [0, 0.5, -0.5]).astype(int)
+    frame = pd.DataFrame(y, columns=["acting", "plot", "music"])
+    asked = {"task": "multilabel", "groups": np.arange(120) // 2, "threshold": [0.5, 0.4, 0.6], **QUIET}
+    result = fe.cross_evaluate(
+        lambda x, y: OneVsRestClassifier(LogisticRegression()).fit(x, y), X, frame, average="micro", **asked
+    )
+    p, folds = result.probabilities[0], result.fold_of_row[0]
+    plain = fe.evaluate_predictions(
+        y, p, labels=list(frame), task="multilabel", groups=np.arange(120) // 2, threshold=[0.5, 0.4, 0.6],
+        average="micro", n_resamples=200,
+    )  # fmt: skip
+    assert result.evaluation.estimates == plain.estimates
+    assert (np.ptp(folds.reshape(60, 2), axis=1) == 0).all()
+    for fold, test in enumerate(folds == np.arange(5)[:, None]):
+        model = OneVsRestClassifier(LogisticRegression()).fit(X[~test], y[~test])
+        assert np.allclose(p[test], model.predict_proba(X[test]), rtol=0, atol=1e-12)
+        said, scores = (p[test] >= [0.5, 0.4, 0.6]).astype(int), result.folds[fold].scores
+        assert scores["accuracy"] == pytest.approx(metrics.accuracy_score(y[test], said))
+        assert scores["f1"] == pytest.approx(metrics.f1_score(y[test], said, average="micro"))
+        # The library's areas of several labels are the mean over labels, whatever `average` is.
+        assert scores["roc_auc"] == pytest.approx(metrics.roc_auc_score(y[test], p[test], average="macro"))
+    assert "baselines" not in str(result) and result["f1"].recipe.low < result["f1"].value
+    with pytest.raises(ValueError, match="task='multilabel'"):
+        fe.cross_evaluate(fit, X, Y, task="multilabel", **QUIET)
+
+
+def test_areas_of_folds_are_averaged_as_those_of_all_rows():
+    y = np.digitize(X[:, 0] + RANDOM.normal(size=120), [-0.5, 0.5])
+    result = fe.cross_evaluate(fit, X, y, average="micro", **QUIET)
+    for fold, record in enumerate(result.folds):
+        test = result.fold_of_row[0] == fold
+        p = result.probabilities[0][test]
+        theirs = metrics.roc_auc_score(y[test], p, multi_class="ovr", average="macro")
+        assert record.scores["roc_auc"] == pytest.approx(theirs)
 
 
 def test_the_recipes_interval_by_hand(result):

@@ -40,6 +40,29 @@ def test_a_fold_is_the_fine_tuning_of_its_rows(tiny):
     assert np.array_equal(model.predict(x[test], verbose=0), result.probabilities[0][test].astype("float32"))
 
 
+def test_a_weighted_fold_of_several_labels_is_the_fine_tuning_of_its_rows(tiny):
+    x, _ = tiny.numeric_rows(24)
+    y, weights = (x[:, :2] > 0).astype(int), np.linspace(0.5, 2, 24)
+    result = fe.cross_evaluate(
+        lambda seed: tiny.numeric_classifier(task="multilabel", seed=seed), x, y, labels=tiny.labels, folds=2,
+        task="multilabel", sample_weight=weights, seed=5, **SETTINGS,
+    )  # fmt: skip
+    test = result.fold_of_row[0] == 0
+    model = tiny.numeric_classifier(task="multilabel", seed=5)
+    fe.fine_tune(
+        model, x[~test], y[~test], sample_weight=weights[~test], seed=5, verbose=False, **SETTINGS["recipe"]
+    )
+    assert np.array_equal(model.predict(x[test], verbose=0), result.probabilities[0][test].astype("float32"))
+
+
+def test_a_model_of_another_task_is_refused(tiny):
+    x, y = tiny.numeric_rows(20)
+    with pytest.raises(ValueError, match="builds a model with `task='multilabel'`, and the rows are of"):
+        fe.cross_evaluate(
+            lambda seed: tiny.numeric_classifier(task="multilabel"), x, y, labels=tiny.labels, verbose=False
+        )
+
+
 @pytest.mark.parametrize("keep_models", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_named_backbone_is_built_once_and_each_fold_begins_anew(tiny, tmp_path, keep_models):
     folder = tiny.checkpoint(tmp_path / "checkpoint")
