@@ -226,6 +226,20 @@ def _sort_key(words: Iterable[str]) -> Any:
     return str
 
 
+def refuse_several(name: str, y: Any, instead: str) -> None:
+    """Raise where rows are zeros and ones of several labels; `instead` says what to do in this function."""
+    array = _rows.column(name, y)
+    if array.ndim != 2 or array.shape[1] < 2 or not np.isin(array, (0, 1)).all():
+        return
+    ones = array.astype(np.int64).sum(axis=1)
+    if (ones != 1).any():
+        row = int((ones != 1).argmax())
+        raise ValueError(
+            f"`{name}` must have one class a row; row {row} has {ones[row]} of {array.shape[1]} labels. "
+            f"{instead}"
+        )
+
+
 def find_many(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
     """Return zeros and ones of rows with several labels each, and the names of the columns, or "0", "1", ...
 
@@ -317,8 +331,9 @@ def _of_one_hot(name: str, array: NDArray[Any]) -> NDArray[np.int64]:
     bad = np.flatnonzero(~(((array == 0) | (array == 1)).all(axis=1) & ((array == 1).sum(axis=1) == 1)))
     if bad.size:
         raise ValueError(
-            f"`{name}` looks one-hot with {array.shape[1]} columns, but row {bad[0]} is "
-            f"{array[bad[0]].tolist()}: exactly one 1 is needed, the rest 0."
+            f"`{name}` with {array.shape[1]} columns must be one-hot, with exactly one 1 in each row and the "
+            f"rest 0; row {bad[0]} is {array[bad[0]].tolist()}. Rows that may have several labels need "
+            "`task='multilabel'`."
         )
     return np.asarray((array == 1).argmax(axis=1), dtype=np.int64)
 

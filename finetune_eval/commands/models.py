@@ -48,7 +48,7 @@ def predict(
     if file is not None:
         rows += options.column(file, text, delimiter=delimiter, encoding=encoding, quoted=quoted)
     if not rows:
-        raise typer.BadParameter("give at least one text, or --file.")
+        raise typer.BadParameter("give at least one text, or --file.", param_hint="TEXTS")
     empty = next((place for place, row in enumerate(rows, start=1) if not row.strip()), None)
     if empty is not None:
         raise ValueError(f"text {empty} of {len(rows):,} is empty; leave it out.")

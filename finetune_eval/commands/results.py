@@ -77,7 +77,8 @@ def evaluate(
     else:
         if names is not None or task is not None:
             raise typer.BadParameter(
-                "the model knows its labels and its task; leave out --labels and --task."
+                "the model of --data knows its labels and its task; leave it out.",
+                param_hint="--task" if names is None else "--labels",
             )
         reading = options.reading(
             data, text=text, label=label, drop_missing=drop_missing, merge_labels=merge_labels,
@@ -202,12 +203,14 @@ def compare(
     from finetune_eval.evaluation.comparison import compare as decide
 
     if len(paths) < 2:
-        raise typer.BadParameter("give at least two run folders or files of predictions.")
+        raise typer.BadParameter(
+            f"give at least two run folders or files of predictions; got {len(paths)}.", param_hint="PATHS"
+        )
     names = [path.stem if path.is_file() else path.name for path in paths]
     if len(set(names)) < len(names):
         names = [str(path) for path in paths]
     if len(set(names)) < len(names):
-        raise typer.BadParameter("the same run or file is there twice.")
+        raise typer.BadParameter("the same run or file is there twice.", param_hint="PATHS")
     reading: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
     first = load_evaluation(paths[0], **reading)
     others = [load_evaluation(path, first.labels, **reading) for path in paths[1:]]

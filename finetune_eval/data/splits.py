@@ -161,6 +161,7 @@ def split(
     x = checked_rows(x)
     n = len(x)
     _checks.same_length("x", x, "y", _rows.column("y", y))
+    _labels.refuse_several("y", y, "Pass one name for each set of labels, such as 'acting + plot'.")
     if labels is None:
         y, names = _labels.find("y", y)
     else:

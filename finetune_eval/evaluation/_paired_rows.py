@@ -33,12 +33,13 @@ class Settings:
 
 
 class ScoredRows:
-    """What a comparison needs of an evaluation, as arrays.
+    """What a comparison needs of an evaluation, as arrays; rows of weight 0 are not among these.
 
     Attributes:
         name: What the model is called.
         labels: The class names.
-        frame: The table of predictions.
+        frame: The table of predictions, of all rows.
+        counts: (all rows) which rows have a weight above 0; None where all have.
         average: How the evaluation averages precision, recall and F1 over the classes.
         multilabel: Whether a row may have several labels.
         correct: (n,) 1 where the row is right, else 0.
@@ -61,8 +62,11 @@ class ScoredRows:
         self._read_rows()
 
     def _read_rows(self) -> None:
-        frame = self.frame
         self._codes: dict[str, NDArray[np.int64]] = {}
+        self.counts = None
+        if "weight" in self.frame and not self.frame["weight"].all():
+            self.counts = (self.frame["weight"] > 0).to_numpy()
+        frame = self._counted = self.frame if self.counts is None else self.frame[self.counts]
         self.correct = (frame["label"].to_numpy() == frame["prediction"].to_numpy()).astype(np.int64)
         self.weights = _of_mean_1(frame["weight"].to_numpy(np.float64)) if "weight" in frame else None
 
@@ -91,12 +95,15 @@ class ScoredRows:
 
     def codes(self, column: str) -> NDArray[np.int64]:
         """Return (n,) class indices of a column of class names, K for no label; computed once."""
+        if column not in self._codes:
+            self._codes[column] = self._places(self._counted[column])
+        return self._codes[column]
+
+    def _places(self, words: Any) -> NDArray[np.int64]:
         import pandas as pd
 
-        if column not in self._codes:
-            codes = np.asarray(pd.Index(self.labels).get_indexer(self.frame[column]), dtype=np.int64)
-            self._codes[column] = np.where(codes < 0, len(self.labels), codes)
-        return self._codes[column]
+        codes = np.asarray(pd.Index(self.labels).get_indexer(words), dtype=np.int64)
+        return np.where(codes < 0, len(self.labels), codes)
 
     @cached_property
     def unlabelled(self) -> bool:
@@ -106,18 +113,22 @@ class ScoredRows:
     @cached_property
     def loss(self) -> Floats:
         """(n,) log-loss of each row."""
-        return np.asarray(self.frame["loss"], dtype=np.float64)
+        return np.asarray(self._counted["loss"], dtype=np.float64)
 
     def answers_as(self, other: ScoredRows) -> bool:
         """Return whether both give every row the same probabilities; the same answer where one has none."""
         if self.has_probabilities and other.has_probabilities:
             return np.array_equal(self.loss, other.loss)
-        return bool((self.frame["prediction"].to_numpy() == other.frame["prediction"].to_numpy()).all())
+        return self.predicts_as(other)
+
+    def predicts_as(self, other: ScoredRows) -> bool:
+        """Return whether both give every row the same class, or labels."""
+        return bool((self._counted["prediction"].to_numpy() == other._counted["prediction"].to_numpy()).all())
 
     @cached_property
     def probabilities(self) -> Floats:
         """(n, K) probabilities of the classes."""
-        return np.asarray(self.frame[[f"p_{label}" for label in self.labels]], dtype=np.float64)
+        return np.asarray(self._counted[[f"p_{label}" for label in self.labels]], dtype=np.float64)
 
     @cached_property
     def entropy(self) -> Floats:
@@ -146,6 +157,15 @@ class ScoredRows:
         return self._ranking[0]
 
     @property
+    def shares(self) -> Floats:
+        """(all rows) what each weighs, of 1 in all."""
+        weights = self.frame["weight"] if "weight" in self.frame else np.ones(len(self.frame))
+        scaled = np.asarray(weights, dtype=np.float64) / np.max(
+            weights
+        )  # sums of the largest numbers overflow
+        return np.asarray(scaled / scaled.sum())
+
+    @property
     def has_texts(self) -> bool:
         """Whether the rows are known by their texts."""
         return "text_hash" in self.frame
@@ -161,7 +181,7 @@ class ScoredRows:
         """Return the hash of what the rows hold, where they are known by that: not by texts or ids."""
         if not self._identified or self.has_texts or self.has_names or self.multilabel:
             return None
-        of_ids = rows_hash(self.frame["id"].to_numpy(), self.codes("label"))
+        of_ids = rows_hash(self.frame["id"].to_numpy(), self._places(self.frame["label"]))
         return None if self._hash == of_ids else self._hash
 
     def surely_pairs_with(self, other: ScoredRows) -> bool:
@@ -214,7 +234,7 @@ def _check_same_rows(first: ScoredRows, other: ScoredRows) -> None:
     contents = first.contents_hash, other.contents_hash
     if not texts and None not in contents and contents[0] != contents[1]:
         raise ValueError(f"{where} what the rows hold differs. {then}")
-    a, b = (np.ones(len(rows.frame)) if rows.weights is None else rows.weights for rows in (first, other))
+    a, b = (rows.shares for rows in (first, other))
     if not np.allclose(a, b, rtol=1e-9, atol=0):
         row = int(np.flatnonzero(~np.isclose(a, b, rtol=1e-9, atol=0))[0])
         raise ValueError(f"{where} their row weights differ (first in row {row}). {then}")

@@ -109,7 +109,7 @@ def _unreadable(name: str, error: Exception) -> str:
 
 def _no_line_breaks_in_cells(path: str, rows: int, encoding: str) -> None:
     """Raise where a CSV file has other than one line a row: a quote that does not close swallows rows."""
-    with open(path, encoding=encoding, errors="replace", newline="\n") as file:
+    with open(path, encoding=encoding, errors="replace") as file:
         lines = sum(1 for line in file if line.strip())
     if lines != rows + 1:
         raise ValueError(

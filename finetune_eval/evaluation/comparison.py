@@ -194,14 +194,15 @@ def _average_of_folds(rows: Sequence[ScoredRows], metric: str, average: Any, gro
 
 def _independent_groups(groups: ArrayLike | None, rows: Sequence[ScoredRows]) -> np.ndarray | None:
     """Return the number of the group of each row; None where every row is its own."""
-    n = len(rows[0].correct)
     given = known_groups(rows) if groups is None else groups
     if given is None:
         return None
-    numbers = _rows.groups("groups", given, n)
+    numbers = _rows.groups("groups", given, len(rows[0].frame))
+    if rows[0].counts is not None:
+        numbers = np.unique(numbers[rows[0].counts], return_inverse=True)[1]
     if numbers.max() == 0:
         raise ValueError("`groups` puts every row in one group; at least two groups are needed.")
-    return None if numbers.max() == n - 1 else numbers
+    return None if numbers.max() == len(numbers) - 1 else numbers
 
 
 def _pairs(
@@ -263,7 +264,7 @@ def pair_of(
 def _identical(a: ScoredRows, b: ScoredRows, settings: Settings) -> bool:
     """Return whether two models give every row the same answer: the same class, or the same probabilities."""
     if METRICS[settings.metric].source == "confusion":
-        return bool((a.frame["prediction"].to_numpy() == b.frame["prediction"].to_numpy()).all())
+        return a.predicts_as(b)
     return np.array_equal(a.probabilities, b.probabilities)
 
 

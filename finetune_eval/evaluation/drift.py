@@ -78,6 +78,12 @@ class Drift(Shown):
         """What was found, in sentences."""
         rows = f"{counted(self.n_new, 'new row')} and {counted(self.n_old, 'old row')}"
         told = f"A classifier tells them apart with an AUC of {self.auc} ({p_value(self.p_value)})."
+        if self.auc.high < 1 - self.chance:
+            return (
+                f"The comparison of {rows} decides nothing: the classifier's AUC is {self.auc}. So far below "
+                "0.5 it took rows for those of the other side: each new row is most like an old one, as if "
+                "one side were a changed copy of the other. Leave the copies out, and compare again."
+            )
         if not self.drifted:
             return (
                 f"No difference is found between {rows}. {told} That is no proof that they are alike: with "

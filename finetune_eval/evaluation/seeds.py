@@ -138,7 +138,7 @@ def evaluate_seeds(
     if all(run.answers_as(rows[0]) for run in rows[1:]):
         raise ValueError("`evaluations` are all the same to the last digit; give each run its own seed.")
     values = np.array([evaluation.estimates[metric].value for evaluation in evaluations])
-    runs, n = len(values), evaluations[0].n
+    runs, n = len(values), len(rows[0].correct)
     mean, spread = float(values.mean()), float(values.std(ddof=1))
     entry = METRICS[metric]
     return SeedSummary(

@@ -140,7 +140,7 @@ def cross_evaluate(
     _rows.same_order(x=x, y=y, sample_weight=sample_weight, **aligned)
     rows = checked_rows(x)
     _checks.same_length("x", rows, "y", _rows.column("y", y))
-    places, names = read_labels(y, labels, task)
+    places, names = read_labels(y, labels, "Pass `task='multilabel'`.", task=task)
     weights = None if sample_weight is None else _rows.weights("sample_weight", sample_weight, len(rows))
     folds = _checks.positive_int("folds", folds, minimum=2)
     repeats = _checks.positive_int("repeats", repeats)

@@ -47,13 +47,23 @@ class Learner(Protocol):
         """Return the whole model, on raw rows."""
 
 
-def read_labels(y: Any, labels: Any, task: str = "classification") -> tuple[Ints, tuple[str, ...]]:
-    """Return the place of each row's class, or its zeros and ones, and the names: those given, or found."""
-    several = task == "multilabel"
+def read_labels(
+    y: Any, labels: Any, several: str, *, task: str = "classification"
+) -> tuple[Ints, tuple[str, ...]]:
+    """Return the place of each row's class, or its zeros and ones, and the names: those given, or found.
+
+    Args:
+        y: The labels.
+        labels: The names, or None.
+        several: What to do where rows of one class each are needed, and have several.
+        task: "classification" or "multilabel".
+    """
+    if task == "classification":
+        _labels.refuse_several("y", y, several)
     if labels is None:
-        return _labels.find_many("y", y) if several else _labels.find("y", y)
+        return _labels.find_many("y", y) if task == "multilabel" else _labels.find("y", y)
     names = _labels.class_names(labels)
-    return (_labels.read_many if several else _labels.read)("y", y, names), names
+    return (_labels.read_many if task == "multilabel" else _labels.read)("y", y, names), names
 
 
 def learner_of(

@@ -27,6 +27,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 ROW_METRICS = ("accuracy", "loss", "brier")  # means over rows, whose covariance between sizes rows can tell
+_SEVERAL = "A learning curve is of rows with one class each; `cross_evaluate` takes `task='multilabel'`."
 _FOLDS = 5  # a repeat is judged by a fifth of the rows, the next repeat by the next fifth
 
 
@@ -102,7 +103,7 @@ def learning_curve(
     _rows.same_order(x=x, y=y, groups=groups)
     rows = checked_rows(x)
     _checks.same_length("x", rows, "y", _rows.column("y", y))
-    places, names = read_labels(y, labels)
+    places, names = read_labels(y, labels, _SEVERAL)
     _checks.one_of("metric", metric, ROW_METRICS)
     repeats = _checks.positive_int("repeats", repeats, minimum=2)
     seed = _checks.positive_int("seed", seed, minimum=0)

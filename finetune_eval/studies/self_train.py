@@ -74,7 +74,7 @@ def self_train(
             f"`unlabelled` must hold rows like those of `x`; got shape {more.shape} and dtype {more.dtype} "
             f"beside {rows.shape} and {rows.dtype}."
         )
-    places, names = read_labels(y, labels)
+    places, names = read_labels(y, labels, "Self-training is of rows with one class each.")
     seed = _checks.positive_int("seed", seed, minimum=0)
     fresh, settings = classifiers_of(learner, recipe, rows, places, names)
     folder = None if run_dir is None else Path(_checks.path("run_dir", run_dir))

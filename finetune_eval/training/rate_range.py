@@ -22,7 +22,7 @@ from finetune_eval.models.steps import planned, variables_kept
 from finetune_eval.training import strategies
 from finetune_eval.training.optimizers import fine_tuning_optimizer, used_rows
 from finetune_eval.training.recipe import Recipe
-from finetune_eval.training.rows import read_rows
+from finetune_eval.training.rows import given_rows, read_rows
 from finetune_eval.training.seeding import seed_dropout
 
 _SMOOTHING = 0.9  # the share of the mean so far in the next one: about ten steps count
@@ -82,7 +82,7 @@ class RateRange(Shown):
 def find_learning_rate(
     model: Classifier,
     x: Any,
-    y: Any,
+    y: Any = None,
     *,
     lowest: float = 1e-7,
     highest: float = 1.0,
@@ -100,8 +100,8 @@ def find_learning_rate(
 
     Args:
         model: From `build_model` or `load_model`.
-        x: As for `fine_tune`.
-        y: Their labels.
+        x: As for `fine_tune`: rows, or a pipeline that is read whole.
+        y: Their labels; None for a pipeline.
         lowest: The rate of the first step.
         highest: The rate of the last step; the test ends before it where the loss explodes.
         steps: Number of steps. The rate rises by the same factor in each.
@@ -133,7 +133,7 @@ def find_learning_rate(
     recipe = Recipe(batch_size=batch_size, strategy=strategy, class_weight=class_weight, seed=seed)
     recipe.check_fit(len(model.labels), validated=False, multilabel=model.multilabel)
     check_training(model)
-    train = read_rows(model, x, y, None, sample_weight, recipe).train
+    train = read_rows(model, *given_rows(model, x, y, sample_weight, None, None, seed), recipe).train
     watch = _Watch(train, lowest, highest, steps)
     with _put_back(model), strategies.only_its_weights(model, recipe):
         optimizer: Any = fine_tuning_optimizer(

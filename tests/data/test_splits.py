@@ -339,6 +339,16 @@ def test_class_indices(y, labels, indices, names):
     assert rows.y[np.argsort(rows.ids)].tolist() == indices and rows.labels == names
 
 
+@pytest.mark.parametrize("labels", [None, ["a", "b", "c"]])
+def test_rows_with_several_labels_are_refused_as_such(labels):
+    with pytest.raises(ValueError) as error:
+        split([f"t{i}" for i in range(4)], [[1, 0, 0], [1, 0, 1], [0, 0, 0], [0, 1, 0]], labels=labels)
+    assert str(error.value) == (
+        "`y` must have one class a row; row 1 has 2 of 3 labels. Pass one name for each set of labels, such "
+        "as 'acting + plot'."
+    )
+
+
 def test_an_unknown_label_is_named():
     with pytest.raises(
         ValueError, match=r"`y` has an unknown label 'positve' in row 1; .* Did you mean 'positive'\?"

@@ -565,6 +565,35 @@ def test_a_row_of_weight_two_moves_a_comparison_like_two_rows(metric):
     )
 
 
+@pytest.mark.parametrize("metric", ["accuracy", "f1", "loss", "roc_auc"])
+@pytest.mark.parametrize("grouped", [False, True])
+def test_rows_of_weight_0_are_as_rows_that_are_not_there(metric, grouped):
+    random = np.random.default_rng(7)
+    y, w = random.integers(0, 2, 80), np.where(np.arange(80) % 4 == 0, 0.0, 2.0)
+    right = random.random((2, 80)) < [[0.9], [0.7]]
+    more = {"n_resamples": 200, "groups": np.arange(80) // 5} if grouped else {"n_resamples": 200}
+    ids = np.arange(100, 180)
+    all_rows = compare(*(scored(y, r, sample_weight=w, ids=ids) for r in right), metric=metric, **more)
+    if grouped:
+        more["groups"] = more["groups"][w > 0]
+    left = compare(*(scored(y[w > 0], r[w > 0], ids=ids[w > 0]) for r in right), metric=metric, **more)
+    assert all_rows.n == left.n == 60
+    assert all_rows.values == pytest.approx(left.values) and all_rows.p_value == pytest.approx(left.p_value)
+    assert all_rows.difference.low == pytest.approx(left.difference.low)
+    assert all_rows.difference.method == left.difference.method and all_rows.notes == left.notes
+
+
+def test_answers_to_rows_of_weight_0_decide_nothing():
+    y, w = np.arange(20) % 2, np.where(np.arange(20) < 2, 0.0, 1.0)
+    a, b = (scored(y, right, sample_weight=w) for right in (np.arange(20) > 3, np.arange(20) > 3))
+    assert compare(a, b).outcome == "identical answers"
+    other = scored(y, np.isin(np.arange(20), [2, 3], invert=True), sample_weight=w)  # rows 0 and 1 differ
+    assert compare(a, other).outcome == "identical answers"
+    assert "paired by their order" in " ".join(compare(a, other).notes)  # the other rows have no names
+    with pytest.raises(ValueError, match="their row weights differ \\(first in row 1\\)"):
+        compare(a, scored(y, y == y, sample_weight=np.where(np.arange(20) == 0, 0.0, 1.0)))
+
+
 def test_rows_that_are_each_a_group_are_plain_rows():
     y, random = np.arange(60) % 2, np.random.default_rng(8)
     a, b = (scored(y, random.random(60) < share) for share in (0.9, 0.7))

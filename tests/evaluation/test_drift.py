@@ -75,6 +75,23 @@ def test_repeated_texts_do_not_leak_between_the_folds():
     assert check_drift(old, new, permutations=99).auc.value < 0.65
 
 
+@pytest.mark.parametrize("kind", ["texts", "numbers"])
+def test_copies_with_small_changes_are_no_sign_of_likeness(kind):
+    random = np.random.default_rng(8)
+    if kind == "numbers":
+        old = random.normal(size=(60, 5))
+        new = old + 0.01 * random.normal(size=old.shape)
+    else:
+        old = [" ".join(map(str, random.integers(5000, size=4))) for _ in range(60)]
+        new = [f"{text} {place} {place}b" for place, text in enumerate(old)]  # under a similarity of 0.8
+    found = check_drift(old, new, permutations=99)
+    assert found.auc.value < 0.2 and not found.drifted
+    assert found.verdict.startswith(
+        "The comparison of 60 new rows and 60 old rows decides nothing: the class"
+    )
+    assert "each new row is most like an old one" in found.verdict and "alike" not in found.verdict
+
+
 def test_the_folds_are_not_those_of_a_split():
     # The test rows of `split` have the smallest hashes: folds by hash would hold old rows or new ones.
     random = np.random.default_rng(6)

@@ -193,6 +193,11 @@ def test_a_csv_file_that_cannot_be_read_is_named(tmp_path, data, sentence):
     assert str(error.value).startswith(f"{str(path)!r} {sentence}")
 
 
+def test_lines_may_end_as_old_macintosh_programs_end_them(tmp_path, frame):
+    (tmp_path / "a.csv").write_bytes(frame.to_csv(index=False).replace("\n", "\r").encode())
+    assert scan(tmp_path / "a.csv").n == 900
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig", "cp1252"])
 def test_a_csv_file_in_another_encoding_is_counted_as_in_utf_8(tmp_path, frame, encoding):
     frame.to_csv(tmp_path / "a.csv", index=False, encoding=encoding)

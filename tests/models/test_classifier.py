@@ -477,7 +477,8 @@ TWO = ["a good film", "bad"]
          "`y` has an unknown label 'negativ' in row 1; the labels are 'negative', 'positive'. "
          "Did you mean 'negative'?"),
         (lambda m: m.evaluate(TWO, [[0.5, 0.5], [0, 1]]), ValueError,
-         "`y` looks one-hot with 2 columns, but row 0 is [0.5, 0.5]: exactly one 1 is needed, the rest 0."),
+         "`y` with 2 columns must be one-hot, with exactly one 1 in each row and the rest 0; row 0 is "
+         "[0.5, 0.5]. Rows that may have several labels need `task='multilabel'`."),
         (lambda m: m.evaluate(TWO, [0, 1], sample_weight=[0, 0]), ValueError,
          "`sample_weight` is 0 in every row; at least one row must count."),
         (lambda m: m.evaluate(TWO, [0, 1], sample_weight=[1, -1]), ValueError,

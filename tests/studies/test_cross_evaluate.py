@@ -417,3 +417,12 @@ def test_no_tensorflow_where_none_is_trained():
         "assert not {'tensorflow', 'keras'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("labels", [None, ["a", "b", "c"]])
+def test_rows_with_several_labels_need_the_task(labels):
+    y = np.ones((120, 3), dtype=int)
+    with pytest.raises(ValueError, match="row 0 has 3 of 3 labels. Pass `task='multilabel'`.$"):
+        fe.cross_evaluate(fit, X, y, labels=labels, **QUIET)
+    with pytest.raises(ValueError, match="A learning curve is of rows with one class each; `cross_evaluate`"):
+        fe.learning_curve(fit, X, y, labels=labels, verbose=False)

@@ -60,6 +60,18 @@ def test_the_first_step_is_that_of_plain_adamw(tiny):
     assert found.losses == pytest.approx((loss, model.evaluate(x, y, verbose=0)[0]), abs=1e-5)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a tf.data pipeline")
+def test_a_pipeline_is_read_as_its_rows(tiny, tested):
+    import tensorflow as tf
+
+    x, y = tiny.numeric_rows(60)
+    pipeline = tf.data.Dataset.from_tensor_slices((x, y)).batch(7)
+    again = fe.find_learning_rate(tested[0], pipeline, steps=4, highest=100.0)
+    assert again.losses == fe.find_learning_rate(tested[0], x, y, steps=4, highest=100.0).losses
+    with pytest.raises(ValueError, match="which gives the labels and weights; pass neither beside it"):
+        fe.find_learning_rate(tested[0], pipeline, y)
+
+
 def test_a_loss_that_never_falls_has_no_suggestion(tiny):
     x, y = tiny.numeric_rows(16)
     found = fe.find_learning_rate(tiny.numeric_classifier(), x, y, steps=3, lowest=1e-12, highest=1e-11)
