@@ -6,6 +6,7 @@ starts. Products and sums are split by rows, so that float32 rounds them otherwi
 
 import json
 import os
+import runpy
 import signal
 import socket
 import subprocess
@@ -20,131 +21,41 @@ import finetune_eval as fe
 
 pytest.importorskip("jax", reason="JAX is an extra; `make test-jax` installs it and runs this")
 
+PROGRAM = Path(__file__).with_name("distributed.py")
 SECONDS = 600  # after which the processes of a program are killed; each takes 7 to 25 seconds of CPU
 CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
-PROGRAM = """
-import json, os, signal, sys
-tests, folder, mode, place, address = sys.argv[1:]
-sys.path.insert(0, tests)
-import keras
-import keras_hub
-import numpy as np
-import finetune_eval as fe
-from conftest import LABELS, SENTIMENTS, TEXTS, VOCABULARY, numeric_classifier, numeric_rows, tiny_bert
-if address:
-    fe.initialize_distributed(address, 2, int(place))
-
-class Steps(keras.callbacks.Callback):
-    def __init__(self):
-        super().__init__()
-        self.losses, self.parts = [], {}
-    def get_state(self):
-        return self.losses
-    def set_state(self, state):
-        self.losses = state
-    def on_train_batch_end(self, batch, logs=None):
-        self.losses.append(float(logs["loss"]))
-        if len(self.losses) == 8 and mode == "killed" + place:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if len(self.losses) == 8 and mode == "raises" + place:
-            raise RuntimeError("the disk is on fire")
-    def on_epoch_end(self, epoch, logs=None):
-        for each in (*self.model.variables, *self.model.optimizer.variables):
-            shapes = (each.shape, each.value.addressable_shards[0].data.shape)
-            self.parts[each.path] = [list(shape) for shape in shapes]
-
-def texts():
-    # 22 short and long rows in batches of 5, the last of 2; widths of 16 and 24 tokens.
-    x = [*TEXTS, *TEXTS, *(text + " the film" * 7 for text in TEXTS[:6])]
-    y = [*SENTIMENTS, *SENTIMENTS, *SENTIMENTS[:6]]
-    backbone, preprocessor = tiny_bert(layers=1, dropout=0.1, max_sequence_length=24)
-    model = fe.build_model(backbone, LABELS, preprocessor=preprocessor)
-    return model, x, y, {"validation_data": (x[-7:], y[-7:]), "batch_size": 5, "epochs": 1}
-
-def numbers():
-    # 31 rows in batches of 7, the last of 3: neither divides by two devices.
-    (x, y), weights = numeric_rows(31, classes=3), np.linspace(0.2, 3, 31)
-    model = numeric_classifier(["low", "middle", "high"])
-    folder_of_run = f"{folder}/{'alone' if mode == 'alone' and kind is None else 'run'}"
-    return model, x, y, {
-        "validation_data": numeric_rows(9, classes=3, seed=1), "batch_size": 7, "epochs": 3,
-        "sample_weight": weights, "class_weight": "balanced", "run_dir": folder_of_run,
-        "checkpoint_every": 2,
-    }
-
-class WithoutSegments(keras_hub.models.BertTextClassifierPreprocessor):
-    def call(self, x, y=None, sample_weight=None):
-        features = super().call(x)
-        return {name: features[name] for name in ("token_ids", "padding_mask")}
-
-def llama():
-    keras.utils.set_random_seed(0)
-    backbone = keras_hub.models.LlamaBackbone(
-        vocabulary_size=len(VOCABULARY), num_layers=1, num_query_heads=2, num_key_value_heads=2,
-        hidden_dim=8, intermediate_dim=16,
-    )
-    tokens = WithoutSegments(tiny_bert(layers=1)[1].tokenizer, sequence_length=16)
-    model = fe.build_model(backbone, LABELS, preprocessor=tokens, pooling="last")
-    return model, TEXTS, SENTIMENTS, {"batch_size": 3, "epochs": 1}
-
-ways = {"several": ("data_parallel", (numbers,))}
-if mode == "together":
-    ways = {"several": ("data_parallel", (numbers, texts))}
-elif mode == "alone":
-    ways = {
-        "one": (None, (numbers, texts, llama)), "several": ("data_parallel", (numbers, texts)),
-        "shared": ("model_parallel", (llama,)),
-    }
-found = {}
-for way, (kind, makes) in ways.items():
-    for make in makes:
-        steps = Steps()
-        model, x, y, settings = make()
-        if mode == "resumed":
-            run = fe.resume(f"{folder}/run", callbacks=[steps])
-        else:
-            run = fe.fine_tune(
-                model, x, y, learning_rate=0.01, callbacks=[steps], distribution=kind, **settings,
-            )
-        model, result = run.model, fe.evaluate(run.model, x, y)
-        found[f"{way} {make.__name__}"] = {
-            "steps": steps.losses, "epochs": [dict(record.metrics) for record in run.trace.epochs],
-            "keras evaluate": model.evaluate(x, y, verbose=0), "wrote": run.run_dir is not None,
-            "loss": result.loss, "confusion": result.confusion_matrix.tolist(), "parts": steps.parts,
-            "distribution": run.manifest["environment"]["distribution"],
-        }
-        arrays = {weight.path: weight.numpy() for weight in model.weights}
-        np.savez(
-            f"{folder}/{way} {make.__name__}-{place}.npz", predictions=model.predict(x, verbose=0), **arrays
-        )
-json.dump(found, open(f"{folder}/{place}.json", "w"))
-"""
 
 
 class Started:
     """Processes of the program, which are killed where they take too long."""
 
-    def __init__(self, folder, mode, processes):
+    def __init__(self, folder, mode, processes, seconds=SECONDS):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             address = f"127.0.0.1:{free.getsockname()[1]}"
         self.folder = folder
         flags = f"{CHEAP} --xla_force_host_platform_device_count={2 // processes}"
+        path = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
         self.processes = [
             subprocess.Popen(
-                [sys.executable, "-c", PROGRAM, str(Path(__file__).parents[1]), str(folder), mode, str(place),
-                 address if processes > 1 else ""],
-                env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3"},
+                [sys.executable, PROGRAM, folder, mode, str(place), address if processes > 1 else ""],
+                env={**os.environ, "KERAS_BACKEND": "jax", "XLA_FLAGS": flags, "TF_CPP_MIN_LOG_LEVEL": "3",
+                     "PYTHONPATH": path},
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             )
             for place in range(processes)
         ]  # fmt: skip
-        self.until = time.monotonic() + SECONDS
+        self.seconds, self.until = seconds, time.monotonic() + seconds
 
     def end(self):
-        """Return (stdout, stderr) of each process once all have ended."""
+        """Return (stdout, stderr) of each process once all have ended; fail where they take too long."""
         try:
             return [each.communicate(timeout=self.until - time.monotonic()) for each in self.processes]
+        except subprocess.TimeoutExpired:
+            for each in self.processes:
+                each.kill()
+            said = [each.communicate() for each in self.processes]
+            pytest.fail(f"The processes had not ended after {self.seconds} seconds, and were killed: {said}")
         finally:
             for each in self.processes:
                 each.kill()
@@ -188,20 +99,41 @@ SEVERAL = pytest.mark.parametrize("way", ["two devices", "process 0", "process 1
 ROWS = pytest.mark.parametrize("rows", ["numbers", "texts"])
 
 
+def same_weights(several, one):
+    assert one.keys() == several.keys()
+    for name, values in one.items():
+        # What is added to all keys changes no softmax: the exact gradient of their biases is 0, and Adam,
+        # which divides a gradient by its size, makes whole steps of its rounding.
+        if not name.endswith("key/bias"):
+            close(several[name], values)
+    moved = max(float(abs(values).max()) for values in one.values())
+    assert moved > 0.1  # the tolerance means something
+
+
+def test_two_processes_give_the_model_and_the_evaluation_of_one(tmp_path, monkeypatch):
+    # The one test of two processes in .ci/run. The pytest process is the one of the title.
+    started = Started(tmp_path, "few", 2, seconds=240)
+    monkeypatch.syspath_prepend(PROGRAM.parents[1])
+    program = runpy.run_path(str(PROGRAM))
+    one, arrays = program["trained"](program["few_texts"], None, program["Steps"]())
+    first, second = (each["several few_texts"] for each in started.found())
+    for several in (first, second):
+        same_weights(several["arrays"], arrays)
+        assert len(several["steps"]) == 2 * 3
+        close(several["steps"], one["steps"])
+        assert several["confusion"] == one["confusion"] and several["scores"] == one["scores"]
+        assert several["distribution"] == "data_parallel, 2 devices in 2 processes"
+    for name, values in first["arrays"].items():
+        np.testing.assert_array_equal(second["arrays"][name], values)
+
+
 @SEVERAL
 @ROWS
 def test_weights_and_losses_are_those_of_one_device(found, way, rows):
     one, several = found["one"][rows], found[way][rows]
-    assert one["arrays"].keys() == several["arrays"].keys()
-    for name, values in one["arrays"].items():
-        # What is added to all keys changes no softmax: the exact gradient of their biases is 0, and Adam,
-        # which divides a gradient by its size, makes whole steps of its rounding.
-        if not name.endswith("key/bias"):
-            close(several["arrays"][name], values)
+    same_weights(several["arrays"], one["arrays"])
     assert len(one["steps"]) == {"numbers": 3 * 5, "texts": 5}[rows]
     close(several["steps"], one["steps"])
-    moved = max(float(abs(values).max()) for values in one["arrays"].values())
-    assert moved > 0.1  # the tolerance means something
 
 
 @SEVERAL
