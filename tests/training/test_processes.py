@@ -52,15 +52,16 @@ def test_what_launchers_tell_a_process(variables, known):
 
 @elsewhere
 def test_another_backend_is_refused(numeric_scorer, tiny):
+    backend = keras.backend.backend()
     with refused(
         "`distribution` 'data_parallel' works on JAX; set KERAS_BACKEND=jax before the program starts (it is "
-        "'tensorflow'). On TensorFlow, build and train the model inside "
+        f"{backend!r}). On TensorFlow, build and train the model inside "
         "`tf.distribute.MirroredStrategy().scope()`."
     ):
         fe.fine_tune(numeric_scorer, *tiny.numeric_rows(9), distribution="data_parallel")
     with refused(
         "Several processes can train one model on JAX only; set KERAS_BACKEND=jax before the program starts "
-        "(it is 'tensorflow')."
+        f"(it is {backend!r})."
     ):
         fe.initialize_distributed("localhost:1", 2, 0)
 

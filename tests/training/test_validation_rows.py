@@ -84,7 +84,7 @@ class Rows(keras.callbacks.Callback):
         self.x, self.y, self.epochs = x, y, []
 
     def on_epoch_end(self, epoch, logs=None):
-        self.epochs.append(np.asarray(self.model(self.x, training=False)))
+        self.epochs.append(keras.ops.convert_to_numpy(self.model(self.x, training=False)))
 
     def get_state(self):
         return list(self.epochs)
