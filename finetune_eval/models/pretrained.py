@@ -75,7 +75,10 @@ def load_pretrained(
         else:
             sha256 = _verified_sha256(folder / "model.safetensors")
             source = str(folder)
-    elif "://" not in source and source not in keras_hub.models.Backbone.presets:
+    elif "://" not in source and (
+        # No preset has a path's name; KerasHub goes through all of its classes for the names it knows.
+        Path(source).name != source or source not in keras_hub.models.Backbone.presets
+    ):
         _check_folder(source)
     try:
         if source.startswith("hf://"):

@@ -193,7 +193,7 @@ def test_losses_that_a_handful_of_rows_carries(name, n):
     assert np.mean(["unreliable" in found.method for found in made]) > 0.95
 
 
-@pytest.mark.parametrize("n", [350, 1500])
+@pytest.mark.parametrize("n", [350, pytest.param(1500, marks=pytest.mark.slow)])
 def test_log_loss_of_probabilities_that_were_rounded_to_hundredths(n):
     # A row of a class that was written as 0.00 costs 87.3; most sets have none. It covered .64-.86.
     random = np.random.default_rng(12)

@@ -26,7 +26,14 @@ def load(folder, **settings):
 
 def rows(treatment):
     return [
-        pytest.param(field, name, family, id=f"{field.file}-{name}-{family}")
+        pytest.param(
+            field,
+            name,
+            family,
+            id=f"{field.file}-{name}-{family}",
+            # Their tokenizers are BERT's, in every line of code.
+            marks=[pytest.mark.slow] * (family in ("distilbert", "electra") and field.file != CONFIG),
+        )  # fmt: skip
         for field in FIELDS
         if field.treatment == treatment
         for name in field.names
@@ -35,6 +42,8 @@ def rows(treatment):
 
 
 # --- honoured ---
+
+PLAIN = {}  # family -> what `Case.plain` returns
 
 
 class Case:
@@ -45,6 +54,12 @@ class Case:
 
     def write(self, name="x", **settings):
         return self.checkpoints.write(self.tmp_path / name, self.family, **settings)
+
+    def plain(self):
+        """Return the unchanged checkpoint of the family, which is loaded once; no test changes it."""
+        if self.family not in PLAIN:
+            PLAIN[self.family] = load(self.write("plain")[0])
+        return PLAIN[self.family]
 
     def numbers(self, changes):
         """Assert that a changed config.json gives the numbers by hand, and not those of the unchanged one."""
@@ -75,17 +90,8 @@ class Case:
         again = type(loaded.backbone).from_config(loaded.backbone.get_config())
         assert again.get_config() == loaded.backbone.get_config()
 
-    def ids(self, expected, text, **settings):
-        """Assert the ids of a text, and that they are others than without the settings."""
-        assert self.checkpoints.ids_of(load(self.write(**settings)[0]), text) == expected
-        assert self.checkpoints.ids_of(load(self.write("unchanged")[0]), text) != expected
-
     def settings(self, **more):
         return {"tokenizer_class": self.checkpoints.older_files(self.family)[1], **more}
-
-    def vocabulary(self):
-        """Return the tokens and their ids as the package `tokenizers` reads them."""
-        return load(self.write("vocabulary")[0]).preprocessor.tokenizer
 
 
 def size(name, value):
@@ -122,7 +128,7 @@ def positions(case):
 def padding_position(case):
     """With another padding token the positions begin elsewhere, and the tokenizer must pad with it."""
     name = "</s>" if case.family != "camembert" else "<s>NOTUSED"
-    number = load(case.write("numbers")[0]).preprocessor.tokenizer.token_to_id(name)
+    number = case.plain().preprocessor.tokenizer.token_to_id(name)
     folder, config, tensors = case.write(
         config={"pad_token_id": number}, tokenizer_config=case.settings(pad_token=name)
     )
@@ -185,7 +191,7 @@ def normalised(name, value, text, same_as):
         found = case.checkpoints.ids_of(
             load(case.write(tokenizer_config=case.settings(**{name: value}))[0]), text
         )
-        plain = load(case.write("plain")[0])
+        plain = case.plain()
         unchanged = case.checkpoints.ids_of(plain, text)
         assert (found != unchanged) == (case.family in has)
         if same_as is not None and case.family in has:
@@ -199,7 +205,7 @@ def special_token(role, file):
 
     def check(case):
         name = {"tokenizer_config": "tokenizer_config", SPECIAL: "special_tokens_map"}[file]
-        tokenizer = load(case.write("before")[0]).preprocessor.tokenizer
+        tokenizer = case.plain().preprocessor.tokenizer
         other = {"cls_token": "mask_token", "sep_token": "mask_token"}.get(role)
         token = {"bert": "[MASK]", "distilbert": "[MASK]", "electra": "[MASK]", "albert": "[MASK]"}.get(
             case.family, "<mask>"
@@ -229,7 +235,7 @@ def added_token(name, value):
     """Assert that an added token, the next id after the vocabulary, is found inside a text."""
 
     def check(case):
-        count = load(case.write("before")[0]).preprocessor.tokenizer.vocabulary_size()
+        count = case.plain().preprocessor.tokenizer.vocabulary_size()
         base = case.checkpoints.base_config(case.family)["vocab_size"]
         own = {name: value(count)} if name in ("added_tokens", "tokenizer") else {
             name.split("/")[0]: {**(case.settings() if name.startswith("tokenizer_config") else {}),
@@ -244,7 +250,7 @@ def added_token(name, value):
 
 def split_special(case):
     token = "[SEP]" if case.family in (*WORD_PIECE, "albert") else "</s>"
-    plain = load(case.write("plain")[0])
+    plain = case.plain()
     split = load(case.write(tokenizer_config=case.settings(split_special_tokens=True))[0])
     number = plain.preprocessor.tokenizer.token_to_id(token)
     text = f"good {token} film"
@@ -260,7 +266,7 @@ def longest(file, name):
             "sentence_bert_config": {name: 9}
         }  # fmt: skip
         assert load(case.write(**own)[0]).preprocessor.sequence_length == 9
-        assert load(case.write("plain")[0]).preprocessor.sequence_length > 9
+        assert case.plain().preprocessor.sequence_length > 9
 
     return check
 
@@ -340,7 +346,7 @@ def lowercased(case):
 def pooled(values):
     def check(case):
         files = {POOLING: json.dumps(values)}
-        assert load(case.write(files=files)[0]).pooling != load(case.write("plain")[0]).pooling
+        assert load(case.write(files=files)[0]).pooling != case.plain().pooling
 
     return check
 
@@ -355,7 +361,7 @@ def pooling_folder(case):
 def prompted(case):
     prompts = {"prompts": {"q": "a very "}, "default_prompt_name": "q"}
     with_prompt = load(case.write(config_sentence_transformers=prompts)[0])
-    plain = load(case.write("plain")[0])
+    plain = case.plain()
     expected = case.checkpoints.ids_of(plain, "a very good")
     assert case.checkpoints.ids_of(with_prompt, "good") == expected != case.checkpoints.ids_of(plain, "good")
 

@@ -33,7 +33,7 @@ def tuned(model, tiny, **kwargs):
 
 
 @pytest.mark.parametrize(
-    "freeze", [True, 1, pytest.param(2, marks=pytest.mark.slow), pytest.param(3, marks=pytest.mark.slow)]
+    "freeze", [1, *(pytest.param(several, marks=pytest.mark.slow) for several in (True, 2, 3))]
 )
 def test_computing_once_gives_what_computing_every_time_gives(tiny, freeze, monkeypatch):
     once = three_layers(tiny, freeze)

@@ -35,8 +35,8 @@ def tuned(tiny, monkeypatch, count, **kwargs):
 @pytest.mark.parametrize(
     "count, weighted",
     [
-        (2, False),
         (4, True),
+        pytest.param(2, False, marks=pytest.mark.slow),
         pytest.param(2, True, marks=pytest.mark.slow),
         pytest.param(4, False, marks=pytest.mark.slow),
     ],

@@ -120,9 +120,8 @@ def test_a_quantized_model_is_loaded_as_it_was_saved(tiny, tmp_path):
     assert np.isfinite(run.trace.epochs[0].metrics["loss"])
 
 
-@pytest.mark.parametrize(
-    "change", [enable_lora, pytest.param(CHANGES["int8"], marks=pytest.mark.slow)], ids=["LoRA", "int8"]
-)
+@pytest.mark.parametrize("change", [enable_lora, CHANGES["int8"]], ids=["LoRA", "int8"])
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:Layer .* does not have a `quantize` method")
 def test_training_on_with_another_structure_needs_compile(tiny, change):
     model = two_layers(tiny)

@@ -90,6 +90,7 @@ def test_before_any_step_is_averaged_the_weights_of_the_last_step_are_judged(tin
     assert run.trace.epochs[1].metrics["val_loss"] != raw[1].trace.epochs[1].metrics["val_loss"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="all rows are updated elsewhere")
 def test_tokens_no_training_row_holds_are_left_out_of_the_average_and_no_weight_is_another(tiny, monkeypatch):
     models = []
@@ -147,6 +148,7 @@ def test_accumulated_batches_make_the_steps_of_the_larger_batch(tiny, weighted):
     close(runs[0].model, runs[1].model.get_weights())
 
 
+@pytest.mark.slow
 def test_accumulated_batches_of_texts_make_the_steps_of_the_larger_batch(tiny):
     models = []
     for size, batches in ((8, 1), (2, 4)):

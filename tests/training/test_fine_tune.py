@@ -253,6 +253,7 @@ print([sorted(record.metrics.items()) for record in run.trace.epochs])
 """
 
 
+@pytest.mark.slow  # another command that repeats a run to the bit is in test_cli_training.py
 def test_a_fresh_process_gives_the_trace_that_this_one_gives(capsys):
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=300)
     assert run.returncode == 0 and "val_f1" in run.stdout, run.stderr
@@ -730,6 +731,12 @@ def test_calibrating_with_a_bad_row_leaves_the_answer_as_it_was(tiny, data):
 TEXTS = ["a good film.", "Bad, bad film!", "the film was very good", "not good"]
 
 
+@pytest.fixture(scope="module")
+def kept_model(tiny):
+    """A classifier whose head alone is trained, again and again: its training rows are what is looked at."""
+    return tiny.text_classifier(freeze=True)
+
+
 @pytest.mark.parametrize(
     "form",
     [
@@ -738,8 +745,8 @@ TEXTS = ["a good film.", "Bad, bad film!", "the film was very good", "not good"]
     ],
     ids=["tensor", "array", "Series", "DataFrame", "tuple", "bytes", "(n, 1)"],
 )  # fmt: skip
-def test_texts_of_every_form_are_kept_with_the_run(tiny, form, tmp_path):
-    model = tiny.text_classifier()
+def test_texts_of_every_form_are_kept_with_the_run(kept_model, form, tmp_path):
+    model = kept_model
     quick(model, form(TEXTS), Y, epochs=1, run_dir=tmp_path / "run")
     texts, labels = Run(tmp_path / "run").training_rows()
     assert (texts, labels.tolist()) == (TEXTS, ["negative", "positive"] * 2)

@@ -145,7 +145,8 @@ def test_tensorboard_without_its_package_is_refused_before_the_first_step(tiny, 
         tuned(tiny, [C.TensorBoard(str(tmp_path))])
 
 
-@pytest.mark.parametrize("freeze", [pytest.param(False, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("freeze", [False, 1])
 def test_what_model_checkpoint_wrote_is_loaded_in_a_new_process_and_trained_on(tiny, tmp_path, freeze):
     model, path = tiny.text_classifier(layers=2, freeze=freeze), tmp_path / "m.keras"
     few = ["not good", "good!"] * 4

@@ -73,6 +73,7 @@ def test_merged_it_answers_the_same_and_trains_whole_again(tiny):
     assert not np.array_equal(before[kernel], after[kernel])
 
 
+@pytest.mark.slow
 def test_the_weights_of_a_killed_run_are_those_of_its_best_epoch(tiny, tmp_path):
     # What the checkpoint has on the disk when a process is killed, read as `load_model` reads it.
     model = tiny.text_classifier(layers=1)
