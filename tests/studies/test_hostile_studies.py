@@ -28,6 +28,7 @@ CALLS = {
         "learner": fit, "x": X, "y": Y, "labels": None, "folds": 2, "repeats": 1, "groups": None,
         "near_duplicates": True, "recipe": None, "ids": None, "metadata": None, "features": None,
         "average": "auto", "confidence": 0.95, "threshold": None, "baselines": False, "keep_models": False,
+        "sample_weight": None, "task": "classification",
         "run_dir": None, "workers": 1, "seed": 0}),
     "learning_curve": (fe.learning_curve, {
         "learner": fit, "x": X, "y": Y, "labels": None, "sizes": (0.5, 1.0), "repeats": 2, "test": None,
