@@ -122,7 +122,7 @@ def read_soft(name: str, y: Any, labels: Sequence[str]) -> NDArray[np.float32] |
         ValueError: A row's are negative, not finite, or do not add up to 1; the sentence gives the first.
     """
     names = tuple(labels)
-    if np.ndim(y) != 2 or np.shape(y)[1] != len(names):
+    if _rows.dimensions(y) != 2 or np.shape(y)[1] != len(names):
         return None
     array = _rows.column(name, _columns_in_order(name, y, names))
     if array.dtype.kind != "f" or np.isin(array, (0, 1)).all():
@@ -247,7 +247,7 @@ def find_many(name: str, y: Any) -> tuple[NDArray[np.int64], tuple[str, ...]]:
         ValueError: As for `read_many`.
     """
     words = column_words(y)
-    names = class_names(words) if words else default_names(np.shape(y)[1] if np.ndim(y) == 2 else 1)
+    names = class_names(words) if words else default_names(np.shape(y)[1] if _rows.dimensions(y) == 2 else 1)
     return read_many(name, y, names), names
 
 

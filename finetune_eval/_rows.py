@@ -48,6 +48,14 @@ def missing(values: NDArray[Any]) -> NDArray[np.bool_]:
     return np.fromiter((is_missing(value) for value in listed), bool, len(values))
 
 
+def dimensions(values: Any) -> int:
+    """Return how many dimensions values have; 1 for a list whose parts differ in length."""
+    try:
+        return np.ndim(values)
+    except ValueError:
+        return 1
+
+
 def column(name: str, values: Any) -> NDArray[Any]:
     """Return rows as an array of shape (n, ...) that holds exactly what the caller's container holds.
 

@@ -139,7 +139,7 @@ def _threshold(asked: Asked, labels: tuple[str, ...] | None) -> float | tuple[fl
         return None
     if isinstance(given, Threshold):
         given = given.value
-    if isinstance(given, LabelThresholds) or np.ndim(given) > 0:
+    if isinstance(given, LabelThresholds) or _rows.dimensions(given) > 0:
         if asked.task != "multilabel":
             raise ValueError("`threshold` must be one number where a row has one class; got one for each.")
         if isinstance(given, LabelThresholds):

@@ -393,7 +393,7 @@ def _column_names(predicted: Any) -> tuple[str, ...]:
     """Return the labels of multilabel answers: the names of their columns, or "0", "1", ..."""
     if hasattr(predicted, "columns"):
         return _labels.class_names([str(name) for name in predicted.columns])
-    return _labels.default_names(np.shape(predicted)[1] if np.ndim(predicted) == 2 else 1)
+    return _labels.default_names(np.shape(predicted)[1] if _rows.dimensions(predicted) == 2 else 1)
 
 
 def score_only(y_true: Any, probabilities: Any, asked: Asked | None = None) -> Evaluation:

@@ -12,7 +12,7 @@ import keras_hub
 import numpy as np
 from keras import ops
 
-from finetune_eval import _checks, _files, _labels
+from finetune_eval import _checks, _files, _labels, _rows
 from finetune_eval.evaluation.abstention import Abstention
 from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
 from finetune_eval.evaluation.thresholds import Threshold
@@ -193,7 +193,7 @@ class Network(keras_hub.models.Task):
 
     @threshold.setter
     def threshold(self, value: Any) -> None:
-        if isinstance(value, LabelThresholds) or (np.ndim(value) > 0 and not isinstance(value, str)):
+        if isinstance(value, LabelThresholds) or (_rows.dimensions(value) > 0 and not isinstance(value, str)):
             if not self.multilabel:
                 raise ValueError("`threshold` must be one number: the model gives one class a row.")
             of_each = value.values if isinstance(value, LabelThresholds) else value

@@ -126,7 +126,7 @@ def test_a_run_on_probabilities_is_resumed_to_the_bit(tiny, tmp_path):
         ([1.5, -0.5], {}, "those of row 3 are [1.5, -0.5]"),
         ([np.nan, 0.5], {}, "those of row 3 are [nan, 0.5]"),
         ([0.5, 0.5], {"class_weight": "balanced"}, "`class_weight` needs one class a row"),
-        ([0.5, 0.5], {"validation_split": 0.5}, "exactly one 1 is needed"),
+        ([0.5, 0.5], {"validation_split": 0.5}, "exactly one 1 in each row"),
     ],
 )
 def test_wrong_probabilities_are_refused(tiny, row, settings, sentence):
@@ -135,3 +135,11 @@ def test_wrong_probabilities_are_refused(tiny, row, settings, sentence):
     shares[3] = row
     with pytest.raises(ValueError, match=re.escape(sentence)):
         fe.fine_tune(tiny.numeric_classifier(), x, shares, verbose=False, **settings)
+
+
+def test_a_list_whose_parts_differ_is_refused_by_name(tiny):
+    x, _ = tiny.numeric_rows(3)
+    with pytest.raises((ValueError, TypeError), match="`y`"):
+        fe.fine_tune(tiny.numeric_classifier(), x, [[0.5, 0.5], [1], [0, 1]], verbose=False)
+    with pytest.raises(ValueError, match="`threshold` must be one number"):
+        tiny.numeric_classifier().threshold = [{}, [], ()]
