@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import keras
@@ -1095,3 +1096,12 @@ def test_classes_of_weight_0_are_unseen_and_validation_rows_of_weight_0_are_no_e
         fe.fine_tune(model, validation_data=(x[:4], list("cacb"), [0, 1, 1, 1]), **train)
     with pytest.warns(UserWarning, match="no training row of a weight above 0 has, .*: 'c'"):
         fe.fine_tune(model, validation_data=(x[:4], list("cacb"), [0, 1, 0, 1]), **train)
+
+
+def test_a_class_that_has_a_share_of_a_row_is_seen(tiny):
+    model = fe.build_model(tiny.numeric_backbone(), ("a", "b", "c"))
+    x, _ = tiny.numeric_rows(4)
+    y = [[0.9, 0.0, 0.1]] * 2 + [[0.0, 1.0, 0.0]] * 2  # "c" is the most probable class of no row
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        fe.fine_tune(model, x, y, epochs=1, verbose=False)
