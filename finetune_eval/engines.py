@@ -66,12 +66,14 @@ def spark_predictions(frame: Any, model: str | Path, *, text: str = "text") -> A
 
     Raises:
         TypeError: It is no Spark DataFrame.
-        ValueError: A column is missing or would be overwritten, or the model takes no texts or gives several
-            labels a row.
+        ValueError: A column is missing or would be overwritten, two columns differ only in case, or the model
+            takes no texts or gives several labels a row.
         FileNotFoundError: There is no model.
     """
     _of_kind("frame", frame, "mapInArrow", "pyspark.sql.DataFrame")
     saved = _Saved.of(model, text, frame.columns, "frame")
+    if str(frame.sparkSession.conf.get("spark.sql.caseSensitive")).lower() != "true":
+        _check_case([*frame.columns, *(f"p_{label}" for label in saved.labels), _PREDICTED])
 
     def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         import pyarrow as pa
@@ -83,6 +85,18 @@ def spark_predictions(frame: Any, model: str | Path, *, text: str = "text") -> A
     added = [types.StructField(f"p_{label}", types.FloatType()) for label in saved.labels]
     added.append(types.StructField(_PREDICTED, types.StringType()))
     return frame.mapInArrow(partition, types.StructType([*frame.schema.fields, *added]))
+
+
+def _check_case(columns: Sequence[str]) -> None:
+    """Raise where two columns of a result are one to Spark, which could then name neither."""
+    seen: dict[str, str] = {}
+    for name in columns:
+        other = seen.setdefault(name.lower(), name)
+        if other != name:
+            raise ValueError(
+                f"The columns {other!r} and {name!r} of the predictions differ only in case, so that Spark "
+                "can name neither; rename the column or the class, or set spark.sql.caseSensitive to true."
+            )
 
 
 def ray_predictions(

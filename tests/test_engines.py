@@ -1,5 +1,8 @@
 """What a worker does when an engine hands it rows; the engines themselves run in engines/local_mode.py."""
 
+import re
+from types import SimpleNamespace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -11,8 +14,9 @@ from finetune_eval import engines
 class Frame:
     """As much of a Spark DataFrame as is looked at before any worker starts."""
 
-    def __init__(self, columns):
+    def __init__(self, columns, case_sensitive="false"):
         self.columns = columns
+        self.sparkSession = SimpleNamespace(conf={"spark.sql.caseSensitive": case_sensitive})
 
     def mapInArrow(self, *_):
         raise AssertionError("no worker may start")
@@ -45,6 +49,17 @@ def test_a_worker_loads_the_model_once_and_keeps_the_other_columns(saved, tiny, 
     p = load(saved.path).predict(list(tiny.texts[:3]))
     np.testing.assert_allclose(found.select([2, 3]).to_pandas(), p, rtol=0, atol=1e-6)
     assert found.column("predicted").to_pylist() == [tiny.labels[k] for k in p.argmax(axis=1)]
+
+
+def test_columns_that_are_one_to_spark_are_refused(saved):
+    sentence = (
+        "The columns 'Predicted' and 'predicted' of the predictions differ only in case, so that Spark can "
+        "name neither; rename the column or the class, or set spark.sql.caseSensitive to true."
+    )
+    with pytest.raises(ValueError, match=f"^{re.escape(sentence)}$"):
+        engines.spark_predictions(Frame(["review", "Predicted"]), saved.path, text="review")
+    with pytest.raises((AssertionError, ModuleNotFoundError)):  # it goes on to Spark
+        engines.spark_predictions(Frame(["review", "Predicted"], "true"), saved.path, text="review")
 
 
 def test_a_worker_with_other_files_at_the_path_refuses(saved, tiny, tmp_path):

@@ -140,6 +140,14 @@ def test_spark_predicts_where_the_rows_are(spark, job):
     check_predictions(predicted.toPandas(), job, statistics, "spark")
 
 
+def test_columns_that_are_one_to_spark_are_refused(spark, job):
+    rows = spark.read.parquet(str(job.texts)).withColumnRenamed("id", "Predicted")
+    with pytest.raises(
+        ValueError, match="^The columns 'Predicted' and 'predicted' of the predictions differ"
+    ):
+        engines.spark_predictions(rows, job.model)
+
+
 def test_ray_predicts_where_the_rows_are(ray, job):
     rows = ray.data.read_parquet(str(job.texts)).repartition(4)
     predicted = engines.ray_predictions(rows, job.model, workers=2).materialize()
