@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -182,7 +183,7 @@ def _stages(
         try:
             yield _Stages(run, as_json, lockbox, DataTrace(), time.perf_counter(), again, distribution, first)
         except KeyboardInterrupt as stop:
-            console.error(_interrupted(run) if first else "interrupted")
+            console.error(_interrupted(run, given.arguments if hosts else None) if first else "interrupted")
             sys.exit(stop.args[0] if stop.args else 130)
 
 
@@ -229,20 +230,30 @@ def _terminated_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _interrupted(run: Run) -> str:
-    """Say what an interrupted command leaves behind."""
+def _interrupted(run: Run, of_all: Sequence[str] | None = None) -> str:
+    """Say what an interrupted command leaves behind; `of_all`: its words, where several processes run it."""
     if not run.manifest.is_file():
         return "interrupted before the training began; nothing is left behind"
     said = f"interrupted; {str(run.path)!r} {run.account(owned=True)}"
     if "resume" not in run.read_manifest():
         return f"{said}. Remove it, or train into another folder"
-    said += f". Go on: finetune-eval resume {run.path}"
+    if of_all is None:
+        said += f". Go on: finetune-eval resume {run.path}"
+    else:
+        # Not `resume`, which reads the run folder: the other processes need not see it.
+        more = {"--run-dir": ["--run-dir", str(run.path)], "--resume": ["--resume"]}
+        words = [word for option, own in more.items() if not _has(of_all, option) for word in own]
+        said += f". Go on, in every process: finetune-eval {shlex.join([*of_all, *words])}"
     if run.weights is None:
         return said
     return (
         f"{said}. Use it: finetune-eval predict {run.path} TEXT; score it: finetune-eval evaluate {run.path} "
         "--data FILE"
     )
+
+
+def _has(words: Sequence[str], option: str) -> bool:
+    return any(word == option or word.startswith(f"{option}=") for word in words)
 
 
 @dataclass

@@ -47,8 +47,12 @@ class Parts:
         seconds: float,
         show: Callable[[str], Any] | None,
         distributed: bool = False,
+        written: bool = False,
     ) -> Parts:
-        """Return the parts of a training that had run for `seconds` before it was resumed."""
+        """Return the parts of a training that had run for `seconds` before it was resumed.
+
+        `written` says whether there is a run folder, of this process (`run`) or of another one.
+        """
         validated = data.validation is not None
         counts = RowMetrics(data.validation, len(model.labels), task=model.task, by_row=not distributed)
         tracer = EpochTrace(
@@ -67,9 +71,10 @@ class Parts:
         kept, steps = None, None
         if run is not None:
             kept = Checkpoint(run.save_best, best)
-        if run is not None and not in_strategy():  # what replicas hold is not all in the model
+        if written and not in_strategy():  # what replicas hold is not all in the model
             steps = StepCheckpoints(
-                States(run.checkpoint), parse_every(checkpoint_every), steps=len(data.train),
+                None if run is None else States(run.checkpoint), parse_every(checkpoint_every),
+                steps=len(data.train),
                 callbacks=_with_state(guard, tracer, learned, best, more), best=best, seconds=seconds,
                 show=show,
             )  # fmt: skip

@@ -16,7 +16,7 @@ from typing import Any
 import keras
 
 from finetune_eval import _checks
-from finetune_eval.training import states
+from finetune_eval.training import states, watch
 from finetune_eval.training.checkpoints import BestEpoch
 from finetune_eval.training.states import State, States
 
@@ -50,7 +50,7 @@ class StepCheckpoints(keras.callbacks.Callback):
     The values are copied between two steps, and a thread writes them.
 
     Args:
-        states: Where they are written.
+        states: Where they are written; None where another process writes them: this one only stops with it.
         every: As `parse_every` returns it.
         steps: Number of steps in an epoch.
         callbacks: The callbacks whose states are kept.
@@ -61,7 +61,7 @@ class StepCheckpoints(keras.callbacks.Callback):
 
     def __init__(
         self,
-        states: States,
+        states: States | None,
         every: tuple[int | None, float | None],
         *,
         steps: int,
@@ -82,6 +82,7 @@ class StepCheckpoints(keras.callbacks.Callback):
         self._cost = 0.0  # seconds of the last checkpoint
         self._epoch = 0
         self._signal: Callable[[], Any] | None = None
+        self._handlers: dict[int, Any] = {}  # those of the program
 
     def on_train_begin(self, logs: Any = None) -> None:
         """Find out now whether the states of the callbacks can be written."""
@@ -96,19 +97,21 @@ class StepCheckpoints(keras.callbacks.Callback):
         self._first = batch
 
     def on_train_batch_end(self, batch: int, logs: Any = None) -> None:
-        """Write a checkpoint if one is due, or if a signal waits for it."""
+        """Write a checkpoint if one is due, or if a signal waits for it, in any of the processes."""
         done = min(batch + 1, self._steps)
         self._since += done - self._first
-        if self.model.stop_training or not (self._signal or self._due()):
+        if self.model.stop_training:
             return
-        began = time.perf_counter()
-        state = self._state(done, logs or {})
-        self._finish()
-        self._writing = self._writer.submit(self._write, state, time.perf_counter() - began)
-        self._since, self._last = 0, time.perf_counter()
-        if self._signal is not None:
+        stops = self._stops()
+        if self._states is not None and (stops or self._due()):
+            began = time.perf_counter()
+            state = self._state(done, logs or {})
             self._finish()
-            self.raise_signal()
+            self._writing = self._writer.submit(self._write, self._states, state, time.perf_counter() - began)
+            self._since, self._last = 0, time.perf_counter()
+        if stops:
+            self._finish()
+            self._stop()
 
     def _due(self) -> bool:
         if self._every_steps is not None:
@@ -128,10 +131,11 @@ class StepCheckpoints(keras.callbacks.Callback):
             states.of_model(self.model), *((best.best_epoch, best.weights) if best is not None else ()),
         )  # fmt: skip
 
-    def _write(self, state: State, seconds: float) -> float:
+    @staticmethod
+    def _write(place: States, state: State, seconds: float) -> float:
         """Write a checkpoint; return what it cost: the seconds it held up training, and those of a core."""
         began = time.thread_time()
-        self._states.write(state)
+        place.write(state)
         return seconds + time.thread_time() - began
 
     def _finish(self) -> None:
@@ -168,17 +172,20 @@ class StepCheckpoints(keras.callbacks.Callback):
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before: dict[int, Any] = {}
+        before = self._handlers
 
         def wait(number: int, frame: Any) -> None:
-            if self._signal is None:
-                self._signal = lambda: before[number](number, frame)
-                if self._show is not None:
-                    self._show(
-                        "The training stops after this step, which is saved; a second signal stops at once."
-                    )
-            else:
+            if self._signal is not None:
                 self.raise_signal()
+                return
+            self._signal = lambda: before[number](number, frame)
+            if watch.several():
+                watch.ask_to_stop(number)
+            if self._show is not None:
+                which = "the next step that all processes do" if watch.several() else "this step"
+                self._show(
+                    f"The training stops after {which}, which is saved; a second signal stops at once."
+                )
 
         for number in (signal.SIGINT, signal.SIGTERM):
             if callable(handler := signal.getsignal(number)):
@@ -189,8 +196,21 @@ class StepCheckpoints(keras.callbacks.Callback):
         finally:
             for known, handler in before.items():
                 signal.signal(known, handler)
-        if self._signal is not None:  # it came after the last step
+        self._stop()  # where a signal came after the last step
+
+    def _stops(self) -> bool:
+        """Whether the training stops after the step that was done."""
+        return bool(watch.stops_here()) if watch.several() else self._signal is not None
+
+    def _stop(self) -> None:
+        """Do what the program does on the signal that waits, in this process or in another one."""
+        number = watch.agreed() if watch.several() else 0
+        if not number:
             self.raise_signal()
+            return
+        self._signal = None
+        with watch.stopping():
+            self._handlers.get(number, signal.default_int_handler)(number, None)
 
     def raise_signal(self) -> None:
         """Do what the program does on the signal that waits."""

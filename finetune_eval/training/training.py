@@ -159,6 +159,7 @@ class Training:
             processes.check_same(
                 rows=digest(self.data.arrays()), settings=str(self._settings()), weights=weights_hash(model)
             )
+        written = self.run is not None
         if not processes.is_first():
             self.run = None
         if recipe.strategy == "lora":
@@ -166,7 +167,7 @@ class Training:
         seconds = 0.0 if self.state is None else self.state.seconds
         parts = Parts.of(
             model, recipe, self.data, self.callbacks, run=self.run, checkpoint_every=self.checkpoint_every,
-            seconds=seconds, show=self.show, distributed=self.distribution is not None,
+            seconds=seconds, show=self.show, distributed=self.distribution is not None, written=written,
         )  # fmt: skip
         before = model.get_weights()
         began = time.perf_counter() - seconds

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import time
 
 import keras
 import keras_hub
@@ -20,9 +21,10 @@ import finetune_eval as fe
 class Steps(keras.callbacks.Callback):
     """Keeps the losses, and does what a mode says at the eighth step."""
 
-    def __init__(self, mode="", place=""):
+    def __init__(self, mode="one", place="0"):
         super().__init__()
-        self.losses, self.parts, self.doing = [], {}, f"{mode}{place}"
+        self.losses, self.parts, self.mode = [], {}, mode
+        self.here = mode[-1:] == place  # whether this is the process that the mode is about
 
     def get_state(self):
         return self.losses
@@ -32,10 +34,15 @@ class Steps(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append(float(logs["loss"]))
-        if len(self.losses) == 8 and self.doing in ("killed0", "killed1"):
+        if "told" in self.mode and len(self.losses) >= 8:
+            time.sleep(0.5)  # as the steps of a larger model take
+        if not self.here or len(self.losses) != 8:
+            return
+        if "killed" in self.mode:
             os.kill(os.getpid(), signal.SIGKILL)
-        if len(self.losses) == 8 and self.doing in ("raises0", "raises1"):
+        if "raises" in self.mode:
             raise RuntimeError("the disk is on fire")
+        os.kill(os.getpid(), signal.SIGINT)
 
     def on_epoch_end(self, epoch, logs=None):
         for each in (*self.model.variables, *self.model.optimizer.variables):
@@ -123,16 +130,20 @@ WAYS = {
 
 
 def main(folder, mode, place, address):
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a program in the background has none
     if address:
         fe.initialize_distributed(address, 2, int(place))
     found = {}
     for way, (kind, makes) in WAYS.get(mode, {"several": ("data_parallel", (numbers,))}).items():
         for make in makes:
             name = "one" if mode == "alone" and way == "one" else "run"
-            said, arrays = trained(
-                make, kind, Steps(mode, place), resumed=mode == "resumed",
-                run_dir=f"{folder}/{name}" if make is numbers else None,
-            )  # fmt: skip
+            try:
+                said, arrays = trained(
+                    make, kind, Steps(mode, place), resumed=mode == "resumed",
+                    run_dir=f"{folder}/{name}" if make is numbers else None,
+                )  # fmt: skip
+            except KeyboardInterrupt as stop:
+                sys.exit(f"stopped: {getattr(stop, '__notes__', None)}")
             found[f"{way} {make.__name__}"] = said
             np.savez(f"{folder}/{way} {make.__name__}-{place}.npz", **arrays)
     with open(f"{folder}/{place}.json", "w") as file:

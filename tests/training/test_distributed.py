@@ -4,6 +4,7 @@ Each group of processes runs a program of its own: how many devices and processe
 starts. Products and sums are split by rows, so that float32 rounds them otherwise: weights are equal to 1e-5.
 """
 
+import contextlib
 import json
 import os
 import runpy
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 import finetune_eval as fe
+from finetune_eval.training.states import States
 
 pytest.importorskip("jax", reason="JAX is an extra; `make test-jax` installs it and runs this")
 
@@ -26,13 +28,17 @@ SECONDS = 600  # after which the processes of a program are killed; each takes 7
 CHEAP = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
 
+def free_port():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 class Started:
     """Processes of the program, which are killed where they take too long."""
 
     def __init__(self, folder, mode, processes, seconds=SECONDS):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            address = f"127.0.0.1:{free.getsockname()[1]}"
+        address = f"127.0.0.1:{free_port()}"
         self.folder = folder
         flags = f"{CHEAP} --xla_force_host_platform_device_count={2 // processes}"
         path = os.pathsep.join([str(PROGRAM.parents[1]), os.environ.get("PYTHONPATH", "")])
@@ -188,6 +194,77 @@ def ended(started, ending):
     return said[1 - ending][1].strip().splitlines()[-1]
 
 
+def goes_on_to_the_bit(folder, found):
+    """Assert that two processes go on with a run of two, and give what they give without a break."""
+    for place, known in enumerate(Started(folder, "resumed", 2).found()):
+        whole = found[f"process {place}"]["numbers"]
+        known = known["several numbers"]
+        assert known["steps"] == whole["steps"]
+        for name, values in whole["arrays"].items():
+            np.testing.assert_array_equal(known["arrays"][name], values)
+
+
+def until(happens, processes):
+    """Wait for something that processes do; fail where one of them ends before."""
+    ends = time.monotonic() + SECONDS
+    while not happens():
+        assert all(each.poll() is None for each in processes) and time.monotonic() < ends
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def commands(tiny, tmp_path_factory):
+    """The weights that two processes of `train --hosts` leave without a break, and what begins two."""
+    home = tmp_path_factory.mktemp("home")
+    tiny.checkpoint(home / "checkpoint")
+    rows = [
+        f"the {('good', 'bad')[row % 2]} film number {row},{('pos', 'neg')[row % 2]}" for row in range(60)
+    ]
+    (home / "rows.csv").write_text("text,label\n" + "\n".join(rows) + "\n")
+
+    @contextlib.contextmanager
+    def begin(folder, *more):
+        for name in ("checkpoint", "rows.csv"):
+            if not (folder / name).exists():
+                (folder / name).symlink_to(home / name)
+        words = [
+            "train",
+            "rows.csv",
+            "--model",
+            "checkpoint",
+            "--test",
+            "0",
+            "--hosts",
+            "--run-dir",
+            "run",
+            *more,
+        ]
+        flags = {"KERAS_BACKEND": "jax", "XLA_FLAGS": CHEAP, "TF_CPP_MIN_LOG_LEVEL": "3"}
+        place = {
+            "COORDINATOR_ADDRESS": "127.0.0.1",
+            "COORDINATOR_PORT": str(free_port()),
+            "NUM_PROCESSES": "2",
+        }
+        processes = [
+            subprocess.Popen(
+                [sys.executable, "-m", "finetune_eval.cli", *words], cwd=folder, text=True,
+                env={**os.environ, **flags, **place, "PROCESS_ID": str(number)},
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            )
+            for number in range(2)
+        ]  # fmt: skip
+        try:
+            yield processes
+        finally:
+            for each in processes:
+                each.kill()
+
+    with begin(home, "--epochs", "60") as processes:
+        said = [each.communicate(timeout=SECONDS) for each in processes]
+        assert [each.returncode for each in processes] == [0, 0], said
+    return fe.load_model(home / "run").get_weights(), begin
+
+
 def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(found, tmp_path):
     started = Started(tmp_path, "killed1", 2)
     assert ended(started, 1) == (
@@ -195,13 +272,42 @@ def test_a_process_that_is_killed_ends_the_other_and_the_run_goes_on(found, tmp_
     )
     assert started.processes[1].returncode == -signal.SIGKILL
     assert fe.load_model(tmp_path / "run") is not None  # the best epoch before
-    again = Started(tmp_path, "resumed", 2).found()
-    for place, known in enumerate(again):
-        whole = found[f"process {place}"]["numbers"]
-        known = known["several numbers"]
-        assert known["steps"] == whole["steps"]
-        for name, values in whole["arrays"].items():  # to the bit, with as many processes as before
-            np.testing.assert_array_equal(known["arrays"][name], values)
+    goes_on_to_the_bit(tmp_path, found)
+
+
+def test_ctrl_c_in_one_process_has_all_stop_after_the_same_step_which_is_saved(found, tmp_path):
+    said = (told := Started(tmp_path, "told1", 2)).end()
+    assert [each.returncode for each in told.processes] == [1, 1], said
+    run = str(tmp_path / "run")
+    last = [each[1].strip().splitlines()[-1] for each in said]
+    assert last == [f"stopped: ['`finetune_eval.resume({run!r})` goes on.']", "stopped: None"]
+    state = States(tmp_path / "run" / "checkpoint").newest()
+    assert 5 * state.epoch + state.step >= 8  # the signal came in the eighth step of 15, 5 in an epoch
+    assert state.epoch * 5 + state.step == len(state.callbacks["Steps 1"])
+    assert fe.runs.Run(run).read_manifest()["status"] == "interrupted"
+    goes_on_to_the_bit(tmp_path, found)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("told", [[0], [1], [0, 1]], ids=["first", "second", "both"])
+def test_sigterm_to_the_command_line_is_saved_by_all_processes_and_goes_on(commands, tmp_path, told):
+    whole, begin = commands
+    with begin(tmp_path, "--epochs", "60") as processes:
+        until(lambda: (tmp_path / "run" / "checkpoint" / "best.npz").is_file(), processes)
+        for place in told:
+            processes[place].send_signal(signal.SIGTERM)
+        said = [each.communicate(timeout=SECONDS) for each in processes]
+    assert [each.returncode for each in processes] == [128 + signal.SIGTERM] * 2, said
+    line = said[0][1].strip().splitlines()[-1]
+    assert line.startswith("error: interrupted; 'run' holds a run that was interrupted in epoch"), line
+    again = "finetune-eval train rows.csv"
+    assert f"Go on, in every process: {again}" in line and "--hosts --run-dir run --epochs 60 --resume" in line
+    with begin(tmp_path, "--epochs", "60", "--resume") as processes:
+        said = [each.communicate(timeout=SECONDS) for each in processes]
+    assert [each.returncode for each in processes] == [0, 0], said
+    assert "goes on in epoch" in said[0][0]
+    for one, other in zip(fe.load_model(tmp_path / "run").get_weights(), whole, strict=True):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.slow
