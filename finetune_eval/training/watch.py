@@ -69,13 +69,13 @@ class _Watch(threading.Thread):
         self.training = 0  # how many contexts of `together` this process is in
         self.done = 0  # how many it has come out of
         self.failed = False  # whether a sum over all processes has failed here
-        self.stop, self.lock = _Stop(), threading.Lock()
+        self.stop, self.lock, self.over = _Stop(), threading.Lock(), threading.Event()
         self._beat = 0
         self._heard = {other: (0, time.monotonic()) for other in range(count) if other != place}
 
     def run(self) -> None:
         """Say and hear, every second."""
-        while True:
+        while not self.over.is_set():
             with contextlib.suppress(Exception):  # the service has gone: `_on_abort` is next
                 self.agree()
                 self.tell()
@@ -85,7 +85,7 @@ class _Watch(threading.Thread):
                     if self.training and self.status == "alive":
                         self.end(problem)
             held = self.stop.said is not None and self.stop.last is None
-            time.sleep(_EVERY / 10 if held else _EVERY)
+            self.over.wait(_EVERY / 10 if held else _EVERY)
 
     def agree(self) -> None:
         """Take one step towards the call after which all processes stop, where one was told to."""
@@ -181,6 +181,9 @@ class _Watch(threading.Thread):
         with contextlib.suppress(Exception):
             if self.status == "failed" or any(status != "ended" for status, _, _ in self.others().values()):
                 self.exit()
+        # A thread that is in a call of JAX when Python ends has C++ end the process with a signal.
+        self.over.set()
+        self.join(2 * _EVERY)
 
 
 def begin() -> None:

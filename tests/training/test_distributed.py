@@ -301,7 +301,9 @@ def test_sigterm_to_the_command_line_is_saved_by_all_processes_and_goes_on(comma
     line = said[0][1].strip().splitlines()[-1]
     assert line.startswith("error: interrupted; 'run' holds a run that was interrupted in epoch"), line
     again = "finetune-eval train rows.csv"
-    assert f"Go on, in every process: {again}" in line and "--hosts --run-dir run --epochs 60 --resume" in line
+    assert (
+        f"Go on, in every process: {again}" in line and "--hosts --run-dir run --epochs 60 --resume" in line
+    )
     with begin(tmp_path, "--epochs", "60", "--resume") as processes:
         said = [each.communicate(timeout=SECONDS) for each in processes]
     assert [each.returncode for each in processes] == [0, 0], said
