@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the same names, for editors and type checkers
+    from finetune_eval.data.columns import rows_of_columns
     from finetune_eval.data.leakage import find_leaks
     from finetune_eval.data.ledger import DataTrace
     from finetune_eval.data.sources import load_dataset
@@ -41,6 +42,7 @@ __version__ = "0.1.0"
 _HOME = {
     "load_dataset": "data.sources",
     "split": "data.splits",
+    "rows_of_columns": "data.columns",
     "find_leaks": "data.leakage",
     "DataTrace": "data.ledger",
     "build_model": "models.build",
@@ -108,6 +110,7 @@ __all__ = [
     "pretrained_features",
     "report",
     "resume",
+    "rows_of_columns",
     "self_train",
     "split",
     "trace_prediction",

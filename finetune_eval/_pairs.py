@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _rows
+from finetune_eval import _columns, _rows
 
 _BETWEEN = " ||| "
 _MARK = re.compile(r"(?<!\|)\|\|\|(?!\|)")
@@ -126,7 +126,9 @@ def parted(name: str, values: NDArray[Any]) -> NDArray[np.object_]:
 
 
 def one_text(rows: NDArray[Any]) -> NDArray[Any]:
-    """Return checked rows with every pair of texts joined; texts and numbers as they are."""
+    """Return checked rows with every pair joined, and of rows of columns the text; others as they are."""
+    if _columns.are_columns(rows):
+        return _columns.text_of(rows)
     return joined(rows) if rows.dtype == object and rows.ndim == 2 else rows
 
 

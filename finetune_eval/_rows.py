@@ -250,7 +250,7 @@ def numbers(name: str, values: Any) -> NDArray[Any]:
     array = column(name, values)
     odd: Any = array.reshape(-1)
     if array.dtype.kind == "O":  # lists with None, nullable columns
-        odd = [value for value in odd if not is_missing(value) and not _is_real(value)]
+        odd = [value for value in odd if not is_missing(value) and not is_real(value)]
         if not odd:
             flat = [np.nan if is_missing(value) else value for value in array.reshape(-1)]
             array = np.array(flat, dtype=np.float64).reshape(array.shape)
@@ -286,8 +286,8 @@ def weights(name: str, values: Any, rows: int, *, zeros: bool = False) -> NDArra
     absent = np.flatnonzero(missing(array))
     if absent.size:
         raise ValueError(f"`{name}` has no weight in row {absent[0]}; give every row one.")
-    if array.dtype.kind == "O" and not all(_is_real(value) for value in array.tolist()):
-        wrong = next(value for value in array.tolist() if not _is_real(value))
+    if array.dtype.kind == "O" and not all(is_real(value) for value in array.tolist()):
+        wrong = next(value for value in array.tolist() if not is_real(value))
         raise TypeError(f"`{name}` must hold numbers; got {_shown(wrong)} ({type(wrong).__name__}).")
     if array.dtype.kind not in "Obiuf":
         raise TypeError(f"`{name}` must hold numbers; got dtype {array.dtype}.")
@@ -382,7 +382,8 @@ def _counts_from_zero(index: Any) -> bool:
         return False
 
 
-def _is_real(value: Any) -> bool:
+def is_real(value: Any) -> bool:
+    """Return whether a single value is a real number, which a truth value is too, and a duration is not."""
     number = isinstance(value, (bool, int, float, np.bool_, np.integer, np.floating))
     return number and not isinstance(value, np.timedelta64)  # which NumPy takes for an integer
 

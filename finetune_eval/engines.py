@@ -178,8 +178,10 @@ class _Saved:
         """Check that a model can predict the rows of a frame, before any worker starts."""
         _checks.path("model", path)
         model = finetune_eval.load_model(path)
-        if not model.takes_text or model.multilabel:
+        if not model.takes_text or model.multilabel or model.columns is not None:
             what = "gives several labels a row" if model.multilabel else "takes numbers, not texts"
+            if model.columns is not None:
+                what = "reads columns beside the text"
             raise ValueError(
                 f"`model` {str(path)!r} {what}; engines predict one class of a text. Call `model.predict` on "
                 "parts of the rows."

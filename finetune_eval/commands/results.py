@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import numpy as np
 import typer
 
+from finetune_eval import _pairs
 from finetune_eval.commands import options
 from finetune_eval.commands.loading import load_evaluation, load_model
 from finetune_eval.reports import console
@@ -84,6 +86,8 @@ def evaluate(
             data, text=text, label=label, drop_missing=drop_missing, merge_labels=merge_labels,
             delimiter=delimiter, encoding=encoding, quoted=quoted,
         )  # fmt: skip
+        if text is None:
+            reading.pop("text", None)  # a model of columns knows the name of its text
         result = _of_new_rows(
             path,
             data,
@@ -117,6 +121,8 @@ def _of_new_rows(
 
     model = load_model(path)
     reading = {**reading, "labels": model.labels}
+    if model.columns is not None:
+        reading["columns"] = dict(model.columns.kinds)
     rows = load_dataset(data, **reading, train=0, validation=0, test=1.0).test
     more: dict[str, Any] = {} if threshold is None else {"threshold": threshold}
     if metrics is not None:
@@ -276,12 +282,14 @@ def drift(
     from finetune_eval.evaluation.drift import check_drift
 
     reading: dict[str, Any] = {"delimiter": delimiter, "encoding": encoding, "quoted": quoted}
-    texts = options.column(new, text, **reading)
     if old.is_dir():
         before: Any = load_evaluation(old)
-        probabilities = load_model(old).predict(texts, verbose=0)
+        model = load_model(old)
+        rows = options.rows_of_model(model, new, text, **reading)
+        probabilities, texts = model.predict(rows, verbose=0), _pairs.one_text(np.asarray(rows)).tolist()
     else:
         before, probabilities = options.column(old, text, **reading), None
+        texts = options.column(new, text, **reading)
     found = check_drift(before, texts, probabilities=probabilities, seed=seed)
     if as_json:
         from finetune_eval import _files

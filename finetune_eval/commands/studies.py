@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from finetune_eval import _pairs
 from finetune_eval.commands import options, settings
 from finetune_eval.commands.loading import quiet_tensorflow
 from finetune_eval.reports import console
+from finetune_eval.studies.learners import kind_of_rows
 
 if TYPE_CHECKING:
     from finetune_eval.data.splits import Rows
@@ -33,6 +33,8 @@ def cross_evaluate(
     context: typer.Context,
     data: options.Data,
     text: options.Text = None,
+    number: options.Number = None,
+    category: options.Category = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -69,7 +71,7 @@ def cross_evaluate(
     """
     reading = options.reading(
         data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
-        delimiter=delimiter, encoding=encoding, quoted=quoted,
+        delimiter=delimiter, encoding=encoding, quoted=quoted, columns=options.columns(number, category),
     )  # fmt: skip
     rows = _rows(data, group=group, seed=seed, **reading)
     with quiet_tensorflow():
@@ -95,6 +97,8 @@ def learning_curve(
     context: typer.Context,
     data: options.Data,
     text: options.Text = None,
+    number: options.Number = None,
+    category: options.Category = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -132,7 +136,7 @@ def learning_curve(
     """
     reading = options.reading(
         data, text=text, label=label, labels=labels, drop_missing=drop_missing, merge_labels=merge_labels,
-        delimiter=delimiter, encoding=encoding, quoted=quoted,
+        delimiter=delimiter, encoding=encoding, quoted=quoted, columns=options.columns(number, category),
     )  # fmt: skip
     rows = _rows(data, group=group, seed=seed, **reading)
     with quiet_tensorflow():
@@ -178,10 +182,10 @@ def _learner(build: Any, model: str, rows: Rows, freeze: bool) -> Any:
     """Return the backbone's name, or a function that builds a classifier whose head alone is trained."""
     if not freeze:
         return model
-    labels, pairs = rows.labels, _pairs.are_pairs(rows.x)
+    labels, kind = rows.labels, kind_of_rows(rows.x)
 
     def frozen(seed: int) -> Any:
-        return build.build_model(model, labels, freeze=True, pairs=pairs, seed=seed)
+        return build.build_model(model, labels, freeze=True, **kind, seed=seed)
 
     return frozen
 

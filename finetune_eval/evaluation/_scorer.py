@@ -276,7 +276,7 @@ class Scorer:
         if self.p is not None:
             out += self._about_probabilities(self.p)
         if self.options.texts is not None:
-            out += repeats(self.options.texts, self.y)
+            out += repeats(self.options.texts, self.y, self.options.beside)
         return out + self._unlike()
 
     def _about_probabilities(self, p: NDArray[Any]) -> list[str]:

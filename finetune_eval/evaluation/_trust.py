@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -176,21 +177,23 @@ def opening(evaluation: Evaluation, verdict: str) -> str:
     return (f"{answer}; " if answer else "") + verdict
 
 
-def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
+def repeats(texts: list[str], y: NDArray[np.int64], beside: NDArray[np.object_] | None = None) -> list[str]:
     """Say how many rows are there more than once, and how many of them contradict each other.
 
     Texts that differ only in case, white space, Unicode form or invisible characters are the same, as in a
-    split.
+    split. Rows that have something beside their text are the same where that is the same, too.
     """
-    labels_of: dict[str, set[bytes]] = {}
-    for text, label in zip(texts, y, strict=True):
-        labels_of.setdefault(same_text(text), set()).add(label.tobytes())
+    labels_of: dict[tuple[str, str], set[bytes]] = {}
+    others = itertools.repeat("", len(texts)) if beside is None else beside
+    for text, other, label in zip(texts, others, y, strict=True):
+        labels_of.setdefault((same_text(text), other), set()).add(label.tobytes())
     extra = len(texts) - len(labels_of)
     if not extra:
         return []
     one = extra == 1
+    what, many = ("text", "texts") if beside is None else ("text and the columns", "rows")
     out = [
-        f"{extra:,} of {counted(len(texts), 'row')} {'repeats' if one else 'repeat'} the text of "
+        f"{extra:,} of {counted(len(texts), 'row')} {'repeats' if one else 'repeat'} the {what} of "
         "another row: "
         f"{'it counts' if one else 'they count'} twice."
     ]
@@ -198,7 +201,7 @@ def repeats(texts: list[str], y: NDArray[np.int64]) -> list[str]:
     if conflicts:
         stands = "stands" if conflicts == 1 else "stand"
         out.append(
-            f"{conflicts:,} of the repeated texts {stands} there with different labels: no model gets "
+            f"{conflicts:,} of the repeated {many} {stands} there with different labels: no model gets "
             "both right."
         )
     return out

@@ -238,6 +238,11 @@ def _checked(name: str, rows: Any) -> NDArray[Any]:
     """Return (n,) texts, or (n, d) numbers."""
     array = _rows.column(name, rows)
     _checks.not_empty(name, array)
+    if array.dtype.names:
+        raise TypeError(
+            f"`{name}` has a text and columns beside it; drift is looked for in texts or in numbers: pass "
+            f"`{name}[{array.dtype.names[0]!r}]`, and the numbers in a second call."
+        )
     if _rows.are_texts(array):
         return _rows.texts(name, array)
     if _pairs.are_pairs(array):

@@ -17,10 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune_eval import _checks, _labels, _pairs, _rows
-from finetune_eval._text import counted
+from finetune_eval._columns import Columns, are_columns, as_lines, text_of
+from finetune_eval._text import counted, listed
 from finetune_eval.data.leakage import find_leaks
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, gives_batches, refuse_beside
+from finetune_eval.data.splits import Rows
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._options import TASKS, Asked, checked_options
 from finetune_eval.evaluation._result import Evaluation
@@ -127,9 +129,7 @@ def evaluate(
     task = task or getattr(model, "task", None) or "classification"
     _checks.one_of("task", task, TASKS)
     names = _labels_of_model(model, labels, task)
-    if _pairs.are_pairs(x):
-        _rows.same_order(x=x, y=y)
-        x = _pairs.pairs("x", x)
+    x, texts, train, known = _as_read(getattr(model, "columns", None), x, y, texts, train)
     rows = _rows_of(x)
     _checks.not_empty("x", rows)
     _checks.same_length("x", rows, "y", _rows.column("y", y))
@@ -160,6 +160,7 @@ def evaluate(
         lockbox=lockbox,
         n_resamples=n_resamples,
         seed=seed,
+        beside=as_lines(rows[list(rows.dtype.names[1:])]) if are_columns(rows) else None,
     )
     contents = rows if texts is None and not isinstance(x, dict) else None
     checked_options(len(rows), names, asked, contents=contents)
@@ -170,8 +171,37 @@ def evaluate(
         )
     probabilities = _outputs.probabilities_of(model, output, task=task)
     note = _outputs.loss_note(model)
-    notes = (*cut, *(() if note is None else (note,)), *not_withheld)
+    notes = (*cut, *known, *(() if note is None else (note,)), *not_withheld)
     return _evaluate(y, probabilities, asked, contents=contents, notes=notes)
+
+
+def _as_read(columns: Any, x: Any, y: Any, texts: Any, train: Any) -> tuple[Any, ...]:
+    """Return the rows, of pairs and of columns as arrays; texts, training rows; and what to know of columns.
+
+    Of rows of columns the texts and the training rows are their texts alone.
+    """
+    if are_columns(x) and not isinstance(columns, Columns):
+        columns = Columns.of_rows(x)
+    if not isinstance(columns, Columns):
+        if _pairs.are_pairs(x):
+            _rows.same_order(x=x, y=y)
+            x = _pairs.pairs("x", x)
+        return x, texts, train, ()
+    _rows.same_order(x=x, y=y)
+    x = columns.read("x", x)
+    texts = text_of(x) if texts is None else texts
+    if train is None:
+        return x, texts, train, ()
+    if not isinstance(train, (str, Path)):
+        parts = tuple(train) if isinstance(train, (tuple, list, Rows)) else ()
+        if len(parts) == 2 and not _rows.are_texts(parts[0]):
+            train = text_of(columns.read("train x", parts[0])), parts[1]
+    others = listed(columns.names[1:])
+    note = (
+        f"The baselines and the search for leaks read the texts alone; the model reads {others} too. A row "
+        "whose text is among the training rows counts as a leak whatever its columns are."
+    )
+    return x, texts, train, (note,)
 
 
 def _abstention_of(model: Any, threshold: Any, abstention: Any) -> tuple[Any, tuple[str, ...]]:

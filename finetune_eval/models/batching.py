@@ -7,7 +7,7 @@ import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import keras
@@ -46,6 +46,7 @@ class Encoded:
         limit: The sequence length, the widest that a batch may be padded to; 0 where it is not known.
         windows: (windows + 1,) where each window of each row begins in `features`; None where rows are not
             read in windows.
+        beside: Name -> (rows, ...) values that every row has beside its tokens.
     """
 
     features: dict[str, np.ndarray]
@@ -53,6 +54,7 @@ class Encoded:
     cut: int = 0
     limit: int = 0
     windows: np.ndarray | None = None
+    beside: dict[str, np.ndarray] = field(default_factory=dict)
 
     def __len__(self) -> int:
         if self.offsets is not None:
@@ -76,12 +78,12 @@ class Encoded:
 
         Where rows are read in windows the batch is (rows, windows, tokens).
         """
+        batch = {name: values[rows] for name, values in self.beside.items()}
         if self.offsets is None:
-            return {name: values[rows] for name, values in self.features.items()}
+            return batch | {name: values[rows] for name, values in self.features.items()}
         starts, lengths = self.offsets[rows], self.lengths[rows]
         inside = self._inside(rows, few_widths)
         source = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
-        batch = {}
         for name, values in self.features.items():
             padded = np.zeros(inside.shape + values.shape[1:], dtype=values.dtype)
             padded[inside] = values[source]
@@ -342,10 +344,12 @@ class Batches(keras.utils.PyDataset):
         features, *rest = self[0]
         # Rows, windows and tokens vary from batch to batch.
         varying = 1 if self.rows.offsets is None else 2 if self.rows.windows is None else 3
-        return (
-            tf.nest.map_structure(lambda array: _spec(array, varying), features),
-            *(_spec(array, 1) for array in rest),
-        )
+        if isinstance(features, dict):
+            beside = self.rows.beside
+            of_rows = {key: _spec(value, 1 if key in beside else varying) for key, value in features.items()}
+        else:
+            of_rows = _spec(features, varying)
+        return of_rows, *(_spec(array, 1) for array in rest)
 
     @property
     def padding(self) -> float:

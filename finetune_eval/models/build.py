@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,8 @@ import keras
 import numpy as np
 
 from finetune_eval import _checks, _labels, _text
+from finetune_eval._columns import Columns
+from finetune_eval._text import listed
 from finetune_eval.evaluation._options import TASKS
 from finetune_eval.models import adamw as _adamw  # noqa: F401  # saved models may hold its class
 from finetune_eval.models import frozen, lora, pretrained
@@ -36,6 +38,7 @@ def build_model(
     sequence_length: int | None = None,
     long_text: str | None = None,
     pairs: bool = False,
+    columns: Mapping[str, str] | None = None,
     dropout: float | None = None,
     freeze: bool | int = False,
     lora_rank: int | None = None,
@@ -65,6 +68,16 @@ def build_model(
             pairs, an array of shape (rows, 2), or a DataFrame of two columns, read by place. The model reads
             both texts at once, put together as its checkpoint declares; of a pair that is too long the longer
             text is cut first. A backbone that was saved from a model of pairs reads pairs anyway.
+        columns: What else a row has beside its text, by the name of the column: {"price": "number",
+            "country": "category"}. `x` is then a dictionary of columns, a DataFrame, or a list of
+            dictionaries (one a row); the text is its column "text", or another that `columns` names:
+            {"review": "text", "price": "number"}. Columns are told by their names; a missing or a further
+            one is refused. The first `fine_tune` learns from its training rows the mean and spread of each
+            number, to which it is brought to mean 0 and spread 1 (a missing one counts as the mean, and has
+            an input that says so), and the 32 most frequent values of each category (the others are one
+            value, "other"; missing is one more). They are saved with the model, and a later `fine_tune`
+            keeps them. The head is linear in the columns, and begins as a logistic regression on the text's
+            features and them.
         dropout: Dropout rate in [0, 1), in the backbone and before the head; None for what the checkpoint
             declares, 0.1 before the head.
         freeze: True trains the head only; a number freezes the embeddings and that many of the bottom layers.
@@ -103,6 +116,7 @@ def build_model(
     chosen = _pooling(pooling, source)
     _set_lengths(source, chosen, long_text, sequence_length)
     _set_pairs(source, pairs, long_text)
+    read = None if columns is None else _columns_of(source, columns)
     model = Classifier(
         source.backbone,
         source.preprocessor,
@@ -111,13 +125,15 @@ def build_model(
         pooling=chosen,
         dropout=0.1 if dropout is None else dropout,
         seed=_checks.positive_int("seed", seed, minimum=0, maximum=2**32 - 1),
+        columns=read,
     )
     model.source = {
         "backbone": source.source,
         "weights_sha256": source.sha256,
         "build": {
             "task": task, "pooling": pooling, "sequence_length": sequence_length, "long_text": long_text,
-            "pairs": pairs, "dropout": dropout, "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
+            "pairs": pairs, "columns": None if columns is None else dict(columns), "dropout": dropout,
+            "freeze": freeze, "lora_rank": lora_rank, "seed": seed,
         },
     }  # fmt: skip
     if lora_rank is not None:
@@ -209,6 +225,21 @@ def _set_pairs(source: Any, pairs: bool, long_text: str | None) -> None:
             f"`sequence_length` must be at least {least} for pairs: special tokens and one token of each "
             f"text; got {reader.sequence_length}."
         )
+
+
+def _columns_of(source: Any, columns: Any) -> Columns:
+    """Return the columns that a caller declares, or raise where the backbone reads no single texts."""
+    declared = Columns.declared(columns)
+    if source.preprocessor is None:
+        raise ValueError(
+            f"`columns` are what a row has beside a text; {type(source.backbone).__name__} reads numbers or "
+            "images. Give it all numbers as one array."
+        )
+    if getattr(source.preprocessor, "pairs", False):
+        raise ValueError("`columns` need one text a row, and the model reads pairs; join the two texts.")
+    if declared.text in (own := (*source.backbone.input, "columns", "frozen")):
+        raise ValueError(f"`columns` must have a text of another name than {listed(own)}; rename the column.")
+    return declared
 
 
 def freeze_layers(model: Classifier, freeze: bool | int) -> None:

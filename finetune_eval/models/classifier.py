@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from finetune_eval import _checks, _labels, _rows
+from finetune_eval._columns import text_of
 from finetune_eval._text import listed
 from finetune_eval.evaluation._inputs import read_probabilities
 from finetune_eval.evaluation.abstention import Abstention, answer_confidence, choose_abstention
@@ -26,7 +27,7 @@ from finetune_eval.evaluation.label_thresholds import (
 from finetune_eval.evaluation.sample import decided
 from finetune_eval.evaluation.thresholds import Threshold, choose_threshold
 from finetune_eval.models.archives import not_finite, seal_preset
-from finetune_eval.models.batching import Batches, Encoded, by_row, encoder, forward, trimmed
+from finetune_eval.models.batching import Batches, Encoded, by_row, forward, trimmed
 from finetune_eval.models.inputs import class_weights, read, read_rows, row_count, split_off, validation_parts
 from finetune_eval.models.mirrored import scope
 from finetune_eval.models.network import Network
@@ -39,7 +40,7 @@ from finetune_eval.models.pipelines import (
     trimmed_tokens,
 )
 from finetune_eval.models.steps import structure
-from finetune_eval.models.tokenising import preprocessing, read_of_long, text_spec, token_counts
+from finetune_eval.models.tokenising import read_of_long, text_encoder, text_spec
 from finetune_eval.models.tokenizers import HuggingFaceTokenizer
 
 _EVALUATION_BATCH = 32
@@ -56,7 +57,11 @@ class Classifier(Network):
 
     def __call__(self, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         """Return (rows, classes) probabilities of a batch: of texts, of tokens or of numbers."""
-        if self.takes_text and not isinstance(inputs, Mapping):
+        raw = not isinstance(inputs, Mapping) or (self.columns is not None and self.columns.text in inputs)
+        if self.columns is not None and raw:
+            encoded = self.encode(inputs)
+            inputs = encoded.take(np.arange(len(encoded)))
+        elif self.takes_text and raw:
             text = tf is not None and isinstance(inputs, tf.Tensor) and inputs.dtype == tf.string
             inputs = self.tokens(inputs) if text else self.encode(inputs).take(np.arange(len(inputs)))
         return super().__call__(inputs, *args, **kwargs)
@@ -67,7 +72,7 @@ class Classifier(Network):
         Args:
             x: (rows,) strings, (rows, 2) strings where the model reads pairs, or (rows, columns) numbers, as
                 the backbone takes them; a dict of the backbone's own inputs, such as token ids; or a dict of
-                one column.
+                one column. Where the model reads columns: a dict or DataFrame of them, or a list of dicts.
             name: What the caller calls `x`, for errors.
 
         Raises:
@@ -82,15 +87,16 @@ class Classifier(Network):
             return trimmed(rows)
         if not self.takes_text:
             return Encoded({"x": rows}, None)
-        made_of = (self.preprocessor, *structure(self.preprocessor))
-        encoded: Encoded = self._graph("encode", self._encoder, *made_of)(rows)
-        return encoded
+        if self.columns is None:
+            return self.encode_texts(rows)
+        beside = {"columns": self.columns.inputs("x", rows)}
+        return dataclasses.replace(self.encode_texts(text_of(rows)), beside=beside)
 
-    def _encoder(self) -> Any:
-        tokenizer = getattr(self.preprocessor, "tokenizer", None)
-        lengths = None if tokenizer is None else functools.partial(token_counts, tokenizer)
-        room = self.preprocessor.room if self.windows else None
-        return encoder(preprocessing(self.preprocessor), lengths, room=room)
+    def encode_texts(self, texts: np.ndarray) -> Encoded:
+        """Tokenise checked texts, (rows,) or (rows, 2)."""
+        made_of = (self.preprocessor, *structure(self.preprocessor))
+        encoded: Encoded = self._graph("encode", lambda: text_encoder(self.preprocessor), *made_of)(texts)
+        return encoded
 
     def tokens(self, texts: Any) -> dict[str, Any]:
         """Return the backbone's inputs for a tensor of strings, (rows,) or, of pairs, (rows, 2)."""
@@ -219,7 +225,8 @@ class Classifier(Network):
             data, *rest = (
                 (validation_data,) if is_pipeline(validation_data) else validation_parts(validation_data)
             )
-            _rows.same_columns(**{"x": original, "validation x": data})
+            if self.columns is None:  # which are told by their names
+                _rows.same_columns(**{"x": original, "validation x": data})
             steps = ("validation_steps", validation_steps)
             held_out = size if validation_batch_size is None else validation_batch_size
             validation_data, validation_feed = self._fed("validation x", data, held_out, steps, *rest)
@@ -470,6 +477,11 @@ class Classifier(Network):
         Who loads it with `tf.saved_model.load` must have imported `tensorflow_text`. A tokenizer that is not
         of TensorFlow cannot be exported: then, on JAX and in other formats the input is token ids.
         """
+        if self.columns is not None:
+            raise ValueError(
+                "A model that reads columns cannot be exported: it is this library that makes its inputs of "
+                "numbers and categories. Save it by `model.save`, and load it by `load_model`."
+            )
         texts = self.takes_text and format == "tf_saved_model" and input_signature is None
         if texts and isinstance(getattr(self.preprocessor, "tokenizer", None), HuggingFaceTokenizer):
             texts = False

@@ -43,13 +43,18 @@ def average_of(models: Sequence[Classifier]) -> Classifier:
         models: Classifiers of the same classes, with the same tokenizer or the same numbers a row.
 
     Raises:
-        ValueError: They read long texts in windows, or give several labels a row.
+        ValueError: They read long texts in windows, or columns, or give several labels a row.
     """
     first = models[0]
     if first.multilabel:
         raise ValueError(
             "`ensemble` averages models of one class a row; these may give several labels. Average the "
             "`predict` of `.models`."
+        )
+    if first.columns is not None:
+        raise ValueError(
+            "`ensemble` cannot be one model where rows have columns, which each model learnt from other "
+            "rows; average the `predict` of `.models`."
         )
     if first.windows:
         raise ValueError(

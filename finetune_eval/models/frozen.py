@@ -13,6 +13,7 @@ import numpy as np
 
 from finetune_eval import _checks
 from finetune_eval.models.batching import Batches, Encoded, by_row, forward, in_streams
+from finetune_eval.models.head import input_of, through_head
 
 # Bytes of what the frozen layers give, above which it is not kept but computed anew in every batch.
 _MOST = 2 << 30
@@ -24,7 +25,8 @@ class Cut:
 
     Attributes:
         below: Rows -> (rows, width), or (rows, tokens, width) where only the bottom layers are frozen.
-        above: {"frozen": what `below` gives}, with the "padding_mask" if a vector a token -> probabilities.
+        above: {"frozen": what `below` gives}, with the "padding_mask" if a vector a token, and the "columns"
+            where there are any -> probabilities.
     """
 
     below: Any
@@ -37,14 +39,15 @@ class Cut:
 
     def join(self, inputs: Any, frozen: Any) -> dict[str, Any]:
         """Return what `above` eats."""
-        if self.a_vector_a_token:
-            return {"frozen": frozen, "padding_mask": inputs["padding_mask"]}
-        return {"frozen": frozen}
+        return {"frozen": frozen, **{name: inputs[name] for name in self.above.input if name != "frozen"}}
 
     def __call__(self, inputs: Any, training: Any) -> Any:
         """Return probabilities, of rows or of what `below` gave for them; nothing is dropped below."""
         if not (isinstance(inputs, dict) and "frozen" in inputs):
-            inputs = self.join(inputs, self.below(inputs, training=False))
+            own: Any = inputs
+            if isinstance(self.below.input, dict):
+                own = {name: inputs[name] for name in self.below.input}
+            inputs = self.join(inputs, self.below(own, training=False))
         return self.above(inputs, training=training)
 
 
@@ -114,18 +117,12 @@ def trains(layer: Any) -> bool:
 def cut(model: Any) -> Cut | None:
     """Cut a `Classifier` above its frozen layers; None where none are, or the graph cannot be cut there."""
     backbone = model.backbone
-    head = [model.get_layer(name) for name in ("head_dropout", "logits", "probabilities")]
-
-    def through(features: Any) -> Any:
-        for layer in head:
-            features = layer(features)
-        return features
-
+    beside = input_of(model.columns)
     if not trains(backbone):
-        features = head[0].input
+        features = model.get_layer("head_dropout").input
         frozen = keras.Input(features.shape[1:], name="frozen")
-        above = keras.Model({"frozen": frozen}, through(frozen))
-        return Cut(keras.Model(model.input, features), above)
+        above = keras.Model({"frozen": frozen, **beside}, through_head(model, frozen, beside))
+        return Cut(keras.Model(model.inputs_of_features, features), above)
     layers = numbered_layers(backbone)
     if not layers or model.pooling is None or model.windows:
         return None
@@ -144,7 +141,9 @@ def cut(model: Any) -> Cut | None:
     frozen = keras.Input(last.output.shape[1:], name="frozen")
     mask = keras.Input((None,), dtype="int32", name="padding_mask")
     pooled = model.get_layer("pooling")(top([frozen, mask]), mask)
-    above = keras.Model({"frozen": frozen, "padding_mask": mask}, through(pooled))
+    above = keras.Model(
+        {"frozen": frozen, "padding_mask": mask, **beside}, through_head(model, pooled, beside)
+    )
     return Cut(keras.Model(backbone.input, last.output), above)
 
 
@@ -162,10 +161,10 @@ def compute(batches: Batches, where: Cut) -> int:
     rows = batches.rows
     if size(rows, where) > _MOST:
         return 0
-    in_turn = Batches(rows, None, None)
+    in_turn = Batches(dataclasses.replace(rows, beside={}), None, None)
     run = forward(where.below, in_turn.spec)
     if not where.a_vector_a_token:
-        batches.rows = Encoded({"frozen": by_row(run, in_turn)}, None)
+        batches.rows = Encoded({"frozen": by_row(run, in_turn)}, None, beside=rows.beside)
         return len(rows)
     offsets = rows.offsets
     assert offsets is not None

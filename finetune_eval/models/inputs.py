@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from finetune_eval import _checks, _labels, _pairs, _rows
+from finetune_eval import _checks, _columns, _labels, _pairs, _rows
+from finetune_eval._text import listed
 from finetune_eval.data.splits import Rows
 
 Arrays = np.ndarray | dict[str, np.ndarray]
@@ -74,9 +75,14 @@ def read(
 
 
 def read_rows(model: Any, name: str, x: Any) -> Arrays:
-    """Return checked rows: (n,) texts, (n, 2) texts of pairs, (n, ...) float32 numbers, or tokens by name."""
-    if _are_tokens(model, x):
-        rows: Arrays = _tokens(name, {key: x[key] for key in model.input}, windows=model.windows)
+    """Return checked rows: (n,) texts, (n, 2) texts of pairs, (n, ...) float32 numbers, or tokens by name.
+
+    Where the model reads columns: a structured array of shape (n,), as `_columns` has it.
+    """
+    if model.columns is not None:
+        rows: Arrays = model.columns.read(name, x)
+    elif _are_tokens(model, x):
+        rows = _tokens(name, {key: x[key] for key in model.input}, windows=model.windows)
     elif model.takes_pairs:
         rows = _pairs.pairs(name, x)
     elif model.takes_text:
@@ -94,6 +100,8 @@ def _are_tokens(model: Any, x: Any) -> bool:
 
 def _one_column(model: Any, name: str, x: Any) -> Any:
     """Return the rows of a dictionary of one column; others as they are."""
+    if model.columns is not None:
+        return x.get(model.columns.text) if isinstance(x, Mapping) else x
     if not isinstance(x, Mapping) or model.takes_pairs or _are_tokens(model, x):
         return x
     return x[only_column(name, x)]
@@ -113,6 +121,11 @@ def _texts(name: str, x: Any) -> np.ndarray:
         raise TypeError(
             f"`{name}` holds two texts a row, and this model reads one; build it with "
             "`build_model(..., pairs=True)`, or join the two."
+        )
+    if _columns.are_columns(x):
+        raise TypeError(
+            f"`{name}` holds the columns {listed(x.dtype.names)}, and this model reads one text; build it "
+            "with `build_model(..., columns=...)`, or pass the text alone."
         )
     return _rows.texts(name, x)
 

@@ -3,29 +3,27 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import keras
 import keras_hub
 import numpy as np
-from keras import ops
 
-from finetune_eval import _checks, _files, _labels, _rows
+from finetune_eval import _labels
+from finetune_eval._columns import Columns
 from finetune_eval.evaluation.abstention import Abstention
-from finetune_eval.evaluation.label_thresholds import LabelThresholds, read_thresholds
-from finetune_eval.evaluation.thresholds import Threshold
 from finetune_eval.models import devices, lora, micro_batches, mirrored
 from finetune_eval.models.adamw import public_names
+from finetune_eval.models.decisions import AnyThreshold, Decisions, as_data, threshold_of
 from finetune_eval.models.frozen import freeze, layers_asked, set_trainable
 from finetune_eval.models.halves import in_halves, in_strategy, side_by_side
+from finetune_eval.models.head import new_head
+from finetune_eval.models.inputs import read
 from finetune_eval.models.layers import (
     LOSSES,
     CrossEntropy,
     Pooling,
-    TemperedSigmoid,
-    TemperedSoftmax,
     as_read,
     metric_of_labels,
     plain,
@@ -36,12 +34,8 @@ from finetune_eval.models.precision import matmul_precision
 from finetune_eval.models.steps import Plan, structure
 from finetune_eval.models.windows import EachWindow, MeanOfWindows
 
-# A list, tuple or array of numbers has one for each label.
-AnyThreshold = Threshold | LabelThresholds | Sequence[float] | float | None
-_CHOSEN = (Threshold, LabelThresholds, Abstention)
 
-
-class Network(keras_hub.models.Task):
+class Network(Decisions, keras_hub.models.Task):
     """A backbone with a head, on the backbone's own inputs; `Classifier` has it read raw rows.
 
     Args:
@@ -57,6 +51,7 @@ class Network(keras_hub.models.Task):
             that from which a label is given, or one for each label; None for 0.5.
         abstention: From which confidence on an answer is given; None where all are. Not of multilabel rows.
         frozen: Names of the backbone's layers that are not trained.
+        columns: The columns beside the text of a row, or their `config`; None where a row is a text alone.
         **kwargs: Of `keras_hub.models.Task`.
 
     Attributes:
@@ -78,6 +73,7 @@ class Network(keras_hub.models.Task):
         threshold: AnyThreshold | dict[str, Any] = None,
         abstention: Abstention | dict[str, Any] | float | None = None,
         frozen: Sequence[str] = (),
+        columns: Columns | list[Any] | None = None,
         **kwargs: Any,
     ):
         mirrored.check_strategy()
@@ -90,6 +86,7 @@ class Network(keras_hub.models.Task):
             set_trainable(backbone, True)  # its own config tells only of all of it
             freeze(backbone, layers)
         self.windows = getattr(preprocessor, "truncation_side", None) == "windows"
+        self.columns = Columns.of_config(columns) if isinstance(columns, list) else columns
         inputs = tokens = backbone.input
         if self.windows:
             inputs = {
@@ -104,22 +101,17 @@ class Network(keras_hub.models.Task):
             features = outputs
         if self.windows:
             features = MeanOfWindows(name="mean_of_windows")(features, inputs["padding_mask"])
-        x = keras.layers.Dropout(dropout, seed=seed, name="head_dropout")(features)
-        logits = keras.layers.Dense(
-            len(labels),
-            # As BERT's heads: Devlin et al. 2019, initializer_range 0.02.
-            kernel_initializer=keras.initializers.TruncatedNormal(stddev=0.02, seed=seed),
-            dtype="float32",
-            name="logits",
-        )(x)
-        head = TemperedSigmoid if task == "multilabel" else TemperedSoftmax
-        probabilities = head(dtype="float32", name="probabilities")(logits)
+        probabilities, beside = new_head(
+            features, self.columns, labels=labels, task=task, dropout=dropout, seed=seed
+        )
+        if beside:
+            inputs = {**inputs, **beside}
         self.preprocessor = preprocessor
         self.task = task
         self.labels = labels
         self.dropout = dropout
         self.seed = seed
-        self.threshold = _threshold_of(threshold) if isinstance(threshold, dict) else threshold
+        self.threshold = threshold_of(threshold) if isinstance(threshold, dict) else threshold
         self.abstention = Abstention(**abstention) if isinstance(abstention, dict) else abstention
         self.source: dict[str, Any] = {}
         self.moved: dict[str, float] = {}
@@ -158,6 +150,13 @@ class Network(keras_hub.models.Task):
         return bool(getattr(self.preprocessor, "pairs", False))
 
     @property
+    def inputs_of_features(self) -> Any:
+        """The inputs that the head's features are computed from: all but those of the columns."""
+        if self.columns is None:
+            return self.input
+        return {name: each for name, each in self.input.items() if name != "columns"}
+
+    @property
     def multilabel(self) -> bool:
         """Whether a row may have any number of the labels."""
         return self.task == "multilabel"
@@ -172,68 +171,29 @@ class Network(keras_hub.models.Task):
         regular = (getattr(layer, "activity_regularizer", None) for layer in self._flatten_layers())
         return isinstance(self.backbone, keras_hub.models.Backbone) and not any(regular)
 
-    @property
-    def temperature(self) -> float:
-        """What logits are divided by; 1 until calibrated."""
-        return float(ops.convert_to_numpy(self.get_layer("probabilities").temperature))
+    def learn_columns(self, x: Any, sample_weight: Any = None) -> None:
+        """Learn the mean and spread of each number and the values of each category.
 
-    @temperature.setter
-    def temperature(self, value: float) -> None:
-        self.get_layer("probabilities").temperature.assign(_checks.number("temperature", value, above=0))
+        `fine_tune` does it by itself; Keras' `fit` needs it to be called before. What was learnt is saved
+        with the model.
 
-    @property
-    def threshold(self) -> AnyThreshold:
-        """The probability of the second of two classes, or of any label, from which it is given.
+        Args:
+            x: The training rows.
+            sample_weight: (n,) weights; rows of weight 0 do not count, all others count alike.
 
-        Of several labels a row each may have its own: a sequence of numbers. Another threshold forgets the
-        abstention, which was chosen for other answers.
+        Raises:
+            ValueError: The model reads no columns, or learnt them already: its weights are for those.
         """
-        chosen: AnyThreshold = self._threshold
-        return chosen
-
-    @threshold.setter
-    def threshold(self, value: Any) -> None:
-        if isinstance(value, LabelThresholds) or (_rows.dimensions(value) > 0 and not isinstance(value, str)):
-            if not self.multilabel:
-                raise ValueError("`threshold` must be one number: the model gives one class a row.")
-            of_each = value.values if isinstance(value, LabelThresholds) else value
-            of_each = read_thresholds("threshold", of_each, len(self.labels))
-            if not isinstance(value, LabelThresholds):
-                value = of_each
-        elif value is not None:
-            if len(self.labels) != 2 and not self.multilabel:
-                raise ValueError(f"`threshold` needs two classes; the model has {len(self.labels)}.")
-            number = value if isinstance(value, (bool, str)) else float(value)
-            _checks.number("threshold", number, above=0, below=1)
-        self._threshold = value
-        self._abstention: Abstention | float | None = None
-
-    @property
-    def cuts(self) -> float | tuple[float, ...] | None:
-        """The threshold as a plain number, or one for each label."""
-        if isinstance(self.threshold, LabelThresholds):
-            return self.threshold.values
-        own: Any = self.threshold
-        return own if own is None or isinstance(own, tuple) else float(own)
-
-    @property
-    def abstention(self) -> Abstention | float | None:
-        """From which confidence on an answer is given: the probability of its class; None where all are."""
-        return self._abstention
-
-    @abstention.setter
-    def abstention(self, value: Abstention | float | None) -> None:
-        if value is not None:
-            if self.multilabel:
-                raise ValueError("`abstention` is of one class a row; this model may give several labels.")
-            number = value if isinstance(value, (bool, str)) else float(value)
-            _checks.number("abstention", number, at_least=0, below=1)
-        if isinstance(value, Abstention) and value.threshold != self.cuts:
+        if self.columns is None:
+            raise ValueError("The model reads no columns; build it with `build_model(..., columns=...)`.")
+        if self.columns.learnt is not None:
             raise ValueError(
-                f"`abstention` was chosen for answers with the threshold {value.threshold}; the model has "
-                f"{self.cuts}. Choose it again: `model.choose_abstention(x, y)`."
+                "The model has learnt its columns already, and its weights are for what it learnt; build a "
+                "new model for other rows."
             )
-        self._abstention = value
+        rows, _, weights = read(self, x, None, sample_weight)
+        assert not isinstance(rows, dict)  # which tokens would be
+        self.columns = self.columns.learn(rows, weights)
 
     def unfreeze(self, layers: int | None = None) -> None:
         """Have the backbone, or its top layers, be trained (again).
@@ -272,8 +232,9 @@ class Network(keras_hub.models.Task):
             "task": self.task,
             "dropout": self.dropout,
             "seed": self.seed,
-            "threshold": _plain(self.threshold),
-            "abstention": _plain(self.abstention),
+            "threshold": as_data(self.threshold),
+            "abstention": as_data(self.abstention),
+            "columns": None if self.columns is None else self.columns.config(),
             # Keras loads an optimizer's state where there is a place for it, and warns if there is none.
             "optimizer_built": bool(getattr(getattr(self, "optimizer", None), "built", False)),
             # A backbone's own config tells only whether all of it is frozen.
@@ -480,16 +441,3 @@ class Network(keras_hub.models.Task):
         model: Self = super().from_config(settings)
         model._optimizer_was_built = built
         return model
-
-
-def _plain(chosen: Any) -> Any:
-    """Return a threshold or an abstention as plain data, for the config."""
-    return dataclasses.asdict(chosen) if isinstance(chosen, _CHOSEN) else chosen
-
-
-def _threshold_of(data: dict[str, Any]) -> Threshold | LabelThresholds:
-    """Return the threshold that `_plain` made data of."""
-    made: Threshold | LabelThresholds = _files.from_json(
-        LabelThresholds if "values" in data else Threshold, data
-    )
-    return made

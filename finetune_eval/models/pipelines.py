@@ -60,6 +60,11 @@ class Feed:
     ):
         if tf is None:
             raise ImportError(NEEDS.format(f"`{name}` is a pipeline and", "pass arrays"))
+        if model.columns is not None:
+            raise TypeError(
+                f"`{name}` is a pipeline, and a model that reads columns takes rows at once: a dictionary of "
+                "columns, a DataFrame, or a list of dictionaries."
+            )
         self.model, self.name, self.labelled = model, name, labelled
         self.refused: Exception | None = None
         self.batches = self.rows = self.full = 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Iterator
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval.models import windows
-from finetune_eval.models.batching import Encoded
+from finetune_eval.models.batching import Encoded, encoder
 from finetune_eval.models.optional import NEEDS, tf
 from finetune_eval.models.tokenizers import OURS, TextPreprocessor
 
@@ -35,6 +36,14 @@ def token_counts(tokenizer: Any, texts: np.ndarray) -> np.ndarray:
         return np.asarray(tokens.row_lengths() if hasattr(tokens, "row_lengths") else [*map(len, tokens)])
 
     return np.asarray(np.sum([counts(column) for column in texts.T.reshape(-1, len(texts))], axis=0))
+
+
+def text_encoder(preprocessor: Any) -> Callable[[np.ndarray], Encoded]:
+    """Return a function of texts, (rows,) or (rows, 2), that tokenises them as a preprocessor does."""
+    tokenizer = getattr(preprocessor, "tokenizer", None)
+    lengths = None if tokenizer is None else functools.partial(token_counts, tokenizer)
+    in_windows = getattr(preprocessor, "truncation_side", None) == "windows"
+    return encoder(preprocessing(preprocessor), lengths, room=preprocessor.room if in_windows else None)
 
 
 def preprocessing(preprocessor: Any) -> Callable[[np.ndarray], dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -9,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_eval import _pairs
+from finetune_eval import _checks, _columns, _pairs
 from finetune_eval.evaluation.abstention import WITHHELD
 from finetune_eval.models.batching import Encoded
 from finetune_eval.models.classifier import Classifier
@@ -26,13 +27,17 @@ _POOLING_WORDS = {
 
 
 def trace_prediction(
-    model: Classifier, text: str | Sequence[str], *, moved: Mapping[str, float] | None = None
+    model: Classifier,
+    text: str | Sequence[str] | Mapping[str, Any],
+    *,
+    moved: Mapping[str, float] | None = None,
 ) -> PredictionTrace:
     """Follow one text, or one pair of texts: tokens, embedding, every layer, pooling, softmax, answer.
 
     Args:
         model: A classifier of texts, from `build_model` or `load_model`.
-        text: One text; where the model reads pairs, the two of a pair.
+        text: One text; where the model reads pairs, the two of a pair, and where it reads columns, a
+            dictionary of the text and a value for each column.
         moved: Layer name -> how far fine-tuning moved its weights; None for what `fine_tune` left on the
             model.
 
@@ -44,20 +49,14 @@ def trace_prediction(
     """
     if not isinstance(model, Classifier) or not model.takes_text:
         raise TypeError("`model` must be a classifier of texts, from `build_model` or `load_model`.")
-    if model.takes_pairs:
-        pair = _pairs.pairs("text", [text])
-        rows, text, texts = pair.tolist(), str(_pairs.joined(pair)[0]), pair[0].tolist()
-    elif isinstance(text, str):
-        rows = texts = [text]
-    else:
-        raise TypeError(f"`text` must be one string; got {type(text).__name__}.")
+    rows, text, texts = _row_of(model, text)
     encoded = model.encode(rows, name="text")
     batch = encoded.take(np.array([0]))
     if moved is None:
         moved = getattr(model, "moved", None) or {}
 
     # The rows of the backbone: several, where the text is read in windows.
-    windows = {name: value.reshape(-1, value.shape[-1]) for name, value in batch.items()}
+    windows = {name: batch[name].reshape(-1, batch[name].shape[-1]) for name in encoded.features}
     sequence_layers, values = _sequence_outputs(model.backbone, windows)
     mask = windows["padding_mask"].astype(bool)
     steps: list[LayerStep] = []
@@ -73,14 +72,17 @@ def trace_prediction(
         model.input,
         [
             model.get_layer("head_dropout").input,
-            *(model.get_layer(name).output for name in ("logits", "probabilities")),
+            model.get_layer("probabilities").input,
+            model.get_layer("probabilities").output,
         ],
     )
     pooled, logits, probabilities = (ops.convert_to_numpy(value)[0] for value in head(batch, training=False))
     decided = model.decide(probabilities[np.newaxis])[0]
     given = np.flatnonzero(decided) if model.multilabel else [int(decided)]
     names = [WITHHELD if place < 0 else model.labels[place] for place in given]
-    predicted = model.predict(batch, verbose=0)[0]  # of its tokens: the trace itself tells what was cut
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", _checks.TextsCut)  # the trace itself tells what was cut
+        predicted = model.predict(rows, verbose=0)[0]
     tokenizer = model.preprocessor.tokenizer
     ids, count = encoded.features["token_ids"], len(mask)
     pooling = _POOLING_WORDS[str(model.pooling)] + (f", mean of {count} windows" if count > 1 else "")
@@ -101,6 +103,21 @@ def trace_prediction(
         tokens_cut=_tokens_cut(model, texts, encoded),
         threshold=model.cuts,
     )
+
+
+def _row_of(model: Classifier, text: Any) -> tuple[Any, str, list[str]]:
+    """Return what `predict` reads for one row, the row as one text, and the one text or two of it."""
+    if model.takes_pairs:
+        pair = _pairs.pairs("text", [text])
+        return pair.tolist(), str(_pairs.joined(pair)[0]), pair[0].tolist()
+    if model.columns is not None:
+        rows: Any = np.array([text], dtype=text.dtype) if isinstance(text, np.void) else [text]
+        row = model.columns.read("text", rows)
+        texts = _columns.text_of(row).tolist()
+        return row, texts[0], texts
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be one string; got {type(text).__name__}.")
+    return [text], text, [text]
 
 
 def _sequence_outputs(backbone: Any, batch: dict[str, np.ndarray]) -> tuple[list[Any], list[np.ndarray]]:
@@ -139,8 +156,9 @@ def _tokens_cut(model: Classifier, texts: Sequence[str], encoded: Encoded) -> in
     if model.windows:  # which overlap
         room = model.preprocessor.room
         read = encoded.limit - room + covered(room)
-    shortest = ["a"] if len(texts) == 1 else [("a", "a")]
-    special = len(model.encode(shortest).features["token_ids"]) - len(texts) * len(tokenizer("a"))
+    shortest: Any = np.array([["a"] * len(texts)], dtype=object)
+    shortest = shortest if model.takes_pairs else shortest[0]
+    special = len(model.encode_texts(shortest).features["token_ids"]) - len(texts) * len(tokenizer("a"))
     return max(0, sum(len(tokenizer(text)) for text in texts) + special - read)
 
 

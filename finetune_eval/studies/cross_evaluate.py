@@ -79,7 +79,7 @@ def cross_evaluate(
             is called once, and the features of all rows are computed once. Or a function
             `fit(x, y, seed=seed)` that returns a trained model: anything with a `predict` or a
             `predict_proba` that gives probabilities.
-        x: (n,) texts, or (n, d) numbers.
+        x: (n,) texts, (n, d) numbers, or what `rows_of_columns` makes of a text and columns beside it.
         y: (n,) class names; or class indices where `labels` gives the names. Multilabel: (n, K) zeros and
             ones.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted
@@ -168,6 +168,7 @@ def cross_evaluate(
     if keep_models and not trained.saves and run_dir is not None:
         raise ValueError("`keep_models` with `run_dir` needs Keras models; `learner` fits models of its own.")
     units, sentences = units_of_rows(rows, groups=numbers, near_duplicates=near_duplicates)
+    sentences += _of_the_text_alone(rows) if baselines and task == "classification" else []
     alike = places if places.ndim == 1 else np.unique(places, axis=0, return_inverse=True)[1].ravel()
     dealt = partial(fold_of_rows, rows, alike, folds, units=units, classes=max(len(names), alike.max() + 1))
     fold_of_row = np.stack([dealt(seed=seed + repeat) for repeat in range(repeats)])
@@ -220,6 +221,12 @@ def _check_weights(weights: Floats | None, fold_of_row: Ints) -> None:
                 f"`sample_weight` is 0 for every row of fold {int(held.argmin()) + 1}, which could judge no "
                 "model. Ask for fewer folds, or leave rows of weight 0 out."
             )
+
+
+def _of_the_text_alone(rows: NDArray[Any]) -> list[str]:
+    """Return what to know of baselines where rows have columns beside their text."""
+    others = _text.listed((rows.dtype.names or ())[1:])
+    return [f"TF-IDF reads the texts alone; the models that are judged read {others} too."] if others else []
 
 
 def _unseen(y: Ints, fold_of_row: Ints, names: tuple[str, ...], weights: Floats | None) -> list[str]:

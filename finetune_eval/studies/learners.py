@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune_eval import _checks, _labels, _pairs
+from finetune_eval import _checks, _columns, _labels, _pairs
 from finetune_eval._text import counted, listed
 from finetune_eval.evaluation import _outputs
 from finetune_eval.evaluation._inputs import read_probabilities
@@ -145,13 +145,19 @@ class _Rows:
         return {} if self.weights is None else {"sample_weight": self.weights[rows]}
 
 
+def kind_of_rows(x: NDArray[Any]) -> dict[str, Any]:
+    """Return the arguments of `build_model` that say what a row is: a pair of texts, or one and columns."""
+    columns = dict(_columns.Columns.of_rows(x).kinds) if _columns.are_columns(x) else None
+    return {"pairs": _pairs.are_pairs(x), "columns": columns}
+
+
 def _of_backbone(name: Any, rows: _Rows) -> Callable[[int], Any]:
-    pairs = _pairs.are_pairs(rows.x)
+    kind = kind_of_rows(rows.x)
 
     def build(seed: int) -> Any:
         from finetune_eval.models.build import build_model
 
-        return build_model(name, rows.labels, pairs=pairs, task=rows.task, seed=seed)
+        return build_model(name, rows.labels, **kind, task=rows.task, seed=seed)
 
     return build
 
@@ -279,6 +285,7 @@ class _OfBackbone(_FineTuned):
         super().__init__(*arguments)
         self._used: Any = None  # the model of the training before
         self._before: Any = None  # its weights before any training
+        self._columns: Any = None  # what it knew of columns before: nothing
 
     def model(self, trained: Any) -> Any:
         self._used = None  # it is kept: the next training gets another
@@ -290,9 +297,10 @@ class _OfBackbone(_FineTuned):
         # A training with LoRA leaves a model with adapters: another one is built for the next.
         if self._used is None or len(self._used.weights) != len(self._before):
             self._used = self._built(seed)
-            self._before = self._used.get_weights()
+            self._before, self._columns = self._used.get_weights(), self._used.columns
             return self._used
         self._used.set_weights(self._before)
+        self._used.columns = self._columns
         return with_head(self._used, head_of(self._used, seed))
 
 

@@ -59,7 +59,7 @@ def learning_curve(
 
     Args:
         learner: What is trained; as for `cross_evaluate`.
-        x: (n,) texts, or (n, d) numbers.
+        x: (n,) texts, (n, d) numbers, or what `rows_of_columns` makes of a text and columns beside it.
         y: (n,) class names; or class indices where `labels` gives the names.
         labels: The class names in index order, the positive class second; None takes them from `y`, sorted.
         sizes: How many rows to train on, at least two sizes: whole numbers, or shares of the rows that do not

@@ -69,7 +69,8 @@ def self_train(
 
     rows, more = checked_rows(x), checked_rows(unlabelled, name="unlabelled")
     _checks.same_length("x", rows, "y", _rows.column("y", y))
-    if rows.shape[1:] != more.shape[1:] or (rows.dtype == object) != (more.dtype == object):
+    unlike = (rows.dtype == object) != (more.dtype == object) or rows.dtype.names != more.dtype.names
+    if rows.shape[1:] != more.shape[1:] or unlike:
         raise ValueError(
             f"`unlabelled` must hold rows like those of `x`; got shape {more.shape} and dtype {more.dtype} "
             f"beside {rows.shape} and {rows.dtype}."

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from finetune_eval import _checks, _text
@@ -77,7 +78,9 @@ def fine_tune(
 
     Args:
         model: From `build_model` or `load_model`.
-        x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers; or a `tf.data` or
+        x: (n,) strings, or (n, columns) numbers for a backbone that takes numbers; a dictionary, DataFrame or
+            list of dictionaries for a model with `columns`, of which the first training learns means, spreads
+            and values, which later ones keep (rows of weight 0 do not count); or a `tf.data` or
             `PyDataset` pipeline of batches `(x, y)` or `(x, y, weights)`, which is read once and whole.
         y: (n,) class indices or class names, or (n, K) one-hot rows, or (n, K) probabilities of the classes
             (soft labels: of several people, or of another model); of a multilabel model (n, K) zeros and
@@ -207,7 +210,7 @@ def fine_tune(
     if distribution is not None and settings.stop_within_noise:
         raise ValueError("`stop_within_noise` cannot be used with `distribution`; leave one out.")
     show = _text.show if verbose and is_first() else None
-    with together(), of_first(claimed(run_dir, again=resume)) as run:
+    with together(), _forgetting(model), of_first(claimed(run_dir, again=resume)) as run:
         rows = given_rows(model, x, y, sample_weight, validation_data, validation_split, settings.seed)
         data = read_rows(model, *rows, settings)
         if validation_split is not None and data.val_x is not None and show is not None:
@@ -235,6 +238,18 @@ def fine_tune(
             training.begin()
         training.go()
         return training.result()
+
+
+@contextlib.contextmanager
+def _forgetting(model: Classifier) -> Iterator[None]:
+    """Where an error leaves a model that was not trained, have it forget what it learnt of its columns."""
+    before = model.columns
+    try:
+        yield
+    except BaseException:
+        if strategies.columns_are_new(model):
+            model.columns = before
+        raise
 
 
 def _checked(

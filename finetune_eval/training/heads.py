@@ -13,8 +13,8 @@ from finetune_eval.models.classifier import Classifier
 
 
 def is_head_alone(model: Any) -> bool:
-    """Return whether nothing but the head of a classifier is trained."""
-    return isinstance(model, Classifier) and not model.backbone.trainable_variables
+    """Return whether nothing but the head of a classifier is trained, on the features of texts or numbers."""
+    return isinstance(model, Classifier) and model.columns is None and not model.backbone.trainable_variables
 
 
 def features_of(model: Classifier, x: Any) -> np.ndarray:

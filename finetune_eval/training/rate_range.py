@@ -133,9 +133,12 @@ def find_learning_rate(
     recipe = Recipe(batch_size=batch_size, strategy=strategy, class_weight=class_weight, seed=seed)
     recipe.check_fit(len(model.labels), validated=False, multilabel=model.multilabel)
     check_training(model)
-    train = read_rows(model, *given_rows(model, x, y, sample_weight, None, None, seed), recipe).train
-    watch = _Watch(train, lowest, highest, steps)
     with _put_back(model), strategies.only_its_weights(model, recipe):
+        rows = given_rows(model, x, y, sample_weight, None, None, seed)
+        train = read_rows(model, *rows, recipe).train
+        watch = _Watch(train, lowest, highest, steps)
+        if strategies.columns_are_new(model):
+            strategies.start_head(model, train, seed)
         optimizer: Any = fine_tuning_optimizer(
             lowest, 0.01, steps, schedule="constant", warmup=0, used_rows=used_rows(model, train)
         )

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from finetune_eval import _checks, _labels, _rows, _text
+from finetune_eval._columns import are_columns, as_lines
 from finetune_eval._labels import ClassIndices
 from finetune_eval.data.ledger import rows_hash
 from finetune_eval.data.pipelines import collected, refuse_beside
@@ -63,6 +64,7 @@ class Data:
         arrays: dict[str, np.ndarray] = {}
         for name, values in known.items():
             if values is not None:
+                values = as_lines(values) if are_columns(values) else values
                 arrays |= _as_bytes(name, values) if values.dtype == object else {name: np.asarray(values)}
         return arrays
 
@@ -84,7 +86,7 @@ def given_rows(
                 "`validation_split` needs one class a row; hold rows of several labels out by "
                 "`validation_data=(x, y)`."
             )
-    if isinstance(validation_data, (tuple, list)) and validation_data:
+    if isinstance(validation_data, (tuple, list)) and validation_data and model.columns is None:
         _rows.same_columns(**{"x": x, "validation x": validation_data[0]})
     if is_pipeline(x):
         refuse_beside("x", x, y=y, sample_weight=sample_weight)
@@ -126,6 +128,8 @@ def read_rows(
     weighting = recipe.class_weight
     if weighting is not None and not isinstance(weighting, str):
         weighting = dict(zip(model.labels, class_weights(weighting, model.labels, y).tolist(), strict=True))
+    if model.columns is not None and model.columns.learnt is None:
+        model.columns = model.columns.learn(x, weights)
     if validation_data is None:
         _check_seen(model, y if soft is None else soft, weights)
         return _batched(model, recipe, x, y, weights, soft, weighting)
@@ -228,6 +232,8 @@ def of_arrays(model: Classifier, recipe: Recipe, arrays: Mapping[str, np.ndarray
     def part(name: str) -> Any:
         if f"{name}_bytes" in arrays:
             texts = _of_bytes(arrays[f"{name}_bytes"], arrays[f"{name}_ends"])
+            if model.columns is not None:
+                return model.columns.of_lines(texts)
             return texts.reshape(-1, 2) if model.takes_pairs else texts
         values = arrays.get(name)
         places = values is not None and name.endswith("y") and values.ndim == 1

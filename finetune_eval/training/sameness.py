@@ -49,6 +49,7 @@ def built(model: Any) -> dict[str, Any]:
         "dropout": model.dropout,
         "sequence_length": getattr(model.preprocessor, "sequence_length", None),
         "truncation_side": getattr(model.preprocessor, "truncation_side", None),
+        "columns": None if model.columns is None else model.columns.config(),
         "frozen layers": [
             place
             for place, layer in layers

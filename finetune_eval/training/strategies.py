@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -143,39 +144,65 @@ def start_head(model: Any, train: Batches, seed: int) -> None:
     """Give the head the weights of a logistic regression on what the backbone gives for the training rows.
 
     The strength of its penalty is chosen by cross-validated log-loss. Rows have their weights. A class of
-    which there is no row begins as if half a row had been seen.
+    which there is no row begins as if half a row had been seen. Columns beside the text are part of the
+    regression; the penalty takes each column for as much as all features of the text together.
 
     Reference:
         Kumar et al. 2022, "Fine-Tuning can Distort Pretrained Features and Underperform Out-of-Distribution".
     """
-    in_turn = Batches(train.rows, None, None)
-    backbone = keras.Model(model.input, model.get_layer("head_dropout").input)
+    in_turn = Batches(dataclasses.replace(train.rows, beside={}), None, None)
+    backbone = keras.Model(model.inputs_of_features, model.get_layer("head_dropout").input)
     x = by_row(forward(backbone, in_turn.spec), in_turn).astype(np.float64)
-    y = np.asarray(train.y)
+    y, width = np.asarray(train.y), x.shape[1]
+    beside = train.rows.beside.get("columns")
     if y.ndim == 2 and not model.multilabel:  # probabilities: the regression learns the most probable class
         y = y.argmax(axis=1)
     weights = np.ones(len(y)) if train.sample_weight is None else train.sample_weight.astype(np.float64)
     if model.multilabel:  # of each label one of two classes, whose logit is the difference of theirs
-        each = [_regression(x, column.astype(np.int64), weights, 2, seed) for column in y.T]
+        each = [_regression(x, column.astype(np.int64), weights, 2, seed, beside) for column in y.T]
         kernel = np.stack([slopes[:, 1] - slopes[:, 0] for slopes, _ in each], axis=1)
         bias = np.array([start[1] - start[0] for _, start in each])
     else:
-        kernel, bias = _regression(x, y, weights, len(model.labels), seed)
+        kernel, bias = _regression(x, y, weights, len(model.labels), seed, beside)
     head = model.get_layer("logits")
-    head.kernel.assign(kernel.astype(np.float32))
+    head.kernel.assign(kernel[:width].astype(np.float32))
+    if model.columns is not None:
+        model.get_layer("columns_logits").kernel.assign(kernel[width:].astype(np.float32))
     head.bias.assign(bias.astype(np.float32))
 
 
-def _regression(x: Any, y: Any, weights: Any, classes: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the (width, classes) kernel and the (classes,) bias of a logistic regression."""
+def columns_are_new(model: Any) -> bool:
+    """Whether a model reads columns, and no training has given their kernel anything but its first zeros."""
+    return model.columns is not None and not np.asarray(model.get_layer("columns_logits").kernel).any()
+
+
+def _regression(
+    x: Any, y: Any, weights: Any, classes: int, seed: int, beside: Any = None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the (width, classes) kernel and the (classes,) bias of a logistic regression.
+
+    Args:
+        x: (n, width of x) features, which are brought to mean 0 and spread 1.
+        y: (n,) class indices.
+        weights: (n,) weights.
+        classes: How many classes there are.
+        seed: Of the parts by which the penalty is chosen.
+        beside: (n, m) inputs of columns, which are on a scale of their own, or None; they have the last rows
+            of the kernel.
+    """
     from sklearn.linear_model import LogisticRegression
 
     counted = weights > 0
-    x, y, weights = x[counted], y[counted], weights[counted]
+    beside = np.empty((len(x), 0)) if beside is None else beside
+    x, beside, y, weights = x[counted], beside[counted], y[counted], weights[counted]
     centre, spread = x.mean(axis=0), x.std(axis=0)
     spread[spread < 1e-7 * max(1.0, np.abs(centre).max(initial=0.0))] = 1.0  # a constant column
-    unit, seen = (x - centre) / spread, np.unique(y)
-    kernel, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
+    # A column is one or a few inputs among hundreds of features: at their scale the penalty that suits the
+    # features would shrink it away.
+    scale = np.concatenate([spread, np.full(beside.shape[1], x.shape[1] ** -0.5)])
+    centre = np.concatenate([centre, np.zeros(beside.shape[1])])
+    unit, seen = (np.concatenate([x, beside], axis=1) - centre) / scale, np.unique(y)
+    kernel, bias = np.zeros((len(scale), classes)), np.full(classes, -np.inf)
     if len(seen) > 1:
         strength = _strength(unit, y, weights, seed)
         fitted = LogisticRegression(C=strength, max_iter=1000).fit(unit, y, sample_weight=weights)
@@ -187,7 +214,7 @@ def _regression(x: Any, y: Any, weights: Any, classes: int, seed: int) -> tuple[
         bias[seen] = 0.0
     unseen = np.setdiff1d(np.arange(classes), seen)
     bias[unseen] = np.logaddexp.reduce(bias[seen]) + np.log(0.5 / len(y))
-    kernel /= spread[:, np.newaxis]
+    kernel /= scale[:, np.newaxis]
     return kernel, bias - centre @ kernel
 
 

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from finetune_eval import _pairs
 from finetune_eval.models import devices, lora
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.models.layers import LOSSES
@@ -90,7 +91,7 @@ class Training:
             weights = self.manifest["model"]["weights_hash"] = weights_hash(model)
             run.write_manifest(self.manifest)
             if model.takes_text:
-                saved = run.save_training_rows(self.data.x, self.data.y, model.labels)
+                saved = run.save_training_rows(_pairs.one_text(self.data.x), self.data.y, model.labels)
                 self.manifest["files"] = {run.train.name: saved}
                 run.write_manifest(self.manifest)
             run.begin_checkpoint(model.save)
@@ -230,7 +231,8 @@ class Training:
         """Compile and fit, from the first step or from where a run that is resumed goes on."""
         model, recipe, train, validation = self.model, self.recipe, self.data.train, self.data.validation
         total, state = len(train) * recipe.epochs, self.state
-        if recipe.strategy == "head_then_full" and state is None:
+        begins = recipe.strategy == "head_then_full" or strategies.columns_are_new(model)
+        if begins and state is None:
             strategies.start_head(model, train, recipe.seed)
         optimizer = self.optimizer if self.optimizer is not None else self._own_optimizer(total)
         loss = LOSSES[model.task][recipe.loss]

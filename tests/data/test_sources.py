@@ -792,3 +792,37 @@ def test_a_delimiter_is_guessed_before_quotes_and_fields_are_blamed(tmp_path):
         path.write_text(f"text;label\n{rows}")
         with pytest.raises(ValueError, match="one column, 'text;label', when split at ','; .* delimiter=';'"):
             load_dataset(path)
+
+
+def test_columns_beside_a_text_are_read_as_what_they_are_declared(tmp_path):
+    """A category keeps its leading zero, a number may be written in any way, and both may be missing."""
+    path = tmp_path / "rows.csv"
+    lines = ["review,price,zip,label", "text 0,007,01,a", "text 1,1e2,1,b", "text 2,,,a", "text 3,3.5,NA,b"]
+    path.write_text("\n".join(lines) + "\n")
+    columns = {"price": "number", "zip": "category"}
+    data = load_dataset(path, text="review", columns=columns, validation=0, test=0)
+    rows = dict(zip(data.train.x["review"], data.train.x[["price", "zip"]].tolist(), strict=True))
+    assert rows["text 0"] == (7.0, "01") and rows["text 1"] == (100.0, "1") and rows["text 3"] == (3.5, "NA")
+    assert np.isnan(rows["text 2"][0]) and rows["text 2"][1] is None
+    assert list(data.train.metadata) == ["price", "zip"]
+    same = load_dataset(path, columns={"review": "text", **columns}, validation=0, test=0)
+    assert same.train.hash == data.train.hash
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        ({"features": ["a"]}, "`columns` and `features` exclude each other; columns stand beside a text."),
+        ({"text": ("a", "b")}, "`columns` need one text a row; got a pair in `text`. Leave one of the two "
+         "out."),
+        ({"text": "a", "columns": {"b": "text", "price": "number"}}, "`text` is 'a', and `columns` has 'b' "
+         "as the text; leave one out."),
+        ({"columns": {"label": "category"}}, "`columns` and `label` must be different columns; both are "
+         "'label'."),
+    ],
+)  # fmt: skip
+def test_columns_that_cannot_be_are_one_sentence(asked, sentence):
+    frame = pd.DataFrame({name: ["a", "b"] for name in ("text", "a", "b", "price", "label")})
+    with pytest.raises(ValueError) as refused:
+        load_dataset(frame, **{"columns": {"price": "number"}, **asked})
+    assert str(refused.value) == sentence

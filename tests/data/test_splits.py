@@ -390,7 +390,11 @@ TEXTS, WORDS = [f"text {i}" for i in range(20)], ["bad", "good"] * 10
     ("arguments", "kind", "sentence"),
     [
         ({"x": set(TEXTS)}, TypeError, "`x` is a set, which has no order"),
-        ({"x": dict(enumerate(TEXTS))}, TypeError, "`x` is a dictionary"),
+        (
+            {"x": dict(enumerate(TEXTS))},
+            TypeError,
+            "`x` has named columns of several kinds; say which they are",
+        ),
         ({"x": (text for text in TEXTS)}, TypeError, "`x` must be a list, array or Series"),
         ({"x": [*TEXTS[1:], 3]}, TypeError, r"`x` must hold texts; row 19 is 3 \(int\)."),
         ({"x": [*TEXTS[1:], "\ud83d"]}, ValueError, "`x` must hold valid Unicode; row 19 is"),
@@ -409,7 +413,7 @@ TEXTS, WORDS = [f"text {i}" for i in range(20)], ["bad", "good"] * 10
         (
             {"x": pd.DataFrame({"a": range(20), "b": TEXTS})},
             TypeError,
-            "`x` must hold real numbers; got 'text 0'",
+            "`x` has named columns of several kinds; say which they are",
         ),
         ({"y": set(WORDS)}, TypeError, "`y` is a set, which has no order"),
         ({"y": dict(enumerate(WORDS))}, TypeError, "`y` is a dictionary"),

@@ -202,3 +202,15 @@ def test_a_strategy_that_trains_the_backbone_refuses_a_frozen_one(tiny, strategy
         r"`model.unfreeze\(\)` first, or use the strategy 'head'.$",
     ):
         fe.fine_tune(model, *tiny.numeric_rows(8), strategy=strategy, verbose=False)
+
+
+def test_the_penalty_of_the_first_head_takes_a_column_for_as_much_as_all_features_together():
+    """A column's weight is penalised as if it were 1 / sqrt(width) of itself: there are `width` features."""
+    random = np.random.default_rng(0)
+    x, column = random.normal(size=(80, 16)), random.normal(size=(80, 1))
+    y = (x[:, 0] + column[:, 0] + random.logistic(size=80) > 0).astype(int)
+    kernel, _ = strategies._regression(x, y, np.ones(80), 2, seed=0, beside=column)
+    unit = np.concatenate([(x - x.mean(axis=0)) / x.std(axis=0), 4 * column], axis=1)
+    strength = strategies._strength(unit, y, np.ones(80), seed=0)
+    fitted = LogisticRegression(C=strength, max_iter=1000).fit(unit, y)
+    assert kernel[16, 1] - kernel[16, 0] == pytest.approx(4 * fitted.coef_[0, 16], rel=1e-9)
