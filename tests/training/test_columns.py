@@ -302,6 +302,7 @@ def test_the_command_line_trains_on_columns_of_a_file_and_answers_rows_of_them(t
     assert command("evaluate", run, "--data", tmp_path / "rows.csv", "--json") == 0
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["n"] == 120
     again = tmp_path / "again"
-    assert command("train", "--like", run, "--run-dir", again) == 0
+    same = (tmp_path / "rows.csv", "--model", folder)
+    assert command("train", *same, "--like", run, "--run-dir", again) == 0
     for a, b in zip(fe.load_model(again).get_weights(), model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
