@@ -287,6 +287,16 @@ class Run:
         """Let `save` write the model as it begins: its structure, and the weights that stay as they are."""
         _files.write(self.checkpoint / "model.keras", save)
 
+    def save_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Write all weights with which the model begins, where a saved model has them otherwise."""
+        arrays = {str(place): weight for place, weight in enumerate(weights)}
+        _files.write(self.checkpoint / "weights.npz", lambda file: write_arrays(file, arrays))
+
+    def read_weights(self) -> list[np.ndarray]:
+        """Read what `save_weights` wrote."""
+        arrays = read_arrays(self.checkpoint / "weights.npz")
+        return [arrays[str(place)] for place in range(len(arrays))]
+
     def save_best(self, weights: Mapping[str, np.ndarray]) -> None:
         """Write the weights of the best epoch so far into the checkpoint, in place of those before."""
         _files.write(self.checkpoint / "best.npz", lambda file: write_arrays(file, weights))

@@ -265,7 +265,7 @@ def test_a_file_from_excel_a_test_file_and_classes_in_an_order(trained, monkeypa
     assert result.labels == ("positive", "negative") and "café" in result.predictions["text"][0]
     assert Run("r").read_manifest()["model"]["build"] == {
         "task": "classification", "pooling": "auto", "sequence_length": 8, "long_text": "head_tail",
-        "pairs": False, "dropout": None, "freeze": True, "lora_rank": None, "seed": 0,
+        "pairs": False, "columns": None, "dropout": None, "freeze": True, "lora_rank": None, "seed": 0,
     }  # fmt: skip
     assert command("evaluate", "r", "--data", files[1], *reading, "--json") == 0
     again = json.loads(capsys.readouterr().out)
@@ -499,7 +499,7 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
         "threshold_for": "f1", "abstain_for": "error<=0.1", "validation": 0.2, "test": 9.0,
         "test_file": None, "group": "id", "near_duplicates": True, "drop_missing": True,
         "merge_labels": True, "delimiter": ";", "encoding": "cp1252", "quoted": False, "seed": 7,
-        "split_seed": 4,
+        "split_seed": 4, "number": ["price"], "category": ["country"],
     }  # fmt: skip
     (tmp_path / "a.csv").write_text("any\n")
     asked = Asked.by({**command_line, "data": str(tmp_path / "a.csv")}, None, set())
@@ -511,10 +511,14 @@ def test_a_manifest_says_all_that_was_asked(tmp_path):
     )  # fmt: skip
     assert asked.reading == {
         "text": "review", "label": "stars", "labels": ["no", "yes"], "group": "id", "near_duplicates": True,
-        "validation": 0.2, "test": 9, "drop_missing": True, "merge_labels": True, "delimiter": ";",
+        "columns": {"price": "number", "country": "category"}, "validation": 0.2, "test": 9,
+        "drop_missing": True, "merge_labels": True, "delimiter": ";",
         "encoding": "cp1252", "quoted": False, "seed": 4,
     }  # fmt: skip
-    built = {"freeze": 1, "sequence_length": 9, "long_text": "head_tail", "pairs": False, "seed": 7}
+    built = {
+        "freeze": 1, "sequence_length": 9, "long_text": "head_tail", "pairs": False, "seed": 7,
+        "columns": {"review": "text", "price": "number", "country": "category"},
+    }  # fmt: skip
     assert asked.build == built
     # Every option is in one of these, or says where a run is computed, goes, and how it is shown.
     elsewhere = {"context", "like", "hosts", "run_dir", "resume", "lockbox", "as_json"}

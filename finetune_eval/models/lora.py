@@ -51,6 +51,33 @@ def build(model: Any, rank: int, seed: int) -> None:
     train_adapters_alone(model)
 
 
+def described(model: Any) -> dict[str, Any] | None:
+    """Return what `restore` needs of a model's adapters beside its weights; None where it has none."""
+    layers = adapted(model)
+    return {"rank": layers[0].lora_rank, "alone": _alone(model)} if layers else None
+
+
+def restore(model: Any, known: Mapping[str, Any], weights: list[np.ndarray]) -> None:
+    """Give a model whose adapters were merged when it was saved what it had before.
+
+    Args:
+        model: The model as `load_model` returns it.
+        known: What `described` said.
+        weights: All of its weights as they were, the adapters among them.
+    """
+    if known["alone"]:
+        build(model, known["rank"], 0)
+    else:
+        enable(model, known["rank"], 0)
+    model.set_weights(weights)
+
+
+def _alone(model: Any) -> bool:
+    """Whether nothing of the backbone is trained but its adapters and what stands beside them."""
+    beside = {id(weight) for layer in adapted(model) for weight in layer.weights}
+    return not any(weight.trainable for weight in model.backbone.weights if id(weight) not in beside)
+
+
 def _targets(model: Any) -> list[Any]:
     named = (layer for layer in model.backbone._flatten_layers() if layer.name in _ADAPTED)
     return [layer for layer in named if hasattr(layer, "enable_lora")]
@@ -91,9 +118,7 @@ def merge(model: Any) -> None:
     quantized = next((layer.name for layer in layers if layer.quantization_mode), None)
     if quantized is not None:
         raise ValueError(f"The layer {quantized!r} is quantized: its adapter cannot be merged into it.")
-    beside = {id(weight) for layer in layers for weight in layer.weights}
-    others = [weight for weight in model.backbone.weights if id(weight) not in beside]
-    frozen = not any(weight.trainable for weight in others)
+    frozen = _alone(model)
     for layer in layers:
         weight, a, b = _parts(layer)
         weight.assign(ops.convert_to_tensor(_merged(layer, *map(ops.convert_to_numpy, (weight, a, b)))))

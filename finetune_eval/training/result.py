@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_eval import _text
+from finetune_eval.models import lora
 from finetune_eval.models.build import load_model
 from finetune_eval.models.classifier import Classifier
 from finetune_eval.runs import Run
@@ -52,6 +53,8 @@ def finished(
     if model is None:
         model = read
     else:
+        if lora.adapted(model):  # a model that was written has them merged
+            lora.merge(model)
         model.set_weights(read.get_weights())
         model.threshold, model.abstention = read.threshold, read.abstention
     trace = trace_of_run(run.trace, manifest["settings"])

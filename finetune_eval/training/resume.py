@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_eval import _checks, _text
+from finetune_eval.models import lora
 from finetune_eval.models.build import load_model
 from finetune_eval.runs import Run, claimed
 from finetune_eval.training.given_callbacks import usable
@@ -73,6 +74,8 @@ def resume(
         recipe = Recipe.of_record(manifest["settings"], precision=manifest["precision"]["asked"])
         more = usable(callbacks, may_set_rate=not recipe.sets_own_rate)
         model = load_model(owned.checkpoint / "model.keras")
+        if known.get("adapters"):
+            lora.restore(model, known["adapters"], owned.read_weights())
         distribution = known.get("distribution") or ("data_parallel" if count() > 1 else None)
         check_distribution(model, distribution)
         data = of_arrays(model, recipe, owned.read_rows())

@@ -10,33 +10,15 @@ import keras
 import numpy as np
 
 from finetune_eval import _files, _text
-from finetune_eval.models import lora
 from finetune_eval.training.callbacks import StepProgress
 from finetune_eval.training.environment import environment, weights_hash
 from finetune_eval.training.rows import digest
 from finetune_eval.training.states import without_state
 
-_MERGED = (
-    "its model had adapters already when it began, and a saved model has them merged. Call "
-    "`model.merge_lora()` before you train it, or train a model without `lora_rank` by strategy='lora'."
-)
-
 
 def names_of(callbacks: Sequence[Any]) -> list[str]:
     """Return the classes of the callbacks of a run; those of the command line are no part of it."""
     return [type(callback).__name__ for callback in callbacks if not isinstance(callback, StepProgress)]
-
-
-def can_go_on(model: Any) -> bool:
-    """Whether a run of this model can be resumed; warn where it cannot."""
-    if not lora.adapted(model):
-        return True
-    warnings.warn(
-        f"A training that is cut short in `run_dir` cannot be resumed: {_MERGED}",
-        RuntimeWarning,
-        stacklevel=4,
-    )
-    return False
 
 
 def built(model: Any) -> dict[str, Any]:
@@ -68,8 +50,6 @@ def begun(path: str, manifest: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError(
             f"{path!r} holds a run that diverged: it would diverge again. Train anew, at a lower rate."
         )
-    if manifest.get("resume", {}).get("adapters"):
-        raise ValueError(f"{path!r} holds a run that cannot be resumed: {_MERGED}")
     if "resume" not in manifest:
         raise ValueError(
             f"{path!r} holds a run that cannot be resumed: it ended before its first step, or an older "

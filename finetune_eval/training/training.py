@@ -27,7 +27,7 @@ from finetune_eval.training.parts import Parts
 from finetune_eval.training.recipe import Recipe
 from finetune_eval.training.result import FineTuneResult
 from finetune_eval.training.rows import Data, can_be_stored, digest
-from finetune_eval.training.sameness import begun, built, can_go_on, check_same, names_of
+from finetune_eval.training.sameness import begun, built, check_same, names_of
 from finetune_eval.training.seeding import deterministic_operations, seed_dropout
 from finetune_eval.training.states import State, States
 
@@ -95,12 +95,15 @@ class Training:
                 self.manifest["files"] = {run.train.name: saved}
                 run.write_manifest(self.manifest)
             run.begin_checkpoint(model.save)
+            adapters = lora.described(model)
+            if adapters is not None:  # a saved model has them merged
+                run.save_weights(model.get_weights())
             rows = self.data.arrays()
             if stored := can_be_stored(rows):
                 run.save_rows(rows)
             self.manifest["resume"] = {
                 "rows": digest(rows), "rows_stored": stored, "weights": weights,
-                "built": built(model), "adapters": not can_go_on(model),
+                "built": built(model), "adapters": adapters,
                 "own_optimizer": self.optimizer is not None,
                 "callbacks": names_of(self.callbacks), "calls_apart": self.calls_apart,
                 "checkpoint_every": self.checkpoint_every, "distribution": self.distribution, **run.notes,

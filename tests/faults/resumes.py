@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gradual, exponential mean": {"strategy": "gradual", "ema": 0.9, "validation_data": None},
     "careful": {"recipe": "careful"},
     "LoRA on a BERT with dropout": {"strategy": "lora", "validation_data": (TEXTS[:8], SENTIMENTS[:8])},
+    "a BERT built with LoRA's adapters": {"validation_data": (TEXTS[:8], SENTIMENTS[:8])},
 }
 
 
@@ -37,7 +38,9 @@ def train(name: str, folder: Path) -> None:
     model, (x, y) = tiny.numeric_classifier(), tiny.numeric_rows(96)
     if "LoRA" in name:
         backbone, preprocessor = tiny.tiny_bert(layers=1, dropout=0.2)
-        model, x, y = build_model(backbone, tiny.LABELS, preprocessor=preprocessor), TEXTS, SENTIMENTS
+        rank = 2 if "built" in name else None
+        model = build_model(backbone, tiny.LABELS, preprocessor=preprocessor, lora_rank=rank, seed=0)
+        x, y = TEXTS, SENTIMENTS
     settings = {
         "validation_data": tiny.numeric_rows(80, seed=1),
         "epochs": 3,

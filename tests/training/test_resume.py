@@ -356,28 +356,40 @@ def test_a_model_of_the_same_weights_that_is_built_otherwise_is_refused(tiny, nu
     assert Run(broken).read_manifest()["status"] == "interrupted"
 
 
-@pytest.mark.slow
-def test_a_model_that_had_adapters_already_is_trained_and_said_not_to_be_resumable(tiny, tmp_path):
+@pytest.mark.parametrize("built", [True, pytest.param(False, marks=pytest.mark.slow)])
+def test_a_model_that_had_adapters_already_goes_on(tiny, tmp_path, built):
     x, y = list(tiny.texts), list(tiny.sentiments)
-    model = tiny.text_classifier(layers=1)
-    settings = {"strategy": "lora", "epochs": 1, "batch_size": 4, "verbose": False}
-    fe.fine_tune(model, x, y, **settings)
-    cannot = (
-        "cannot be resumed: its model had adapters already when it began, and a saved model has them merged. "
-        "Call `model.merge_lora()` before you train it, or train a model without `lora_rank` by "
-        "strategy='lora'."
-    )
-    with (
-        pytest.warns(RuntimeWarning, match=exactly(f"A training that is cut short in `run_dir` {cannot}")),
-        pytest.raises(KeyboardInterrupt),
-    ):
-        fe.fine_tune(model, x, y, run_dir=tmp_path / "r", callbacks=Counter(1), **settings)
-    with pytest.raises(ValueError, match=exactly(f"{str(tmp_path / 'r')!r} holds a run that {cannot}")):
-        fe.resume(tmp_path / "r", callbacks=Counter())
-    model.merge_lora()
+    settings = {"epochs": 2, "batch_size": 4, "learning_rate": 0.01, "checkpoint_every": 1, "verbose": False}
+
+    def model():
+        backbone, preprocessor = tiny.bert(layers=1, dropout=0.2)
+        made = fe.build_model(
+            backbone, tiny.labels, preprocessor=preprocessor, lora_rank=2 if built else None, seed=1
+        )
+        if not built:  # the second training finds adapters that are not 0
+            fe.fine_tune(made, x, y, strategy="lora", **settings)
+        return made
+
+    def run(folder, at=NEVER, **more):
+        return fe.fine_tune(model(), x, y, run_dir=folder, callbacks=Counter(at), **settings, **more)
+
+    whole = run(tmp_path / "whole")
+    for at in (1,) if built else (1, 4):  # before any checkpoint, and after one
+        folder = tmp_path / f"broken at {at}"
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, at)
+        if at == 1:
+            for file in (folder / "checkpoint").glob("step-*"):
+                file.unlink()
+        resumed = fe.resume(folder, callbacks=Counter(), verbose=False)
+        same(whole, resumed)
+    trained = [weight.path for weight in whole.model.trainable_weights]
+    assert [weight.path for weight in resumed.model.trainable_weights] == trained
+    if built:
+        return
     with pytest.raises(KeyboardInterrupt):
-        fe.fine_tune(model, x, y, run_dir=tmp_path / "s", callbacks=Counter(1), **settings)
-    assert fe.resume(tmp_path / "s", callbacks=Counter(), verbose=False).manifest["status"] == "complete"
+        run(tmp_path / "again", 4)
+    same(whole, run(tmp_path / "again", resume=True))
 
 
 def test_a_run_that_was_killed_before_it_had_begun_begins(tiny, numbers, whole, tmp_path):
