@@ -280,7 +280,8 @@ def test_ctrl_c_in_one_process_has_all_stop_after_the_same_step_which_is_saved(f
     assert [each.returncode for each in told.processes] == [1, 1], said
     run = str(tmp_path / "run")
     last = [each[1].strip().splitlines()[-1] for each in said]
-    assert last == [f"stopped: ['`finetune_eval.resume({run!r})` goes on.']", "stopped: None"]
+    notes = [f"`finetune_eval.resume({run!r})` goes on."]
+    assert last == [f"stopped: {notes}", "stopped: None"]
     state = States(tmp_path / "run" / "checkpoint").newest()
     assert 5 * state.epoch + state.step >= 8  # the signal came in the eighth step of 15, 5 in an epoch
     assert state.epoch * 5 + state.step == len(state.callbacks["Steps 1"])
