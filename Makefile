@@ -4,6 +4,7 @@
 # make test-engines  prediction and evaluation on Spark, Ray and Dask in their local mode; needs Java 17 (apt-get install default-jre-headless)
 # make test-jax   the tests of models and training on JAX
 # make test-torch  the same on torch
+# make test-slow-jax  the tests of several processes on JAX that take long
 # make gpu-check  whether an accelerator computes what the CPU computes, and how fast; under ten minutes
 # make api        write docs/api.md, the page of public functions, from the source
 # make faults     kill -9, full disks, damaged files and hostile arguments, many times
@@ -22,7 +23,7 @@ JAX := KERAS_BACKEND=jax JAX_COMPILATION_CACHE_DIR=.venv/jax-programs JAX_PERSIS
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
 	XLA_FLAGS="--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
 
-.PHONY: demo test test-slow test-engines test-jax test-torch check api examples $(EXAMPLES) faults bench gpu-check clean
+.PHONY: demo test test-slow test-engines test-jax test-slow-jax test-torch check api examples $(EXAMPLES) faults bench gpu-check clean
 
 demo: .venv/installed
 	$(BIN)/finetune-eval demo
@@ -41,6 +42,9 @@ test-slow: .venv/installed-dev
 
 test-jax: .venv/installed-jax
 	$(JAX) $(BIN)/python -m pytest -q -n $(CORES) --dist loadfile -m "not slow" -k "not real or ten_embeddings" $(EMBEDDINGS) $(ON_JAX)
+
+test-slow-jax: .venv/installed-jax
+	$(JAX) $(BIN)/python -m pytest -q -m slow tests/training/test_distributed.py
 
 test-torch: .venv/installed-torch
 	KERAS_BACKEND=torch $(BIN)/python -m pytest -q -n 2 --dist loadfile -m "not slow" -k "not real or ten_embeddings" \
