@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from finetune_eval import _checks, _columns, _pairs
+from finetune_eval import _checks, _columns, _pairs, _rows
 from finetune_eval.evaluation.abstention import WITHHELD
 from finetune_eval.models.batching import Encoded
 from finetune_eval.models.classifier import Classifier
@@ -102,7 +102,18 @@ def trace_prediction(
         check=float(np.abs(probabilities - predicted).max()),
         tokens_cut=_tokens_cut(model, texts, encoded),
         threshold=model.cuts,
+        columns=() if model.columns is None else _beside(rows),
     )
+
+
+def _beside(row: np.ndarray) -> tuple[str, ...]:
+    """Return the columns beside the text of one row, each with its value."""
+    shown = []
+    for name in (row.dtype.names or ())[1:]:
+        value = row[name][0]
+        known = f"{value:g}" if isinstance(value, float) else repr(value)
+        shown.append(f"{name} {'missing' if _rows.is_missing(value) else known}")
+    return tuple(shown)
 
 
 def _row_of(model: Classifier, text: Any) -> tuple[Any, str, list[str]]:

@@ -60,6 +60,7 @@ class PredictionTrace(Shown):
             Where a text may have several labels: that of every label, or a tuple with that of each.
         head: What turns logits into probabilities: "softmax", or "sigmoid" where a text may have several
             labels.
+        columns: What stands beside the text and joins the pooled vector, such as "price 5".
 
     Example:
         >>> step = LayerStep("embeddings", (2, 4), 1.0)
@@ -84,6 +85,7 @@ class PredictionTrace(Shown):
     tokens_cut: int = 0
     threshold: float | tuple[float, ...] | None = None
     head: str = "softmax"
+    columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _checks.same_length("tokens", self.tokens, "token_ids", self.token_ids)
@@ -98,8 +100,11 @@ class PredictionTrace(Shown):
         ]
         if self.layers:
             stages.append(("layers", self._layers()))
+        stages.append(("pooling", [f"{clip(printable(self.pooling), 45)} -> {_shape(self.pooled_shape)}"]))
+        if self.columns:
+            beside = printable(", ".join(self.columns)).split(" ")
+            stages.append(("columns", [*_wrap(beside, "..."), "beside the pooled vector"]))
         stages += [
-            ("pooling", [f"{clip(printable(self.pooling), 45)} -> {_shape(self.pooled_shape)}"]),
             (self.head, self._softmax()),
             ("answer", [self._answer()]),
         ]

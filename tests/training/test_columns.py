@@ -101,6 +101,7 @@ def test_rows_are_the_same_in_every_container(tiny, trained):
     one = model.predict([{"text": "good", "price": None, "country": "GB"}], verbose=0)
     assert one.shape == (1, 2)
     trace = fe.trace_prediction(model, {"text": "good", "price": None, "country": "GB"})
+    assert "columns    country 'GB', price missing" in str(trace)
     assert trace.text == "good" and trace.check < 1e-5
     np.testing.assert_allclose(trace.probabilities, one[0], atol=1e-5)
 
