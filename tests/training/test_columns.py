@@ -96,7 +96,7 @@ def test_rows_are_the_same_in_every_container(tiny, trained):
     turned = pd.DataFrame({name: x[name] for name in ("price", "text", "country")})
     for same in (turned, rows_of_columns(x, COLUMNS), turned.to_dict("records")):
         np.testing.assert_array_equal(model.predict(same, verbose=0), expected)
-    np.testing.assert_allclose(np.asarray(model(turned)), expected, atol=1e-5)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(model(turned)), expected, atol=1e-5)
     assert model.evaluate(turned, y, verbose=0)[1] == pytest.approx((expected.argmax(axis=1) == y).mean())
     one = model.predict([{"text": "good", "price": None, "country": "GB"}], verbose=0)
     assert one.shape == (1, 2)
