@@ -322,13 +322,7 @@ def _categories(name: str, values: Any) -> NDArray[np.object_]:
 
 
 def _category(name: str, row: int, value: Any) -> str | None:
-    if isinstance(value, bytes):
-        try:
-            value = value.decode()
-        except UnicodeDecodeError:
-            raise ValueError(
-                f"`{name}` has bytes in row {row} that are not UTF-8; decode them first."
-            ) from None
+    value = _rows.decoded(name, row, value)
     if isinstance(value, str):
         if _rows.has_half_a_pair(value):
             raise ValueError(f"`{name}` must hold valid Unicode; row {row} has half a surrogate pair.")

@@ -184,13 +184,7 @@ def texts(name: str, values: Any, *, blank: bool = True) -> NDArray[np.object_]:
         out[:] = listed
         return out
     for row, value in enumerate(listed):
-        if isinstance(value, bytes):
-            try:
-                value = value.decode()
-            except UnicodeDecodeError:
-                raise ValueError(
-                    f"`{name}` has bytes in row {row} that are not UTF-8; decode them first."
-                ) from None
+        value = decoded(name, row, value)
         if not isinstance(value, str):
             if is_missing(value):
                 then = ", or write '' where a text is empty" if blank else " or fill it"
@@ -209,6 +203,16 @@ def texts(name: str, values: Any, *, blank: bool = True) -> NDArray[np.object_]:
             )
         out[row] = value
     return out
+
+
+def decoded(name: str, row: int, value: Any) -> Any:
+    """Return the text that bytes are in UTF-8; any other value as it is."""
+    if not isinstance(value, bytes):
+        return value
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise ValueError(f"`{name}` has bytes in row {row} that are not UTF-8; decode them first.") from None
 
 
 def has_half_a_pair(text: str) -> bool:

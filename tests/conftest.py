@@ -152,6 +152,29 @@ def numeric_rows(rows=60, classes=2, seed=0):
     return x, x[:, :classes].argmax(axis=1)
 
 
+def stop_at(steps):
+    """Return a callback that interrupts the training after so many steps."""
+    import keras
+
+    class StopAt(keras.callbacks.Callback):
+        def __init__(self):
+            super().__init__()
+            self.left = steps
+
+        def on_train_batch_end(self, batch, logs=None):
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+        def get_state(self):
+            return {}
+
+        def set_state(self, state):
+            pass
+
+    return StopAt()
+
+
 def gradient(function, x):
     """Return the gradient of a scalar function at x, an array or a list of them, on the backend in use."""
     import keras
@@ -191,6 +214,7 @@ def tiny():
         numeric_backbone=numeric_backbone,
         numeric_classifier=numeric_classifier,
         numeric_rows=numeric_rows,
+        stop_at=stop_at,
         gradient=gradient,
     )
 

@@ -183,25 +183,6 @@ def test_a_run_is_judged_by_its_texts_and_says_so(tiny, trained):
     assert any(note.startswith("1 of the repeated rows stands there with different") for note in few.warnings)
 
 
-class StopAt(keras.callbacks.Callback):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.left = at
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def get_state(self):
-        return {}
-
-    def set_state(self, state):
-        pass
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("again", ["resume", "fine_tune"])
 def test_a_resumed_run_of_columns_is_the_run_without_a_break(tiny, tmp_path, again):
@@ -211,14 +192,14 @@ def test_a_resumed_run_of_columns_is_the_run_without_a_break(tiny, tmp_path, aga
         model = tiny.text_classifier(columns=COLUMNS)
         return fe.fine_tune(
             model, x, y, validation_data=rows(tiny, 20, seed=1), epochs=2, checkpoint_every=1,
-            run_dir=folder, callbacks=StopAt(stop_at), verbose=False, **more,
+            run_dir=folder, callbacks=tiny.stop_at(stop_at), verbose=False, **more,
         )  # fmt: skip
 
     whole = tuned(tmp_path / "whole")
     with contextlib.suppress(KeyboardInterrupt):
         tuned(tmp_path / "run", stop_at=3)
     if again == "resume":
-        resumed = fe.resume(tmp_path / "run", callbacks=StopAt(10**9), verbose=False)
+        resumed = fe.resume(tmp_path / "run", callbacks=tiny.stop_at(10**9), verbose=False)
     else:
         resumed = tuned(tmp_path / "run", resume=True)
     assert resumed.model.columns == whole.model.columns

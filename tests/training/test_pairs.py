@@ -37,37 +37,18 @@ def checkpoint(tiny, tmp_path_factory):
     return tiny.checkpoint(tmp_path_factory.mktemp("pairs") / "bert")
 
 
-class StopAt(keras.callbacks.Callback):
-    """Interrupts after a number of steps."""
-
-    def __init__(self, at):
-        super().__init__()
-        self.left = at
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-    def get_state(self):
-        return {}
-
-    def set_state(self, state):
-        pass
-
-
-def tuned(checkpoint, folder, stop_at=10**9):
+def tuned(tiny, checkpoint, folder, stop_at=10**9):
     x, y = rows()
     model = fe.build_model(checkpoint, LABELS, pairs=True, dropout=0.0)
     return fe.fine_tune(
         model, x, y, validation_data=rows(16, seed=1), epochs=3, learning_rate=0.01, checkpoint_every=1,
-        run_dir=folder, callbacks=StopAt(stop_at), verbose=False,
+        run_dir=folder, callbacks=tiny.stop_at(stop_at), verbose=False,
     )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
-def whole(checkpoint, tmp_path_factory):
-    return tuned(checkpoint, tmp_path_factory.mktemp("whole"))
+def whole(tiny, checkpoint, tmp_path_factory):
+    return tuned(tiny, checkpoint, tmp_path_factory.mktemp("whole"))
 
 
 def test_a_run_of_pairs_keeps_what_it_trained_on_and_its_model_reads_pairs(whole):
@@ -85,10 +66,10 @@ def test_a_run_of_pairs_keeps_what_it_trained_on_and_its_model_reads_pairs(whole
 
 
 @pytest.mark.slow
-def test_a_resumed_run_of_pairs_is_the_run_without_a_break(whole, checkpoint, tmp_path):
+def test_a_resumed_run_of_pairs_is_the_run_without_a_break(tiny, whole, checkpoint, tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        tuned(checkpoint, tmp_path / "run", stop_at=5)
-    again = fe.resume(tmp_path / "run", callbacks=StopAt(10**9), verbose=False)
+        tuned(tiny, checkpoint, tmp_path / "run", stop_at=5)
+    again = fe.resume(tmp_path / "run", callbacks=tiny.stop_at(10**9), verbose=False)
     for a, b in zip(again.model.get_weights(), whole.model.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     assert again.model.takes_pairs
