@@ -139,9 +139,12 @@ def _as_flags(sentence: str, arguments: list[str]) -> str:
         return name if match[2] == "True" else f"{name} {match[2]}"
 
     sentence = re.sub(r"`([^`]+)`", alone, sentence)
-    return re.sub(
-        r"(?<![\w-])([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)(?: to load_dataset)?", with_value, sentence
-    )
+    parts = re.split(r"(`[^`]*\([^`]*`)", sentence)  # a call in Python, which is every second part, stays one
+    parts[::2] = [
+        re.sub(r"(?<![\w-])([a-z_]+)=('[^']*'|\"[^\"]*\"|[\w.]*\w)(?: to load_dataset)?", with_value, part)
+        for part in parts[::2]
+    ]
+    return "".join(parts)
 
 
 if __name__ == "__main__":

@@ -92,3 +92,6 @@ def test_wrong_usage(rows, capsys):
     assert "--folds must be at least 2; got 1." in capsys.readouterr().err
     assert command(*arguments(rows, "learning-curve"), "--recipe", "carefull") == 1
     assert "--recipe must be one of 'plain', 'careful'; got 'carefull'." in capsys.readouterr().err
+    assert command(*arguments(rows, "cross-evaluate"), "--recipe", "ensemble") == 1
+    # A call in Python has no flags of the command line in it.
+    assert "`fe.cross_evaluate(build, x, y, folds=5, keep_models=True).ensemble()`" in capsys.readouterr().err
