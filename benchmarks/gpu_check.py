@@ -1,15 +1,17 @@
-"""Whether an accelerator computes what the CPU computes, and how fast: under ten minutes, one table.
+"""Whether an accelerator computes what the CPU computes, and how fast: under ten minutes, two tables.
 
     make gpu-check                                           (the same as the next line)
     python benchmarks/gpu_check.py --peers .venv-peers       (on whatever accelerator is there)
     python benchmarks/gpu_check.py --cpu --quick             (the same path on the CPU, for a tiny BERT)
 
-Each backend (TensorFlow, JAX) that sees an accelerator runs in float32 and in Keras' policy mixed_bfloat16,
-each in a process of its own. Two models take part: all-MiniLM-L6-v2 on the demo's rows, and a BERT of base
-size with random weights, so that nothing is fetched. Each is first trained for two epochs without dropout,
-once whole and once interrupted and resumed; these numbers are held against the CPU's float32 within
-`TOLERANCES`. Then it is timed, with dropout as in a real run. The Hugging Face Trainer takes part where the
-peers' environment is there.
+Each backend (TensorFlow, JAX, torch) that sees an accelerator runs in float32 and in Keras' policy
+mixed_bfloat16. Two models take part: all-MiniLM-L6-v2 on the demo's rows, and a BERT of base size with random
+weights, so that nothing is fetched. First each is trained for two epochs without dropout, once whole and once
+interrupted and resumed, in processes side by side; these numbers are held against the CPU's float32 within
+`TOLERANCES`. The first backend that is installed computes the CPU's numbers; with `--reference FILE` they are
+kept, and may come from another machine. Then each is timed, one after the other, with dropout as in a real
+run; JAX's programs have been compiled by then, side by side, and what that took is told. The Hugging Face
+Trainer takes part where the peers' environment is there. Rows are printed as they are made.
 
 The exit status is 1 where a number is outside its tolerance.
 """
@@ -25,9 +27,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
+BACKENDS = ("tensorflow", "jax", "torch")
 # Largest differences from the CPU's float32 that are let through. Matrix products of an NVIDIA GPU round
 # float32 to TF32 (10 bits of mantissa, 1e-3 of a number), and bfloat16 has 7 bits (8e-3). Differences of
 # probabilities are absolute, those of losses relative. A resumed run repeats the steps of a whole one: only
@@ -53,6 +57,12 @@ def device_of(backend: str) -> dict:
 
         first = jax.devices()[0]
         return {"kind": first.platform, "name": first.device_kind}
+    if backend == "torch":
+        import torch
+
+        if not torch.cuda.is_available():
+            return {"kind": "cpu", "name": "cpu"}
+        return {"kind": "gpu", "name": torch.cuda.get_device_name()}
     import tensorflow as tf
 
     gpus = tf.config.list_physical_devices("GPU")
@@ -70,6 +80,10 @@ def peak_memory_mb(backend: str) -> float:
         import jax
 
         return jax.devices()[0].memory_stats()["peak_bytes_in_use"] / 2**20
+    if backend == "torch":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 2**20
     import tensorflow as tf
 
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] / 2**20
@@ -103,13 +117,13 @@ def built(name: str, sizes: dict, dropout: float):
     return model
 
 
-def checked(name: str, sizes: dict, rows: tuple) -> dict:
+def checked(name: str, sizes: dict, job: dict) -> dict:
     """Return predictions and losses, which must not depend on the device, and what a resumption changes."""
     import keras
 
     import finetune_eval as fe
 
-    (x, y), (judged, _) = rows
+    (x, y), (judged, _) = job["check"]
 
     class Interrupt(keras.callbacks.Callback):
         def __init__(self, at=None):
@@ -130,8 +144,9 @@ def checked(name: str, sizes: dict, rows: tuple) -> dict:
         model = built(name, sizes, 0.0)
         before = model.predict(judged, verbose=0)
         run = fe.fine_tune(
-            model, x, y, validation_data=(judged, [0, 1] * (len(judged) // 2)), epochs=2, learning_rate=5e-5,
-            checkpoint_every=1, run_dir=folder, callbacks=Interrupt(at), verbose=False,
+            model, x, y, validation_data=(judged, [0, 1] * (len(judged) // 2)), epochs=2,
+            learning_rate=job["rate"], checkpoint_every=4, run_dir=folder, callbacks=Interrupt(at),
+            verbose=False,
         )  # fmt: skip
         return before, run
 
@@ -158,7 +173,7 @@ def timed(name: str, sizes: dict, job: dict) -> dict:
 
     model = built(name, sizes, 0.1)
     run = fe.fine_tune(
-        model, *job["train"], epochs=3, batch_size=job["batch"], learning_rate=5e-5, verbose=False
+        model, *job["train"], epochs=3, batch_size=job["batch"], learning_rate=job["rate"], verbose=False
     )
     seconds = []
     for _ in range(3):
@@ -188,14 +203,11 @@ def measure(path: str) -> None:
 
     backend = keras.backend.backend()
     keras.mixed_precision.set_global_policy(job["precision"])
-    found = {"device": device_of(backend), "models": {}}
-    for name, each in job["models"].items():
-        began = time.perf_counter()
-        numbers = {"checked": checked(name, job["sizes"], each["check"])}
-        if job["timed"]:
-            numbers |= timed(name, job["sizes"], each)
-        found["models"][name] = {**numbers, "seconds": time.perf_counter() - began}
-    print(json.dumps({**found, "memory_mb": peak_memory_mb(backend)}))
+    of = job["model"], job["sizes"], job
+    found = checked(*of) if job["what"] == "check" else timed(*of)
+    if job["what"] == "check" and backend == "jax":  # compile here, side by side, what will be timed
+        found["cold_epoch_s"] = timed(*of)["first_epoch_s"]
+    print(json.dumps({**found, "device": device_of(backend)["name"], "memory_mb": peak_memory_mb(backend)}))
 
 
 def child(arguments: list[str], environment: dict, python: str = sys.executable) -> dict | None:
@@ -227,6 +239,7 @@ def jobs(quick: bool) -> dict:
         judged = [[str(text) for text in rows.test.x], [int(label) for label in rows.test.y]]
         found[name] = {
             "batch": 8 if quick else batch,
+            "rate": 5e-5 if name == "MiniLM" else 1e-5,  # random weights of base size diverge at 5e-5
             "check": [[x[:check], y[:check]], [judged[0][:16], judged[1][:16]]],
             "train": [x, y], "test": judged,
         }  # fmt: skip
@@ -250,56 +263,55 @@ def peak_of(device: str, precision: str) -> float | None:
     return None if peaks is None else peaks[precision != "float32"]
 
 
-def row_of(backend: str, precision: str, found: dict, reference: dict) -> list[tuple]:
-    """Return the rows of the table that one process makes."""
-    rows, device = [], found["device"]["name"]
-    for name, numbers in found["models"].items():
-        off = differences(numbers["checked"], reference["models"][name]["checked"])
-        wrong = [key for key, most in TOLERANCES[precision].items() if not off[key] <= most]
-        peak, flops = peak_of(device, precision), numbers["operations"] * numbers["training"] / 1e12
-        rows.append((
-            name, f"{backend}, {precision}", device, f"{numbers['training']:,.1f}",
-            f"{numbers['evaluation']:,.1f}", f"{numbers['first_epoch_s']:.1f}",
-            "unknown" if peak is None else f"{flops / peak:.1%}", f"{found['memory_mb']:,.0f}",
-            f"{off['probabilities']:.1e}", f"{off['losses']:.1e}", f"{off['resumed']:.1e}",
-            "**outside: " + ", ".join(wrong) + "**" if wrong else "yes",
-        ))  # fmt: skip
-    return rows
+def check_row(name: str, backend: str, precision: str, found: dict, reference: dict) -> tuple:
+    """Return a row of the first table."""
+    off = differences(found, reference)
+    wrong = [key for key, most in TOLERANCES[precision].items() if not off[key] <= most]
+    return (
+        name, f"{backend}, {precision}", found["device"], *(f"{each:.1e}" for each in off.values()),
+        "**outside: " + ", ".join(wrong) + "**" if wrong else "yes",
+    )  # fmt: skip
 
 
-def peers(python: Path, models: dict, sizes: dict, cpu: bool) -> list[tuple]:
-    """Return the rows of the Hugging Face Trainer, tuned; none where torch and transformers are not there."""
+def time_row(name: str, backend: str, precision: str, found: dict, cold: float | None) -> tuple:
+    """Return a row of the second table; `cold` are the seconds of a first epoch that compiles."""
+    peak, flops = peak_of(found["device"], precision), found["operations"] * found["training"] / 1e12
+    return (
+        name, f"{backend}, {precision}", f"{found['training']:,.1f}", f"{found['evaluation']:,.1f}",
+        "" if cold is None else f"{cold:.1f}", f"{found['first_epoch_s']:.1f}",
+        "unknown" if peak is None else f"{flops / peak:.1%}",
+        f"{found['memory_mb']:,.0f}",
+    )  # fmt: skip
+
+
+def peer_row(python: Path, name: str, job: dict, sizes: dict, cpu: bool) -> tuple | None:
+    """Return the row of the Hugging Face Trainer, tuned; None where it fails."""
     from finetune_eval.models.pretrained import _embedded_folder
 
-    rows = []
-    for name, job in models.items():
-        with tempfile.TemporaryDirectory() as scratch:
-            path = Path(scratch) / "job.json"
-            shape = {
-                "num_hidden_layers": sizes["layers"], "num_attention_heads": sizes["heads"],
-                "hidden_size": sizes["width"], "intermediate_size": sizes["inner"],
-            }  # fmt: skip
-            path.write_text(json.dumps({
-                **job, "weights": str(_embedded_folder()), "seed": 0, "length": sizes["length"], "rate": 5e-5,
-                "epochs": 3, "passes": 3, "scratch": scratch, "use_cpu": cpu,
-                **({} if name == "MiniLM" else {"shape": shape}),
-            }), encoding="utf-8")  # fmt: skip
-            found = child(
-                [str(HERE / "peers.py"), "hf_tuned", str(path)], {"HF_HUB_OFFLINE": "1"}, str(python)
-            )
-        if found is not None:
-            rows.append((
-                name, "Hugging Face Trainer, tuned", found["device"],
-                f"{len(job['train'][0]) / min(found['epochs'][1:]):,.1f}",
-                f"{len(job['test'][0]) / min(found['passes']):,.1f}", f"{found['epochs'][0]:.1f}", "",
-                f"{found['peak_mb']:,.0f}", "", "", "", "",
-            ))  # fmt: skip
-    return rows
+    shape = {
+        "num_hidden_layers": sizes["layers"], "num_attention_heads": sizes["heads"],
+        "hidden_size": sizes["width"], "intermediate_size": sizes["inner"],
+    }  # fmt: skip
+    with tempfile.TemporaryDirectory() as scratch:
+        path = Path(scratch) / "job.json"
+        path.write_text(json.dumps({
+            **job, "weights": str(_embedded_folder()), "seed": 0, "length": sizes["length"], "epochs": 3,
+            "passes": 3, "scratch": scratch, "use_cpu": cpu, **({} if name == "MiniLM" else {"shape": shape}),
+        }), encoding="utf-8")  # fmt: skip
+        found = child([str(HERE / "peers.py"), "hf_tuned", str(path)], {"HF_HUB_OFFLINE": "1"}, str(python))
+    return None if found is None else (
+        name, "Hugging Face Trainer, tuned", f"{len(job['train'][0]) / min(found['epochs'][1:]):,.1f}",
+        f"{len(job['test'][0]) / min(found['passes']):,.1f}", "", f"{found['epochs'][0]:.1f}", "",
+        f"{found['peak_mb']:,.0f}",
+    )  # fmt: skip
 
 
-HEAD = (
-    "model", "backend, precision", "device", "training (rows/s)", "evaluation (rows/s)", "first epoch (s)",
-    "share of peak", "memory (MB)", "probabilities", "losses", "resumed", "within tolerance",
+CHECK_HEAD = (
+    "model", "backend, precision", "device", "probabilities", "losses", "resumed", "within tolerance",
+)  # fmt: skip
+TIME_HEAD = (
+    "model", "backend, precision", "training (rows/s)", "evaluation (rows/s)",
+    "first epoch, compiling (s)", "first epoch (s)", "share of peak", "memory (MB)",
 )  # fmt: skip
 
 
@@ -307,7 +319,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--cpu", action="store_true", help="run on the CPU, to see that the check works")
     parser.add_argument("--quick", action="store_true", help="a tiny BERT alone, on few rows")
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--peers", type=Path, default=Path(".venv-peers"))
+    parser.add_argument(
+        "--reference", type=Path, help="a file of the CPU's numbers, written where it is missing"
+    )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.measure:
@@ -316,51 +332,83 @@ def main() -> int:
     began, on_cpu = time.perf_counter(), {"CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
     forced = on_cpu if given.cpu else {}
     seen = {}
-    for backend in ("tensorflow", "jax"):
+    for backend in given.backends:
         code = f"import json, gpu_check; print(json.dumps(gpu_check.device_of({backend!r})))"
-        device = child(["-c", code], {**forced, "PYTHONPATH": str(HERE)}) if installed(backend) else None
+        if not installed(backend):
+            print(f"{backend} is not installed, and does not take part.", file=sys.stderr)
+            continue
+        device = child(["-c", code], {**forced, "PYTHONPATH": str(HERE)})
         if device is not None and (given.cpu or device["kind"] != "cpu"):
             seen[backend] = device
     if not seen:
-        print(
-            "Neither TensorFlow nor JAX sees an accelerator here: nothing was checked (--cpu checks the CPU)."
-        )
+        print("No backend that is installed sees an accelerator: nothing was checked (--cpu checks the CPU).")
         return 0
     sizes, models = (QUICK if given.quick else SIZES), jobs(given.quick)
-    rows: list[tuple] = []
+    os.environ.setdefault("KERAS_BACKEND", next(iter(seen)))  # for what this process itself imports
+    ways = [(backend, precision) for backend in seen for precision in TOLERANCES]
     with tempfile.TemporaryDirectory() as scratch:
 
-        def run(backend: str, precision: str, environment: dict, *, timed: bool) -> dict | None:
-            path = Path(scratch) / "job.json"
-            job = {"precision": precision, "sizes": sizes, "models": models, "timed": timed}
+        def run(what: str, model: str, backend: str, precision: str, environment: dict) -> dict | None:
+            path = Path(scratch) / f"{time.monotonic_ns()}.json"
+            job = {**models[model], "what": what, "model": model, "sizes": sizes, "precision": precision}
             path.write_text(json.dumps(job), encoding="utf-8")
-            return child([__file__, "--measure", str(path)], {**environment, "KERAS_BACKEND": backend})
+            environment = environment | {
+                "KERAS_BACKEND": backend,
+                "JAX_COMPILATION_CACHE_DIR": str(Path(scratch) / "programs"),
+                "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+                # Several processes share the accelerator, and what each had at most is told.
+                "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            }  # fmt: skip
+            return child([__file__, "--measure", str(path)], environment)
 
-        reference = run("tensorflow", "float32", on_cpu, timed=False)
-        if reference is None:
-            return 1
-        failed = False
-        for backend in seen:
-            for precision in TOLERANCES:
-                found = run(backend, precision, forced, timed=True)
-                failed |= found is None
-                rows += [] if found is None else row_of(backend, precision, found, reference)
-    python = given.peers / "bin" / "python"
-    if python.exists():
-        rows += peers(python, models, sizes, given.cpu)
-    else:
+        with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as side_by_side:
+
+            def check(model: str, backend: str, precision: str, environment: dict) -> Future:
+                return side_by_side.submit(run, "check", model, backend, precision, environment)
+
+            kept = given.reference is not None and given.reference.exists()
+            first = next(each for each in BACKENDS if installed(each))
+            on_the_cpu = {} if kept else {m: check(m, first, "float32", on_cpu) for m in models}
+            checks = {(m, *way): check(m, *way, forced) for m in models for way in ways}
+            if kept:
+                reference = json.loads(given.reference.read_text(encoding="utf-8"))
+            else:
+                reference = {model: each.result() for model, each in on_the_cpu.items()}
+                if None in reference.values():
+                    return 1
+                if given.reference is not None:
+                    given.reference.write_text(json.dumps(reference), encoding="utf-8")
+            failed, cold = not show(CHECK_HEAD), {}
+            for (model, *way), each in checks.items():
+                found = each.result()
+                cold[model, *way] = (found or {}).get("cold_epoch_s")
+                row = found and check_row(model, *way, found, reference[model])
+                failed |= not show(row) or "outside" in row[-1]
+        print(f"\n{time.perf_counter() - began:.0f} s; differences from float32 on the CPU.\n")
+        show(TIME_HEAD)
+        python = given.peers / "bin" / "python"
+        for model in models:
+            for way in ways:
+                found = run("time", model, *way, forced)
+                failed |= not show(found and time_row(model, *way, found, cold[model, *way]))
+            if python.exists():
+                show(peer_row(python, model, models[model], sizes, given.cpu))
+    if not python.exists():
         print(f"The Hugging Face Trainer does not take part: there is no {str(python)!r}.", file=sys.stderr)
-    print(f"| {' | '.join(HEAD)} |\n|{'---|' * len(HEAD)}")
-    print(*(f"| {' | '.join(row)} |" for row in rows), sep="\n")
-    print(f"\n{time.perf_counter() - began:.0f} s; differences are from float32 on the CPU (TensorFlow).")
-    return int(failed or any("outside" in row[-1] for row in rows))
+    print(f"\n{time.perf_counter() - began:.0f} s")
+    return int(failed)
+
+
+def show(row: tuple | None) -> bool:
+    """Print a row of a table, if there is one; the names of the columns with a line below them."""
+    if row is not None:
+        line = f"\n|{'---|' * len(row)}" if row in (CHECK_HEAD, TIME_HEAD) else ""
+        print(f"| {' | '.join(row)} |{line}", flush=True)
+    return row is not None
 
 
 def installed(backend: str) -> bool:
-    if importlib.util.find_spec(backend) is None:
-        print(f"{backend} is not installed, and does not take part.", file=sys.stderr)
-        return False
-    return True
+    return importlib.util.find_spec(backend) is not None
 
 
 if __name__ == "__main__":

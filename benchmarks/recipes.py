@@ -7,7 +7,8 @@
 
 A data set keeps its judged rows for all recipes and seeds; a seed draws its training and validation rows from
 the rest, starts the head and the dropout, and shuffles. Every run's logits are kept (`--out`), so ensembles,
-stacks and tables are computed afterwards.
+stacks and tables are computed afterwards. Most recipes are trained by this file's own loop, on TensorFlow, so
+that one training can be judged in several ways; those of `LIBRARY` by the library itself, on any backend.
 """
 
 from __future__ import annotations
@@ -181,6 +182,17 @@ RECIPES: dict[str, Recipe] = {
     "teach": _(TAIL, head="lp", judge_pool=True),  # "lp", which also labels the pool's other rows
     "taught": _(TAIL, head="lp", teacher="teach:tail40", unlabelled=2000),
     "taught-hard": _(TAIL, head="lp", teacher="teach:tail40", unlabelled=2000, hard=True),
+}
+
+
+# Settings of `fine_tune`, which trains; "fe-folds" by `cross_evaluate`, "fe-student" by `self_train`.
+LIBRARY: dict[str, dict[str, Any]] = {
+    "fe": {},
+    "fe-careful": {"recipe": "careful"},
+    "fe-tail": {"average_last": 0.4, "keep": "last"},
+    "fe-folds": {"average_last": 0.4, "keep": "last"},
+    "fe-student": {"recipe": "careful"},
+    "fe-smooth": {"average_last": 0.4, "keep": "last", "label_smoothing": 0.05},
 }
 
 
@@ -536,10 +548,7 @@ def run(name: str, key: str, recipe: Recipe, seed: int) -> None:
         "passes": len(train) * (recipe.epochs + recipe.warm_contrast) * (2 if recipe.r_drop else 1),
         "seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu, "moved": sum(moved),
     }  # fmt: skip
-    file = path(name, key, seed)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(file.with_suffix(".tmp.npz"), held=held, meta=json.dumps(meta), **arrays)
-    file.with_suffix(".tmp.npz").rename(file)
+    save(name, key, seed, held=held, meta=json.dumps(meta), **arrays)
     accuracy = {v: score(arrays[f"judged:{v}"], rows.y[rows.judged])[1] for v in views}
     print(
         f"{time.strftime('%H:%M')} {name} {key} s{seed} best epoch {best_epoch} "
@@ -548,6 +557,57 @@ def run(name: str, key: str, recipe: Recipe, seed: int) -> None:
         + f"; {meta['seconds']:.0f} s, cpu {meta['cpu']:.0f}",
         flush=True,
     )
+
+
+def run_library(name: str, key: str, seed: int) -> None:
+    """Train as a user does, and keep the logarithms of the probabilities."""
+    import finetune_eval as fe
+
+    rows = data(name)
+    train, held, rest = rows.drawn(seed)
+
+    def build(seed: int) -> Any:
+        return fe.build_model("all_minilm_l6_v2", rows.labels, sequence_length=rows.tokens, seed=seed)
+
+    began, cpu = time.perf_counter(), time.process_time()
+    of = {"validation_data": (rows.x[held], rows.y[held]), "seed": seed, "verbose": False}
+    passes = len(train) * Recipe().epochs
+    if key == "fe-folds":
+        held = np.r_[train, held]
+        crossed = fe.cross_evaluate(
+            build, rows.x[held], rows.y[held], labels=rows.labels, recipe=LIBRARY[key], folds=FOLDS,
+            near_duplicates=False, baselines=False, keep_models=True, n_resamples=100, seed=seed,
+            verbose=False,
+        )  # fmt: skip
+        model, passes = crossed.ensemble(), len(held) * (FOLDS - 1) * Recipe().epochs
+        of_held = crossed.evaluation.probabilities
+    else:
+        if key == "fe-student":
+            chosen = rest[np.random.default_rng(seed).permutation(len(rest))[:2000]]
+            fitted = fe.self_train(
+                build, rows.x[train], rows.y[train], unlabelled=rows.x[chosen], labels=rows.labels,
+                **LIBRARY[key], **of,
+            )  # fmt: skip
+            passes += (len(train) + len(chosen)) * Recipe().epochs
+        else:
+            fitted = fe.fine_tune(build(seed), rows.x[train], rows.y[train], **LIBRARY[key], **of)
+        model = fitted.model
+        of_held = model.predict(rows.x[held], verbose=0)
+    found = {"judged": model.predict(rows.x[rows.judged], verbose=0), "held": of_held}
+    seconds, cpu = time.perf_counter() - began, time.process_time() - cpu
+    arrays = {f"{which}:kept": np.log(np.maximum(p, 1e-30)) for which, p in found.items()}
+    meta = {"library": LIBRARY[key], "passes": passes, "seconds": seconds, "cpu": cpu}
+    save(name, key, seed, held=held, meta=json.dumps(meta), **arrays)
+    right = score(arrays["judged:kept"], rows.y[rows.judged])[1]
+    print(f"{time.strftime('%H:%M')} {name} {key} s{seed} {right:.4f}; {seconds:.0f} s", flush=True)
+
+
+def save(name: str, key: str, seed: int, **arrays: Any) -> None:
+    """Write what a run gave, whole or not at all."""
+    file = path(name, key, seed)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(file.with_suffix(".tmp.npz"), **arrays)
+    file.with_suffix(".tmp.npz").rename(file)
 
 
 def arrays_of(arrays: dict[str, np.ndarray]) -> list[str]:
@@ -656,7 +716,10 @@ def run_queue(queue: Path) -> None:
             return
         name, key, seed = job
         try:
-            run(name, key, recipe_of(key), seed)
+            if key in LIBRARY:
+                run_library(name, key, seed)
+            else:
+                run(name, key, recipe_of(key), seed)
         except Exception as error:  # the others go on
             print(f"{name} {key} s{seed} failed: {error!r}", flush=True)
             file = path(name, key, seed).with_suffix(".failed")
@@ -717,11 +780,12 @@ def main() -> None:
 
         recipes_table.print_tables(asked.arguments, asked.against)
         return
-    import tensorflow as tf
+    if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+        import tensorflow as tf
 
-    # As the command line sets it: two halves of a batch side by side, a core each.
-    tf.config.threading.set_intra_op_parallelism_threads(1)
-    tf.config.threading.set_inter_op_parallelism_threads(2)
+        # As the command line sets it: two halves of a batch side by side, a core each.
+        tf.config.threading.set_intra_op_parallelism_threads(1)
+        tf.config.threading.set_inter_op_parallelism_threads(2)
     if asked.what == "check":
         check()
     else:
