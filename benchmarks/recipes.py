@@ -580,7 +580,7 @@ def run_library(name: str, key: str, seed: int) -> None:
             verbose=False,
         )  # fmt: skip
         model, passes = crossed.ensemble(), len(held) * (FOLDS - 1) * Recipe().epochs
-        of_held = crossed.evaluation.probabilities
+        of_held = crossed.probabilities[0]
     else:
         if key == "fe-student":
             chosen = rest[np.random.default_rng(seed).permutation(len(rest))[:2000]]
