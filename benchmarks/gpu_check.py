@@ -27,7 +27,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 HERE = Path(__file__).parent
@@ -117,7 +117,7 @@ def built(name: str, sizes: dict, dropout: float):
     return model
 
 
-def checked(name: str, sizes: dict, job: dict) -> dict:
+def checked(job: dict) -> dict:
     """Return predictions and losses, which must not depend on the device, and what a resumption changes."""
     import keras
 
@@ -141,7 +141,7 @@ def checked(name: str, sizes: dict, job: dict) -> dict:
                 raise KeyboardInterrupt
 
     def trained(folder, at=None):
-        model = built(name, sizes, 0.0)
+        model = built(job["model"], job["sizes"], 0.0)
         before = model.predict(judged, verbose=0)
         run = fe.fine_tune(
             model, x, y, validation_data=(judged, [0, 1] * (len(judged) // 2)), epochs=2,
@@ -167,11 +167,11 @@ def checked(name: str, sizes: dict, job: dict) -> dict:
     }
 
 
-def timed(name: str, sizes: dict, job: dict) -> dict:
+def timed(job: dict) -> dict:
     """Return rows a second of training and of evaluation, and the operations of a training row."""
     import finetune_eval as fe
 
-    model = built(name, sizes, 0.1)
+    model = built(job["model"], job["sizes"], 0.1)
     run = fe.fine_tune(
         model, *job["train"], epochs=3, batch_size=job["batch"], learning_rate=job["rate"], verbose=False
     )
@@ -203,10 +203,9 @@ def measure(path: str) -> None:
 
     backend = keras.backend.backend()
     keras.mixed_precision.set_global_policy(job["precision"])
-    of = job["model"], job["sizes"], job
-    found = checked(*of) if job["what"] == "check" else timed(*of)
+    found = checked(job) if job["what"] == "check" else timed(job)
     if job["what"] == "check" and backend == "jax":  # compile here, side by side, what will be timed
-        found["cold_epoch_s"] = timed(*of)["first_epoch_s"]
+        found["cold_epoch_s"] = timed(job)["first_epoch_s"]
     print(json.dumps({**found, "device": device_of(backend)["name"], "memory_mb": peak_memory_mb(backend)}))
 
 
@@ -322,7 +321,9 @@ def main() -> int:
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
     parser.add_argument("--peers", type=Path, default=Path(".venv-peers"))
     parser.add_argument(
-        "--reference", type=Path, help="a file of the CPU's numbers, written where it is missing"
+        "--reference",
+        type=Path,
+        help="a file of the CPU's numbers, written where it is missing; --quick has others",
     )
     parser.add_argument("--measure", help=argparse.SUPPRESS)
     given = parser.parse_args()
@@ -349,9 +350,9 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as scratch:
 
         def run(what: str, model: str, backend: str, precision: str, environment: dict) -> dict | None:
-            path = Path(scratch) / f"{time.monotonic_ns()}.json"
             job = {**models[model], "what": what, "model": model, "sizes": sizes, "precision": precision}
-            path.write_text(json.dumps(job), encoding="utf-8")
+            with tempfile.NamedTemporaryFile("w", encoding="utf-8", dir=scratch, delete=False) as file:
+                json.dump(job, file)
             environment = environment | {
                 "KERAS_BACKEND": backend,
                 "JAX_COMPILATION_CACHE_DIR": str(Path(scratch) / "programs"),
@@ -359,38 +360,38 @@ def main() -> int:
                 # Several processes share the accelerator, and what each had at most is told.
                 "XLA_PYTHON_CLIENT_PREALLOCATE": "false", "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             }  # fmt: skip
-            return child([__file__, "--measure", str(path)], environment)
+            return child([__file__, "--measure", file.name], environment)
 
         with ThreadPoolExecutor(max(1, (os.cpu_count() or 1) // 2)) as side_by_side:
-
-            def check(model: str, backend: str, precision: str, environment: dict) -> Future:
-                return side_by_side.submit(run, "check", model, backend, precision, environment)
-
-            kept = given.reference is not None and given.reference.exists()
+            reference = reference_of(given.reference)
             first = next(each for each in BACKENDS if installed(each))
-            on_the_cpu = {} if kept else {m: check(m, first, "float32", on_cpu) for m in models}
-            checks = {(m, *way): check(m, *way, forced) for m in models for way in ways}
-            if kept:
-                reference = json.loads(given.reference.read_text(encoding="utf-8"))
-            else:
-                reference = {model: each.result() for model, each in on_the_cpu.items()}
-                if None in reference.values():
-                    return 1
-                if given.reference is not None:
-                    given.reference.write_text(json.dumps(reference), encoding="utf-8")
-            failed, cold = not show(CHECK_HEAD), {}
+            of_cpu = {
+                model: side_by_side.submit(run, "check", model, first, "float32", on_cpu)
+                for model in models if reference is None
+            }  # fmt: skip
+            checks = {
+                (model, *way): side_by_side.submit(run, "check", model, *way, forced)
+                for model in models for way in ways
+            }  # fmt: skip
+            reference = reference or {model: each.result() for model, each in of_cpu.items()}
+            if None in reference.values():
+                return 1
+            if given.reference is not None and of_cpu:
+                given.reference.write_text(json.dumps(reference), encoding="utf-8")
+            failed = False
+            show_head(CHECK_HEAD)
             for (model, *way), each in checks.items():
-                found = each.result()
-                cold[model, *way] = (found or {}).get("cold_epoch_s")
-                row = found and check_row(model, *way, found, reference[model])
-                failed |= not show(row) or "outside" in row[-1]
+                row = each.result() and check_row(model, *way, each.result(), reference[model])
+                show(row)
+                failed |= row is None or "outside" in row[-1]
         print(f"\n{time.perf_counter() - began:.0f} s; differences from float32 on the CPU.\n")
-        show(TIME_HEAD)
+        show_head(TIME_HEAD)
         python = given.peers / "bin" / "python"
         for model in models:
             for way in ways:
-                found = run("time", model, *way, forced)
-                failed |= not show(found and time_row(model, *way, found, cold[model, *way]))
+                found, of_check = run("time", model, *way, forced), checks[model, *way].result() or {}
+                show(found and time_row(model, *way, found, of_check.get("cold_epoch_s")))
+                failed |= found is None
             if python.exists():
                 show(peer_row(python, model, models[model], sizes, given.cpu))
     if not python.exists():
@@ -399,12 +400,18 @@ def main() -> int:
     return int(failed)
 
 
-def show(row: tuple | None) -> bool:
-    """Print a row of a table, if there is one; the names of the columns with a line below them."""
-    if row is not None:
-        line = f"\n|{'---|' * len(row)}" if row in (CHECK_HEAD, TIME_HEAD) else ""
-        print(f"| {' | '.join(row)} |{line}", flush=True)
-    return row is not None
+def reference_of(path: Path | None) -> dict | None:
+    """Return the CPU's numbers that a file holds; None where there is none."""
+    return json.loads(path.read_text(encoding="utf-8")) if path is not None and path.exists() else None
+
+
+def show_head(names: tuple) -> None:
+    print(f"| {' | '.join(names)} |\n|{'---|' * len(names)}", flush=True)
+
+
+def show(row: tuple | None) -> None:
+    if row is not None:  # None where it failed, which has been said
+        print(f"| {' | '.join(row)} |", flush=True)
 
 
 def installed(backend: str) -> bool:

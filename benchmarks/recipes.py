@@ -494,9 +494,7 @@ def run(name: str, key: str, recipe: Recipe, seed: int) -> None:
         taught = teacher_probabilities(name, teacher, view, seed)
         if recipe.hard:
             taught = np.eye(classes)[taught.argmax(axis=1)]
-        chosen = np.arange(len(rest))
-        if recipe.unlabelled:
-            chosen = np.random.default_rng(seed).permutation(len(rest))[: recipe.unlabelled]
+        chosen = unlabelled(rest, recipe, seed)
         target = np.r_[target, taught[chosen].astype(np.float32)]
         weight = np.r_[weight, np.full(len(chosen), recipe.teacher_weight, dtype=np.float32)]
         train = np.r_[train, rest[chosen]]
@@ -583,7 +581,7 @@ def run_library(name: str, key: str, seed: int) -> None:
         of_held = crossed.probabilities[0]
     else:
         if key == "fe-student":
-            chosen = rest[np.random.default_rng(seed).permutation(len(rest))[:2000]]
+            chosen = rest[unlabelled(rest, RECIPES["taught"], seed)]
             fitted = fe.self_train(
                 build, rows.x[train], rows.y[train], unlabelled=rows.x[chosen], labels=rows.labels,
                 **LIBRARY[key], **of,
@@ -600,6 +598,13 @@ def run_library(name: str, key: str, seed: int) -> None:
     save(name, key, seed, held=held, meta=json.dumps(meta), **arrays)
     right = score(arrays["judged:kept"], rows.y[rows.judged])[1]
     print(f"{time.strftime('%H:%M')} {name} {key} s{seed} {right:.4f}; {seconds:.0f} s", flush=True)
+
+
+def unlabelled(rest: np.ndarray, recipe: Recipe, seed: int) -> np.ndarray:
+    """Return the places in `rest` of the rows that a recipe takes without their labels."""
+    if not recipe.unlabelled:
+        return np.arange(len(rest))
+    return np.random.default_rng(seed).permutation(len(rest))[: recipe.unlabelled]
 
 
 def save(name: str, key: str, seed: int, **arrays: Any) -> None:

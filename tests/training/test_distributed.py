@@ -21,7 +21,8 @@ import pytest
 import finetune_eval as fe
 from finetune_eval.training.states import States
 
-if os.environ.get("KERAS_BACKEND") != "jax":  # one process is this one
+# Some tests train in this process, too; that JAX is installed does not make it the backend here.
+if os.environ.get("KERAS_BACKEND") != "jax":
     pytest.skip("`make test-jax` installs JAX and runs this", allow_module_level=True)
 
 PROGRAM = Path(__file__).with_name("distributed.py")
